@@ -1,0 +1,193 @@
+"""Change events, and what surrounds them in a stream of transactions."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from cdc.core.position import Position
+from cdc.core.tables import TableId, TableSchema
+
+
+class Unchanged(enum.Enum):
+    """The type of `UNCHANGED`: a stored-out-of-line (TOAST) value that the source did not send because it did not
+    change. It is not NULL, and must never be written to a target.
+    """
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+
+Value = bytes | None | Literal[Unchanged.UNCHANGED]
+"""Canonical text (see `cdc.core.types`), NULL, or UNCHANGED."""
+
+Row = tuple[Value, ...]
+"""A value for each column of the event's TableSchema, in its order."""
+
+Key = tuple[bytes, ...]
+"""Canonical text of each key column, in the order of `TableSchema.key`."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyImage:
+    """All that is known of an old row: its key."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class FullImage:
+    """A whole old row (replica identity FULL). Never holds UNCHANGED."""
+
+    row: Row
+
+
+OldImage = KeyImage | FullImage
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A row found by a snapshot (`op=r`)."""
+
+    after: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A new row (`op=c`).
+
+    `moved_from` is set on the second half of a changed key: the row at that key moved here. Only then `after` may hold
+    UNCHANGED values: those of the row at the old key.
+    """
+
+    after: Row
+    moved_from: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A row changed in place (`op=u`); its key did not. `after` may hold UNCHANGED values if `before` is not full."""
+
+    before: OldImage | None
+    after: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """A row went (`op=d`). `moved_to` is set on the first half of a changed key."""
+
+    before: OldImage
+    moved_to: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """All rows of the table went (`op=t`)."""
+
+
+Change = Read | Create | Update | Delete | Truncate
+
+
+class SnapshotMark(enum.StrEnum):
+    """Debezium's `source.snapshot`: where an event stands in a snapshot."""
+
+    NO = "false"
+    FIRST = "first"
+    FIRST_IN_TABLE = "first_in_data_collection"
+    YES = "true"
+    LAST_IN_TABLE = "last_in_data_collection"
+    LAST = "last"
+    INCREMENTAL = "incremental"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """What all events of one source transaction have in common.
+
+    `commit_time_us` is in microseconds since 1970 UTC. `xid` is None for what is no transaction of the source (a
+    snapshot, a non-transactional message). `origin` names the replication origin it came from.
+    """
+
+    epoch: int
+    commit_lsn: int
+    xid: int | None
+    commit_time_us: int
+    database: str
+    origin: str | None = None
+    origin_lsn: int | None = None
+
+    @property
+    def id(self) -> str:
+        """The same for all events of the transaction and at each resend; unique in a log."""
+        return f"{self.epoch}:{self.xid or 'snapshot'}:{self.commit_lsn}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeEvent:
+    """One change of one row (or one truncate of one table).
+
+    `ordinal` numbers the events of the transaction from 1, `table_ordinal` those of the same table. `lsn` is the
+    change's own place in the WAL. `captured_us` is the time (µs since 1970) at which capture handled it.
+    """
+
+    transaction: Transaction
+    table: TableSchema
+    change: Change
+    ordinal: int
+    table_ordinal: int
+    lsn: int | None = None
+    captured_us: int = 0
+    snapshot: SnapshotMark = SnapshotMark.NO
+
+    @property
+    def position(self) -> Position:
+        return Position(self.transaction.epoch, self.transaction.commit_lsn, self.ordinal)
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalMessage:
+    """`pg_logical_emit_message` (`op=m`). A non-transactional one is a transaction of its own, with ordinal 0."""
+
+    transaction: Transaction
+    prefix: str
+    content: bytes
+    ordinal: int
+    lsn: int
+    captured_us: int = 0
+
+    @property
+    def position(self) -> Position:
+        return Position(self.transaction.epoch, self.transaction.commit_lsn, self.ordinal)
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The events that follow belong to `transaction`."""
+
+    transaction: Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The transaction is complete. `end_lsn` is what may be confirmed to the source once the log holds all of it.
+
+    `event_counts` says how many events each table had; a changed key counts both its events.
+    """
+
+    transaction: Transaction
+    end_lsn: int
+    last_ordinal: int
+    event_counts: dict[TableId, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The source has nothing to send up to `lsn`, as far as it has looked."""
+
+    lsn: int
+
+
+StreamItem = Begin | ChangeEvent | LogicalMessage | Commit | Heartbeat

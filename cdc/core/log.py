@@ -1,0 +1,131 @@
+"""The log's ports: topics of partitions of records, as Kafka has them.
+
+Both adapters (Kafka, the local SQLite log) and the one in memory pass one conformance suite, `tests/contract/test_log.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class Record(NamedTuple):
+    """What is written. A None value is a tombstone: the last record of its key in a compacted topic."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class StoredRecord(NamedTuple):
+    """What is read. `timestamp_ms` is when the log took it, in ms since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Offsets(NamedTuple):
+    """The offsets that a partition holds: `first` is the oldest still there, `next` the one the next record gets."""
+
+    first: int
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic to create. A compacted one keeps the last record of each key, for ever; any other keeps all for as
+    long as the log's `retention` says.
+    """
+
+    name: str
+    partitions: int
+    compacted: bool = False
+
+
+class LogWriter(Protocol):
+    """Appends records durably. One thread; may be opened by one process at a time for a prefix.
+
+    Errors are LogError; after one, the writer is of no more use (nothing later may be written past a hole).
+    """
+
+    def create_topics(self, topics: Iterable[TopicSpec]) -> None:
+        """Create those that are missing. TopicMismatchError if one exists with another number of partitions."""
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Hand over records, and return a ticket: a number that rises with every call. Within a partition, records are
+        stored in the order handed over, without holes. Returns before they are durable; blocks when too much is under
+        way. RecordTooLargeError if a record is above the log's limit: then none of this call is written.
+        """
+
+    def poll(self, timeout: float) -> int:
+        """Make progress for up to `timeout` seconds (returning early when a ticket became durable), and return the
+        highest ticket such that all records handed over with it or before are durable (0: none yet).
+        """
+
+    def close(self) -> None:
+        """Let go of everything, at once. What is not durable yet may or may not get written."""
+
+
+class LogReader(Protocol):
+    """Reads records of assigned partitions, each partition in order. One thread."""
+
+    def topics(self) -> dict[str, int]:
+        """All topics with their number of partitions."""
+
+    def offsets(self, partition: TopicPartition) -> Offsets:
+        """What the partition holds now (asked of the log, not from a cache)."""
+
+    def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions too, from these offsets (again, if assigned already). Others stay as they are.
+
+        LogGapError if an offset is below the first that is still there, or above the next.
+        """
+
+    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Read these no longer."""
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        """Return no records of these from `poll` until resumed; their place is kept."""
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        """Undo `pause`."""
+
+    def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
+        """Up to `max_records` records of assigned partitions that are not paused; waits up to `timeout` seconds for the
+        first. Empty if there is none.
+        """
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Publish next offsets for lag displays only; need not be durable. The truth is in the target's checkpoint."""
+
+    def close(self) -> None: ...
+
+
+class Log(Protocol):
+    """A log at a URL. Makes writers and readers; opening one of them is what connects."""
+
+    def writer(self) -> LogWriter: ...
+
+    def reader(self, group: str) -> LogReader:
+        """A reader; `group` names it in the log's own lag displays."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...

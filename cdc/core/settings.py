@@ -1,0 +1,58 @@
+"""What `cdc.toml` says, as values. `cdc.core.config` reads them from text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings:
+    """`[source]`. `tables` are globs over `schema.table`; one that starts with `!` excludes."""
+
+    url: str
+    tables: tuple[str, ...]
+    slot: str = "cdc"
+    publication: str = "cdc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """`[log]`. `partitions` and `replication_factor` are for new topics; `retention_hours` 0 keeps records for ever.
+
+    `options` go to librdkafka as they are (`security.protocol`, `sasl.username`, …).
+    """
+
+    url: str = "sqlite:///cdc-log.db"
+    prefix: str = "cdc"
+    partitions: int = 1
+    replication_factor: int = 1
+    retention_hours: int = 0
+    max_record_bytes: int = 1_048_576
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """`[registry]`. Without a URL the registry is embedded in the log."""
+
+    url: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSettings:
+    """`[targets.NAME]`. `tables` are globs as in `[source]`. `batch_events` bounds one target transaction."""
+
+    name: str
+    url: str
+    tables: tuple[str, ...] = ("*.*",)
+    consistency: str = "key"
+    batch_events: int = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    source: SourceSettings
+    log: LogSettings
+    registry: RegistrySettings
+    targets: dict[str, TargetSettings]

@@ -1,0 +1,1 @@
+"""The apply side: consumers bring the topics ' events to target databases."""

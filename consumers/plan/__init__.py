@@ -1,0 +1,1 @@
+"""What a batch of events means for a target, decided without touching it."""

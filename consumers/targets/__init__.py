@@ -1,0 +1,1 @@
+"""Target databases: run a plan, keep the checkpoint."""
