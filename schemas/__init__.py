@@ -1,1 +1,1 @@
-"""."""
+"""The fixed Avro schemas of the wire format."""

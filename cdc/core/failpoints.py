@@ -1,7 +1,7 @@
 """Places where tests kill the process: the numbered steps of the commit orders.
 
-`CDC_FAILPOINT=name` kills the process with SIGKILL the first time it reaches `name`; `CDC_FAILPOINT=name:3` the third time.
-Costs one comparison where it is not set.
+`CDC_FAILPOINT=name` kills the process with SIGKILL the first time it reaches `name`; `CDC_FAILPOINT=name:3` the third
+time. Costs one comparison where it is not set.
 """
 
 from __future__ import annotations

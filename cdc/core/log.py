@@ -1,6 +1,7 @@
 """The log's ports: topics of partitions of records, as Kafka has them.
 
-Both adapters (Kafka, the local SQLite log) and the one in memory pass one conformance suite, `tests/contract/test_log.py`.
+Both adapters (Kafka, the local SQLite log) and the one in memory pass one conformance suite,
+`tests/contract/test_log.py`.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ class LogWriter(Protocol):
         """Create those that are missing. TopicMismatchError if one exists with another number of partitions."""
 
     def append(self, records: Sequence[Record]) -> int:
-        """Hand over records, and return a ticket: a number that rises with every call. Within a partition, records are
-        stored in the order handed over, without holes. Returns before they are durable; blocks when too much is under
-        way. RecordTooLargeError if a record is above the log's limit: then none of this call is written.
+        """Hand over records, and return a ticket: a number that rises with every call. Within a partition, records
+        are stored in the order handed over, without holes. Returns before they are durable; blocks when too much is
+        under way. RecordTooLargeError if a record is above the log's limit: then none of this call is written.
         """
 
     def poll(self, timeout: float) -> int:
@@ -108,12 +109,13 @@ class LogReader(Protocol):
         """Undo `pause`."""
 
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
-        """Up to `max_records` records of assigned partitions that are not paused; waits up to `timeout` seconds for the
-        first. Empty if there is none.
+        """Up to `max_records` records of assigned partitions that are not paused; waits up to `timeout` seconds for
+        the first. Empty if there is none.
         """
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Publish next offsets for lag displays only; need not be durable. The truth is in the target's checkpoint."""
+        """Publish next offsets for lag displays only; need not be durable. The truth is in the target's
+        checkpoint."""
 
     def close(self) -> None: ...
 
@@ -128,4 +130,6 @@ class Log(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, Self
 
+from typing_extensions import override
+
 _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
 
@@ -25,6 +27,7 @@ class Position(NamedTuple):
         epoch, lsn, ordinal = text.split(":")
         return cls(int(epoch), parse_lsn(lsn), int(ordinal))
 
+    @override
     def __str__(self) -> str:
         return f"{self.epoch}:{format_lsn(self.commit_lsn)}:{self.ordinal}"
 

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from typing_extensions import override
+
 from cdc.core.types import ColumnType
 
 
@@ -24,6 +26,7 @@ class TableId(NamedTuple):
     schema: str
     name: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
 

@@ -13,10 +13,10 @@ class WriteRows:
     """Bring rows of one table to a new state. Within a step the order of its kinds is deletes, upserts, partials.
 
     For a table with a key, each key stands in one of the three at most:
-    `upserts` are whole rows (no UNCHANGED); `deletes` are keys, and a row that is not there is fine; `partials` are rows in
-    which some values are UNCHANGED (never a key column's): the row must be there, or the target has a gap.
-    For a table without a key: `added` and `removed` whole rows, each standing for one copy of such a row; what is removed
-    must be there.
+    `upserts` are whole rows (no UNCHANGED); `deletes` are keys, and a row that is not there is fine; `partials` are
+    rows in which some values are UNCHANGED (never a key column's): the row must be there, or the target has a gap.
+    For a table without a key: `added` and `removed` whole rows, each standing for one copy of such a row; what is
+    removed must be there.
     """
 
     table: TableSchema

@@ -14,8 +14,9 @@ from consumers.plan.steps import Step
 class Target(Protocol):
     """One target database, used by one applier under the applier's name. One thread.
 
-    Driver errors come out translated: PassingError (connection lost, deadlock, server restarting: reopen and go on from
-    the checkpoint), TargetSchemaError, FidelityError (a value it can't hold: table, column, value's kind, mend), TargetError.
+    Driver errors come out translated: PassingError (connection lost, deadlock, server restarting: reopen and go on
+    from the checkpoint), TargetSchemaError, FidelityError (a value it can't hold: table, column, value's kind, mend),
+    TargetError.
     """
 
     def open(self) -> Checkpoint:
@@ -24,15 +25,16 @@ class Target(Protocol):
         """
 
     def prepare(self, table: TableSchema) -> None:
-        """Make sure that the table exists with these columns: create it if it is missing. Cheap when called again with
-        the same version. TargetSchemaError if a table of that name is there with other columns.
+        """Make sure that the table exists with these columns: create it if it is missing. Cheap when called again
+        with the same version. TargetSchemaError if a table of that name is there with other columns.
         """
 
     def apply(
         self, steps: Sequence[Step], progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str
     ) -> None:
         """In ONE transaction: 1. compare-and-set the checkpoint's version (StaleApplierError before anything is
-        written), 2. run the steps, 3. write the progress of these partitions, 4. commit. On any error nothing of it stays.
+        written), 2. run the steps, 3. write the progress of these partitions, 4. commit. On any error nothing of it
+        stays.
         """
 
     def close(self) -> None:
