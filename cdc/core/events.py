@@ -77,10 +77,15 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """A row went (`op=d`). `moved_to` is set on the first half of a changed key."""
+    """A row went (`op=d`). `moved_to` is set on the first half of a changed key.
+
+    `awaits_create`: the second half, a Create, holds UNCHANGED values. Then the row must be moved there: deleting it
+    would lose them.
+    """
 
     before: OldImage
     moved_to: Key | None = None
+    awaits_create: bool = False
 
 
 @dataclass(frozen=True, slots=True)

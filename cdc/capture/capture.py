@@ -1,0 +1,262 @@
+"""The capture loop. It knows ports only; what it must not get wrong is in `pipeline` and `continuity`."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, assert_never
+
+from cdc.avro.names import schemas_topic, state_topic, transaction_topic
+from cdc.avro.transactions import decode_end
+from cdc.capture.continuity import Load, Resume, decide
+from cdc.capture.pipeline import Pipeline
+from cdc.capture.publisher import Publisher
+from cdc.core.events import Begin, ChangeEvent, Commit, Heartbeat, LogicalMessage, StreamItem, Truncate
+from cdc.core.failpoints import reached
+from cdc.core.log import LogReader, LogWriter, Record, TopicPartition, TopicSpec
+from cdc.core.registry import SchemaRegistry
+from cdc.core.settings import LogSettings
+from cdc.core.source import LoadPoint, Source, SourceIdentity
+from cdc.core.state import LogState, Phase, SourceState, log_record, read_state, recorded_record, source_record
+from cdc.log.reading import last_record, read_to_end
+
+_MOST_MESSAGES: Final = 5_000  # of the stream between two looks at the log
+_MOST_BYTES_UNDER_WAY: Final = 32 << 20
+_IDLE_SECONDS: Final = 0.1  # the longest wait for either side; a stop is noticed within it
+_BUSY_SECONDS: Final = 0.002
+_RECORD_SECONDS: Final = 10.0  # between two records of a quiet source's progress
+_STOP_SECONDS: Final = 10.0  # to get what is under way into the log after a stop
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a display shows. `commit_time_us` is the newest published transaction's."""
+
+    events: int = 0
+    transactions: int = 0
+    confirmed_lsn: int = 0
+    commit_time_us: int = 0
+
+
+class Capture:
+    """One session of capture, from opening the source to a stop or an error; after an error, make a new one.
+
+    The session remembers nothing that is not in the log or at the source.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        writer: LogWriter,
+        reader: LogReader,
+        registry: SchemaRegistry,
+        settings: LogSettings,
+        slot: str,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._source = source
+        self._writer = writer
+        self._reader = reader
+        self._registry = registry
+        self._settings = settings
+        self._slot = slot
+        self._report = report
+        self._state_topic = state_topic(settings.prefix)
+        self._pipeline = Pipeline(writer.append)
+        self._publisher: Publisher | None = None
+        self._heartbeat_lsn = 0
+        self._record_due = 0.0
+        self.progress = Progress()
+
+    def run(self, stopping: Callable[[], bool], *, start_over: bool = False) -> None:
+        """Capture until `stopping()`; then get what is under way into the log, confirm it and return."""
+        epoch = self._prepare(stopping, start_over=start_over)
+        if epoch is None:
+            return
+        self._source.start(epoch=epoch)
+        self._report("streaming")
+        while not stopping():
+            self._step()
+        self._finish()
+
+    def _step(self) -> None:
+        room = self._pipeline.bytes_under_way < _MOST_BYTES_UNDER_WAY
+        busy = not self._pipeline.idle
+        if room:
+            self._take(self._source.receive(_MOST_MESSAGES, 0.0 if busy else _IDLE_SECONDS))
+        self._advance(0.0 if self._pipeline.idle else _BUSY_SECONDS)
+        self._record_heartbeat()
+
+    # -- before the stream ---------------------------------------------------------------------------------------
+
+    def _prepare(self, stopping: Callable[[], bool], *, start_over: bool) -> int | None:
+        """Make topics, find out where we stand, load if need be. The epoch to stream in, or None if stopped before."""
+        prefix = self._settings.prefix
+        self._writer.create_topics(
+            [
+                TopicSpec(self._state_topic, 1, compacted=True),
+                TopicSpec(schemas_topic(prefix), 1, compacted=True),
+                TopicSpec(transaction_topic(prefix), 1),
+            ]
+        )
+        state = read_state(read_to_end(self._reader, self._state_topic))
+        identity = self._source.identify()
+        decision = decide(
+            state,
+            identity,
+            self._source.slot(),
+            slot_name=self._slot,
+            published_lsn=self._published_lsn(),
+            switch_point=self._source.switch_point,
+            start_over=start_over,
+        )
+        self._publisher = Publisher(
+            prefix=prefix,
+            partitions=self._settings.partitions,
+            state_topic=self._state_topic,
+            tables=state.tables,
+            existing=self._reader.topics(),
+            writer=self._writer,
+            registry=self._registry,
+        )
+        self._pipeline.produce(self._publisher.announce(self._source.tables()))
+        if state.log_id is None:
+            self._store([log_record(self._state_topic, uuid.uuid4().hex)])
+        match decision:
+            case Load():
+                return self._load(decision, identity, stopping)
+            case Resume(epoch):
+                if state.source is not None and state.source.timeline != identity.timeline:
+                    self._store([self._source_record(identity, epoch, "streaming")])
+                self.progress.confirmed_lsn = max(self._published_lsn(), state.recorded_lsn)
+                return epoch
+        assert_never(decision)
+
+    def _published_lsn(self) -> int:
+        """The end_lsn of the newest END in the log; 0 if there is none."""
+        last = last_record(self._reader, TopicPartition(transaction_topic(self._settings.prefix), 0))
+        return 0 if last is None or last.value is None else decode_end(last.value, self._registry.schema).end_lsn
+
+    def _load(self, decision: Load, identity: SourceIdentity, stopping: Callable[[], bool]) -> int | None:
+        epoch = decision.epoch
+        self._store([self._source_record(identity, epoch, "creating")])
+        if decision.drop_slot:
+            self._source.drop_slot()
+        with self._source.create() as at:
+            self._store([self._source_record(identity, epoch, "loading")])
+            if not self._load_rows(at, epoch, stopping, again=decision.again):
+                return None
+        self._drain()
+        # Empty tables have no END to say that the log reaches up to the slot.
+        self._store(
+            [recorded_record(self._state_topic, at.lsn), self._source_record(identity, epoch, "streaming")]
+        )
+        return epoch
+
+    def _load_rows(self, at: LoadPoint, epoch: int, stopping: Callable[[], bool], *, again: bool) -> bool:
+        """Publish all rows. False if stopped in between: the next start loads again."""
+        items = self._source.load(at, epoch=epoch, again=again)
+        while batch := list(islice(items, _MOST_MESSAGES)):
+            if stopping():
+                self._report("stopped during the first load: the next start begins it again")
+                return False
+            self._take(batch)
+            self._advance(0.0)
+            while self._pipeline.bytes_under_way >= _MOST_BYTES_UNDER_WAY:
+                self._advance(_IDLE_SECONDS)
+        return True
+
+    def _source_record(self, identity: SourceIdentity, epoch: int, phase: Phase) -> Record:
+        return source_record(
+            self._state_topic,
+            SourceState(
+                epoch=epoch,
+                system_id=identity.system_id,
+                timeline=identity.timeline,
+                database=identity.database,
+                slot=self._slot,
+                phase=phase,
+            ),
+        )
+
+    # -- the stream ----------------------------------------------------------------------------------------------
+
+    def _take(self, items: Iterable[StreamItem]) -> None:
+        """Hand the records of these items to the log."""
+        records: list[Record] = []
+        for item in items:
+            match item:
+                case ChangeEvent():
+                    if isinstance(item.change, Truncate):
+                        self._pipeline.produce(records)
+                        records = []
+                        self._drain()
+                    records.extend(self._the_publisher.records(item))
+                    self.progress.events += 1
+                case Commit():
+                    self._pipeline.produce(records)
+                    records = []
+                    self._end(item)
+                case Heartbeat(lsn):
+                    self._heartbeat_lsn = lsn
+                case Begin() | LogicalMessage():
+                    pass
+        self._pipeline.produce(records)
+
+    def _end(self, commit: Commit) -> None:
+        if not commit.event_counts:
+            # Nothing of it is captured: for the log it never was, only that the source was read up to here.
+            self._heartbeat_lsn = commit.end_lsn
+            return
+        self._pipeline.end(self._the_publisher.transaction_records(commit), commit.end_lsn)
+        self.progress.transactions += 1
+        self.progress.commit_time_us = commit.transaction.commit_time_us
+
+    def _advance(self, timeout: float) -> None:
+        confirmable = self._pipeline.advance(self._writer.poll(timeout))
+        self._confirm(confirmable)
+
+    def _confirm(self, lsn: int) -> None:
+        moved = lsn > self.progress.confirmed_lsn
+        self.progress.confirmed_lsn = max(lsn, self.progress.confirmed_lsn)
+        self._source.confirm(self.progress.confirmed_lsn)
+        if moved:
+            reached("capture.5-confirmed")
+
+    def _record_heartbeat(self) -> None:
+        """Let a quiet source's WAL go: what was read without finding anything for us is confirmed too, once recorded.
+
+        Only with nothing in flight: the position is past everything that was received.
+        """
+        lsn = self._heartbeat_lsn
+        if lsn <= self.progress.confirmed_lsn or not self._pipeline.idle or time.monotonic() < self._record_due:
+            return
+        self._store([recorded_record(self._state_topic, lsn)])
+        self._record_due = time.monotonic() + _RECORD_SECONDS
+        self._confirm(lsn)
+
+    def _finish(self) -> None:
+        deadline = time.monotonic() + _STOP_SECONDS
+        while not self._pipeline.idle and time.monotonic() < deadline:
+            self._advance(_IDLE_SECONDS)
+
+    def _store(self, records: list[Record]) -> None:
+        """Write records and wait until they are durable."""
+        self._pipeline.produce(records)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Wait until all that was handed to the log is durable, ENDs that were due with it included."""
+        while not self._pipeline.idle:
+            self._advance(_IDLE_SECONDS)
+
+    @property
+    def _the_publisher(self) -> Publisher:
+        if self._publisher is None:
+            raise AssertionError("the stream was read before the session was prepared")
+        return self._publisher
+

@@ -1,0 +1,166 @@
+"""Change events become the log's records: topics, partitions, keys, tombstones, barriers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cdc.avro.codec import TableCodec
+from cdc.avro.names import topic_name
+from cdc.avro.transactions import TransactionCodec
+from cdc.core.errors import ConfigError, GapError, TopicMismatchError
+from cdc.core.events import ChangeEvent, Commit, Delete, Truncate
+from cdc.core.log import Headers, LogWriter, Record, TopicSpec
+from cdc.core.position import Position
+from cdc.core.registry import SchemaRegistry
+from cdc.core.state import TableState, table_record
+from cdc.core.tables import TableId, TableSchema
+from cdc.log.partitioner import partition_of
+
+TRUNCATED_HEADER: Final = "cdc.truncated"
+
+
+@dataclass(slots=True)
+class _Version:
+    """What the events of one table version are written with."""
+
+    codec: TableCodec
+    key_id: int
+    value_id: int
+    topic: str
+
+
+class Publisher:
+    """Turns events into records, and makes their topics and schemas known before the first of them.
+
+    `existing` are the log's topics with their partition counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        prefix: str,
+        partitions: int,
+        state_topic: str,
+        tables: Mapping[str, TableState],
+        existing: Mapping[str, int],
+        writer: LogWriter,
+        registry: SchemaRegistry,
+    ) -> None:
+        self._prefix = prefix
+        self._partitions = partitions
+        self._state_topic = state_topic
+        self._tables = dict(tables)
+        self._existing = dict(existing)
+        self._writer = writer
+        self._registry = registry
+        self._versions: dict[int, tuple[TableSchema, _Version]] = {}
+        self._transactions = TransactionCodec(prefix)
+        self._transaction_ids: tuple[int, int] | None = None
+
+    def announce(self, tables: Sequence[TableId]) -> list[Record]:
+        """Make the topics of these tables, and return the state records that tell of them.
+
+        ConfigError if two tables would share a topic.
+        """
+        records: list[Record] = []
+        for table in tables:
+            records.extend(self._announce(table))
+        return records
+
+    def records(self, event: ChangeEvent) -> list[Record]:
+        """The records of one event: its own, a delete's tombstone, and what must be in the log before its END."""
+        version = self._version(event.table)
+        table = self._tables[version.topic]
+        encoded = version.codec.encode(event, key_id=version.key_id, value_id=version.value_id)
+        partition = 0 if encoded.key is None else partition_of(encoded.key, table.partitions)
+        if isinstance(event.change, Truncate):
+            return self._truncated(table, Record(version.topic, 0, None, encoded.value, encoded.headers), event.position)
+        headers = encoded.headers + _barrier(table)
+        records = [Record(version.topic, partition, encoded.key, encoded.value, headers)]
+        if isinstance(event.change, Delete) and encoded.key is not None:
+            records.append(Record(version.topic, partition, encoded.key, None))
+        return records
+
+    def transaction_records(self, commit: Commit) -> list[Record]:
+        """BEGIN and END. Written together, so that they nest in the topic while capture works on many transactions."""
+        topic = self._transactions.topic
+        if self._transaction_ids is None:
+            self._transaction_ids = self._register(
+                topic, self._transactions.key_schema, self._transactions.value_schema
+            )
+        key_id, value_id = self._transaction_ids
+        names = {table: str(table) for table in commit.event_counts}
+        begin, end = self._transactions.encode(commit, names, key_id=key_id, value_id=value_id)
+        return [Record(topic, 0, record.key, record.value) for record in (begin, end)]
+
+    def _version(self, table: TableSchema) -> _Version:
+        known = self._versions.get(id(table))
+        if known is not None:
+            return known[1]
+        for other, version in self._versions.values():
+            if other == table:
+                break
+        else:
+            version = self._new_version(table)
+        # The schema is kept beside its version, so that its id() stays its own.
+        self._versions[id(table)] = (table, version)
+        return version
+
+    def _new_version(self, table: TableSchema) -> _Version:
+        topic = topic_name(self._prefix, table.id)
+        announcement = self._announce(table.id)
+        if announcement:
+            self._writer.append(announcement)
+        codec = TableCodec(table, topic, prefix=self._prefix)
+        key_id, value_id = self._register(topic, codec.key_schema, codec.value_schema)
+        return _Version(codec=codec, key_id=key_id, value_id=value_id, topic=topic)
+
+    def _register(self, topic: str, key_schema: str | None, value_schema: str) -> tuple[int, int]:
+        key_id = 0 if key_schema is None else self._registry.register(f"{topic}-key", key_schema)
+        return key_id, self._registry.register(f"{topic}-value", value_schema)
+
+    def _announce(self, table: TableId) -> list[Record]:
+        topic = topic_name(self._prefix, table)
+        known = self._tables.get(topic)
+        if known is not None:
+            if known.table != table:
+                raise ConfigError(
+                    f"tables {known.table} and {table} would share the topic {topic!r}",
+                    mend="exclude one of them in [source] tables, or rename it at the source",
+                )
+            self._check_recorded(known)
+            return []
+        self._writer.create_topics([TopicSpec(topic, self._partitions)])
+        self._tables[topic] = TableState(table=table, topic=topic, partitions=self._partitions)
+        self._existing[topic] = self._partitions
+        return [table_record(self._state_topic, self._tables[topic])]
+
+    def _check_recorded(self, table: TableState) -> None:
+        """Partitions that someone added stay unused: with them, keys would move. Fewer can't hold what is there."""
+        there = self._existing.get(table.topic)
+        if there is None:
+            raise GapError(
+                f"topic {table.topic!r} is gone from the log, and with it all changes of {table.table}",
+                mend="`cdc capture --start-over` loads all tables again",
+            )
+        if there < table.partitions:
+            raise TopicMismatchError(
+                f"topic {table.topic!r} has {there} partitions; {table.partitions} were recorded when it was made",
+                mend="restore the topic, or use another [log] prefix",
+            )
+
+    def _truncated(self, table: TableState, record: Record, position: Position) -> list[Record]:
+        self._tables[table.topic] = replace(table, truncated=position)
+        return [record, table_record(self._state_topic, self._tables[table.topic])]
+
+
+def _barrier(table: TableState) -> Headers:
+    """Tells the reader of one partition that the table was truncated in another, so that it waits for it.
+
+    A truncate is written once, to partition 0: repeated in every partition it would make other readers lose rows.
+    """
+    if table.truncated is None or table.partitions == 1:
+        return ()
+    return ((TRUNCATED_HEADER, str(table.truncated).encode()),)

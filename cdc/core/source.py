@@ -1,0 +1,69 @@
+"""The source's port, as capture sees it, and what a log must remember of its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from cdc.core.events import StreamItem
+from cdc.core.tables import TableId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceIdentity:
+    """Which cluster and database this is. The timeline rises with each promotion of a standby."""
+
+    system_id: str
+    timeline: int
+    database: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotStatus:
+    """The source's own memory of how far it was confirmed. `lost` says why it can't go on from there, or is None."""
+
+    confirmed_lsn: int
+    lost: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPoint:
+    """A consistent cut of the source: rows as of `lsn` can be read under `snapshot`, and the stream begins there."""
+
+    lsn: int
+    snapshot: str
+
+
+class Source(Protocol):
+    """A source of transactions. One thread. A broken connection is a PassingError: open anew."""
+
+    def identify(self) -> SourceIdentity: ...
+
+    def tables(self) -> Sequence[TableId]:
+        """The tables that are captured now. ConfigError if a pattern names none."""
+
+    def slot(self) -> SlotStatus | None:
+        """The slot, or None if there is none."""
+
+    def switch_point(self, timeline: int) -> int | None:
+        """Where the history of the present timeline left `timeline` (an LSN); None if it never was on it."""
+
+    def create(self) -> AbstractContextManager[LoadPoint]:
+        """Make what capture needs at the source (publication, slot). The snapshot lasts as long as the context."""
+
+    def drop_slot(self) -> None:
+        """Drop the slot, if there is one."""
+
+    def load(self, at: LoadPoint, *, epoch: int, again: bool) -> Iterator[StreamItem]:
+        """The rows of all tables as one transaction just below `at`; `again` truncates each table first."""
+
+    def start(self, *, epoch: int) -> None:
+        """Start streaming from what the slot has confirmed. SlotInUseError if another process does."""
+
+    def receive(self, most: int, timeout: float) -> list[StreamItem]:
+        """The items of up to `most` messages; waits up to `timeout` seconds for the first."""
+
+    def confirm(self, lsn: int) -> None:
+        """Nothing at or below `lsn` will have to be sent again. Also keeps the connection alive: call it often."""

@@ -1,0 +1,128 @@
+"""What capture keeps in the log's state topic, so that its host is disposable; appliers read it too.
+
+The topic is compacted and has one partition; keys and values are JSON text. Keys: `log`, `source`, `recorded`,
+`table:<topic>`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from cdc.core.errors import ProtocolViolationError
+from cdc.core.log import Record, StoredRecord
+from cdc.core.position import Position, format_lsn, parse_lsn
+from cdc.core.tables import TableId
+
+Phase = Literal["creating", "loading", "streaming"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceState:
+    """Which source this log has, and how far the first load has come.
+
+    `creating`: about to make the slot; `loading`: the slot stands, rows are being read; `streaming`: all rows are in the log.
+    """
+
+    epoch: int
+    system_id: str
+    timeline: int
+    database: str
+    slot: str
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableState:
+    """A captured table's topic. `partitions` is fixed when the topic is made: keys must not move when someone adds
+    partitions. `truncated` is the position of its latest truncate.
+    """
+
+    table: TableId
+    topic: str
+    partitions: int
+    truncated: Position | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogState:
+    """All of the state topic. `recorded_lsn` is up to where a source without changes was recorded as read."""
+
+    log_id: str | None = None
+    source: SourceState | None = None
+    recorded_lsn: int = 0
+    tables: dict[str, TableState] = field(default_factory=dict)
+
+    def with_record(self, record: StoredRecord) -> LogState:
+        """The state after one more record of the topic. Unknown keys are left alone: a newer version wrote them."""
+        if record.key is None or record.value is None:
+            return self
+        key = record.key.decode()
+        try:
+            value = json.loads(record.value)
+            return self._with(key, value)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ProtocolViolationError(
+                f"topic {record.topic}, offset {record.offset}: state record {key!r} is damaged ({error})"
+            ) from None
+
+    def _with(self, key: str, value: dict[str, Any]) -> LogState:
+        kind, _, name = key.partition(":")
+        match kind:
+            case "log":
+                return replace(self, log_id=str(value["id"]))
+            case "source":
+                return replace(self, source=SourceState(**value))
+            case "recorded":
+                return replace(self, recorded_lsn=parse_lsn(value["lsn"]))
+            case "table":
+                return replace(self, tables={**self.tables, name: _table_state(name, value)})
+            case _:
+                return self
+
+
+def read_state(records: Iterable[StoredRecord]) -> LogState:
+    """The state after all `records` of the topic."""
+    state = LogState()
+    for record in records:
+        state = state.with_record(record)
+    return state
+
+
+def log_record(topic: str, log_id: str) -> Record:
+    return _record(topic, "log", {"id": log_id})
+
+
+def source_record(topic: str, source: SourceState) -> Record:
+    value = {name: getattr(source, name) for name in SourceState.__slots__}
+    return _record(topic, "source", value)
+
+
+def recorded_record(topic: str, lsn: int) -> Record:
+    return _record(topic, "recorded", {"lsn": format_lsn(lsn)})
+
+
+def table_record(topic: str, table: TableState) -> Record:
+    value = {
+        "schema": table.table.schema,
+        "table": table.table.name,
+        "partitions": table.partitions,
+        "truncated": None if table.truncated is None else str(table.truncated),
+    }
+    return _record(topic, f"table:{table.topic}", value)
+
+
+def _table_state(topic: str, value: dict[str, Any]) -> TableState:
+    truncated = value["truncated"]
+    return TableState(
+        table=TableId(value["schema"], value["table"]),
+        topic=topic,
+        partitions=int(value["partitions"]),
+        truncated=None if truncated is None else Position.parse(truncated),
+    )
+
+
+def _record(topic: str, key: str, value: dict[str, Any]) -> Record:
+    return Record(topic, 0, key.encode(), json.dumps(value, separators=(",", ":")).encode())

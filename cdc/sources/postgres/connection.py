@@ -1,0 +1,166 @@
+"""A replication connection: libpq's own calls, through psycopg's `pq` layer.
+
+psycopg2's replication cursor confirms LSNs by itself, past what we have stored, and can't be told not to; so the stream
+is read here, and every status update is built by us. The layer is thin: commands, COPY, the CopyBoth stream.
+https://www.postgresql.org/docs/current/protocol-replication.html
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Self
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+from cdc.core.errors import PassingError
+from cdc.sources.postgres.errors import translate
+
+# The settings under which PostgreSQL's text form is the canonical text of `cdc.core.types`.
+_CANONICAL: Final = (
+    "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
+    " -c lc_monetary=C -c client_encoding=UTF8 -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
+)
+_DONE: Final = -1
+_NOTHING_YET: Final = 0
+
+
+class ReplicationConnection:
+    """A connection in replication mode (`replication=database`), which also answers plain SQL.
+
+    One thread. Errors come out translated; a broken connection is a PassingError.
+    """
+
+    def __init__(self, url: str, *, application_name: str) -> None:
+        self._conninfo = make_conninfo(
+            url,
+            replication="database",
+            application_name=application_name,
+            connect_timeout="10",
+            keepalives_idle="20",
+            keepalives_interval="5",
+            keepalives_count="3",
+            options=_CANONICAL,
+        )
+        self._connection: pq.abc.PGconn | None = None
+        self._poller = select.poll()
+
+    def __enter__(self) -> Self:
+        connection = pq.PGconn.connect(self._conninfo.encode())
+        if connection.status != pq.ConnStatus.OK:
+            message = connection.get_error_message()
+            connection.finish()
+            raise translate(_reason(message), None, doing="connecting to the source")
+        connection.notice_handler = None
+        self._connection = connection
+        self._poller.register(connection.socket, select.POLLIN)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection is not None:
+            self._connection.finish()
+            self._connection = None
+
+    @property
+    def server_version(self) -> int:
+        """As libpq says it: 150004 is 15.4."""
+        return self._open.server_version
+
+    @property
+    def _open(self) -> pq.abc.PGconn:
+        if self._connection is None:
+            raise PassingError("the connection to the source is closed")
+        return self._connection
+
+    def execute(self, sql: str, *, doing: str) -> list[tuple[str | None, ...]]:
+        """Run one command by the simple protocol and return its rows as text."""
+        result = self._open.exec_(sql.encode())
+        self._expect(result, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, doing=doing)
+        return [
+            tuple(_text(result.get_value(row, column)) for column in range(result.nfields))
+            for row in range(result.ntuples)
+        ]
+
+    def copy_out(self, sql: str, *, doing: str) -> Iterator[bytes]:
+        """The lines of `COPY … TO STDOUT`, each with its line feed, one by one."""
+        connection = self._open
+        self._expect(connection.exec_(sql.encode()), pq.ExecStatus.COPY_OUT, doing=doing)
+        while True:
+            length, data = _copy_data(connection, doing=doing, wait=True)
+            if length == _DONE:
+                break
+            yield bytes(data)
+        while (result := connection.get_result()) is not None:
+            self._expect(result, pq.ExecStatus.COMMAND_OK, doing=doing)
+
+    def start_stream(self, sql: str, *, doing: str) -> None:
+        """Run START_REPLICATION; from then on only `receive` and `send` may be called."""
+        self._expect(self._open.exec_(sql.encode()), pq.ExecStatus.COPY_BOTH, doing=doing)
+
+    def receive(self, most: int, timeout: float) -> list[bytes]:
+        """Up to `most` messages of the stream: those that are there; waits up to `timeout` seconds for the first."""
+        connection = self._open
+        messages: list[bytes] = []
+        while len(messages) < most:
+            length, data = _copy_data(connection, doing="reading the replication stream", wait=False)
+            if length == _DONE:
+                raise self._stream_ended()
+            if length != _NOTHING_YET:
+                messages.append(bytes(data))
+            elif not self._take_in(0 if messages else timeout):
+                break
+        return messages
+
+    def send(self, message: bytes) -> None:
+        """Send one message to the server, now."""
+        try:
+            self._open.put_copy_data(message)
+            self._open.flush()
+        except psycopg.Error as error:
+            raise translate(str(error), None, doing="confirming to the source") from None
+
+    def _take_in(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for bytes and take them in. False if none came."""
+        try:
+            if not self._poller.poll(timeout * 1000):
+                return False
+            self._open.consume_input()
+        except (psycopg.Error, OSError) as error:
+            raise translate(str(error), None, doing="reading the replication stream") from None
+        return True
+
+    def _stream_ended(self) -> Exception:
+        doing = "reading the replication stream"
+        result = self._open.get_result()
+        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            return translate(_reason(result.get_error_message()), _sqlstate(result), doing=doing)
+        return PassingError(f"{doing}: the source ended the stream")
+
+    def _expect(self, result: pq.abc.PGresult, *statuses: pq.ExecStatus, doing: str) -> None:
+        if result.status not in statuses:
+            raise translate(_reason(result.get_error_message()), _sqlstate(result), doing=doing)
+
+
+def _copy_data(connection: pq.abc.PGconn, *, doing: str, wait: bool) -> tuple[int, memoryview]:
+    try:
+        return connection.get_copy_data(0 if wait else 1)
+    except psycopg.Error as error:
+        raise translate(str(error), None, doing=doing) from None
+
+
+def _sqlstate(result: pq.abc.PGresult) -> str | None:
+    return _text(result.error_field(pq.DiagnosticField.SQLSTATE))
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="replace")
+
+
+def _reason(message: str) -> str:
+    """What the server said: libpq prefixes it with `connection to server at …, port … failed: FATAL:`."""
+    return message.rpartition("FATAL:")[2] if "FATAL:" in message else message

@@ -1,0 +1,137 @@
+"""The first load: every row, as of the slot's consistent point, before the stream goes on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from cdc.core.events import (
+    Begin,
+    Change,
+    ChangeEvent,
+    Commit,
+    Read,
+    Row,
+    SnapshotMark,
+    StreamItem,
+    Transaction,
+    Truncate,
+)
+from cdc.core.source import LoadPoint
+from cdc.core.tables import TableId, TableSchema
+from cdc.sources.postgres.catalog import SourceTable, quote_identifier, quote_literal, quote_table
+from cdc.sources.postgres.connection import ReplicationConnection
+
+_REPORT_EVERY: Final = 100_000  # rows
+
+
+def load_tables(
+    connection: ReplicationConnection,
+    tables: Sequence[tuple[SourceTable, TableSchema]],
+    at: LoadPoint,
+    *,
+    epoch: int,
+    again: bool,
+    database: str,
+    now_us: Callable[[], int],
+    report: Callable[[str], None],
+) -> Iterator[StreamItem]:
+    """All rows of `tables` as one transaction at `at.lsn - 1`: the first commit of the stream often equals `at.lsn`.
+
+    A load that starts over (`again`) first truncates: rows deleted since the first try would stay otherwise, and those of
+    tables without a key double.
+    """
+    transaction = Transaction(
+        epoch=epoch, commit_lsn=at.lsn - 1, xid=None, commit_time_us=now_us(), database=database
+    )
+    yield Begin(transaction)
+    numbered = _Numbered(transaction, now_us)
+    if again:
+        for _, schema in tables:
+            yield numbered.event(schema, Truncate())
+    _adopt_snapshot(connection, at)
+    for table, schema in tables:
+        report(f"loading {schema.id} (about {table.estimated_rows:,} rows)")
+        for row in read_rows(connection, schema):
+            yield numbered.event(schema, Read(row))
+            if numbered.last % _REPORT_EVERY: Final == 0:
+                report(f"loaded {numbered.last:,} rows")
+        report(f"loaded {schema.id}: {numbered.counts.get(schema.id, 0):,} rows")
+    connection.execute("COMMIT", doing="ending the first load")
+    yield Commit(transaction, at.lsn, numbered.last, numbered.counts)
+
+
+def read_rows(connection: ReplicationConnection, schema: TableSchema) -> Iterator[Row]:
+    """The rows of a table in canonical text, in the order of its columns."""
+    doing = f"reading {schema.id}"
+    if not schema.columns:
+        # A table of zero columns still has rows; COPY gives an empty line for each.
+        yield from (() for _ in connection.copy_out(f"COPY {quote_table(schema.id)} TO STDOUT", doing=doing))
+        return
+    columns = ", ".join(quote_identifier(column.name) for column in schema.columns)
+    sql = f"COPY (SELECT {columns} FROM {quote_table(schema.id)}) TO STDOUT"
+    for line in connection.copy_out(sql, doing=doing):
+        yield parse_copy_line(line)
+
+
+def parse_copy_line(line: bytes) -> Row:
+    r"""Split a line of COPY's text format: fields between tabs, `\N` is NULL, backslash escapes.
+
+    https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2
+    """
+    fields = line.removesuffix(b"\n").split(b"\t")
+    if b"\\" not in line:
+        return tuple(fields)
+    return tuple(None if field == rb"\N" else _unescaped(field) for field in fields)
+
+
+
+
+_ESCAPES: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+
+
+def _unescaped(field: bytes) -> bytes:
+    if b"\\" not in field:
+        return field
+    head, *rest = field.split(b"\\")
+    parts = [head]
+    escaped_backslash = False
+    for part in rest:
+        if escaped_backslash:
+            parts.append(part)
+            escaped_backslash = False
+        elif part:
+            parts.append(_ESCAPES[part[:1]] + part[1:])
+        else:
+            parts.append(b"\\")
+            escaped_backslash = True
+    return b"".join(parts)
+
+
+def _adopt_snapshot(connection: ReplicationConnection, at: LoadPoint) -> None:
+    doing = "reading under the slot's snapshot"
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", doing=doing)
+    connection.execute(f"SET TRANSACTION SNAPSHOT {quote_literal(at.snapshot)}", doing=doing)
+
+
+class _Numbered:
+    """Numbers the events of the load's transaction."""
+
+    def __init__(self, transaction: Transaction, now_us: Callable[[], int]) -> None:
+        self._transaction = transaction
+        self._now_us = now_us
+        self.last = 0
+        self.counts: dict[TableId, int] = {}
+
+    def event(self, table: TableSchema, change: Change) -> ChangeEvent:
+        self.last += 1
+        self.counts[table.id] = self.counts.get(table.id, 0) + 1
+        return ChangeEvent(
+            transaction=self._transaction,
+            table=table,
+            change=change,
+            ordinal=self.last,
+            table_ordinal=self.counts[table.id],
+            captured_us=self._now_us(),
+            snapshot=SnapshotMark.NO if isinstance(change, Truncate) else SnapshotMark.YES,
+        )

@@ -1,0 +1,231 @@
+"""What a batch of events means for a target: the last write of each key before the database sees it.
+
+Tables don't depend on each other here: a target runs a plan in one transaction, so only the order within a table counts.
+Within one, a step is as large as it can be. Three things end it (a barrier): another version of the table, a truncate,
+and a moved row whose values are not all known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, cast
+
+from typing_extensions import assert_never
+
+from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
+from cdc.core.events import (
+    UNCHANGED,
+    ChangeEvent,
+    Create,
+    Delete,
+    FullImage,
+    Key,
+    OldImage,
+    Read,
+    Row,
+    Truncate,
+    Update,
+)
+from cdc.core.tables import TableId, TableSchema
+from consumers.plan.steps import MoveRow, Step, TruncateTable, WriteRows
+
+
+def plan(events: Iterable[ChangeEvent]) -> list[Step]:
+    """The steps that bring a target past `events`, in which each key's events are in commit order.
+
+    A table's steps stand together, tables in the order of their first event. A `Create` with UNCHANGED values must come
+    right after its table's `Delete` of the key that it moved from.
+
+    GapError if a row is written partly after it was deleted; FidelityError for a table without key whose events don't
+    carry the whole old row; ProtocolViolationError for events that say what no event can.
+    """
+    tables: dict[TableId, _KeyedRows | _KeylessRows] = {}
+    for event in events:
+        version = event.table
+        rows = tables.get(version.id)
+        if rows is None or (rows.version is not version and rows.version != version):
+            steps = [] if rows is None else rows.finished()
+            rows = tables[version.id] = _KeyedRows(version, steps) if version.key else _KeylessRows(version, steps)
+        rows.add(event)
+    return [step for rows in tables.values() for step in rows.finished()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    """The row at this key is deleted."""
+
+
+_GONE: Final = _Gone()
+
+_Outcome = Row | _Gone
+
+
+@dataclass(frozen=True, slots=True)
+class _Departure:
+    """The first half of a changed key, and what was known of the row before it."""
+
+    old_key: Key
+    moved_to: Key
+    known: _Outcome | None
+
+
+class _KeyedRows:
+    """The outcome of each key since the last barrier. A row with UNCHANGED values is a partial one."""
+
+    def __init__(self, version: TableSchema, steps: list[Step]) -> None:
+        self.version = version
+        self._steps = steps
+        self._outcomes: dict[Key, _Outcome] = {}
+        self._departure: _Departure | None = None
+
+    def add(self, event: ChangeEvent) -> None:
+        departure, self._departure = self._departure, None
+        match event.change:
+            case Read(after):
+                self._write_whole(after)
+            case Create(after, moved_from):
+                if UNCHANGED not in after:
+                    self._write_whole(after)
+                elif moved_from is not None:
+                    self._move(moved_from, after, departure)
+                else:
+                    raise _holds_unchanged(self.version)
+            case Update(before, after):
+                self._update(before, after)
+            case Delete(before, moved_to):
+                self._delete(before, moved_to)
+            case Truncate():
+                # Whatever this batch did to the table before is gone with it.
+                self._outcomes.clear()
+                self._steps[:] = [TruncateTable(self.version)]
+            case _:
+                assert_never(event.change)
+
+    def finished(self) -> list[Step]:
+        """All steps so far; what is pending becomes the last of them."""
+        if self._outcomes:
+            self._steps.append(self._written())
+            self._outcomes = {}
+        return self._steps
+
+    def _write_whole(self, row: Row) -> None:
+        if UNCHANGED in row:
+            raise _holds_unchanged(self.version)
+        self._outcomes[self._key_of(row)] = row
+
+    def _update(self, before: OldImage | None, after: Row) -> None:
+        key = self._key_of(after)
+        if UNCHANGED in after:
+            known = before.row if isinstance(before, FullImage) else self._outcomes.get(key)
+            if isinstance(known, _Gone):
+                raise GapError(
+                    f"table {self.version.id}: a row was changed after it was deleted; an event between is missing",
+                    mend="copy the table again, or rebuild the target",
+                )
+            after = after if known is None else _filled(after, known)
+        self._outcomes[key] = after
+
+    def _delete(self, before: OldImage, moved_to: Key | None) -> None:
+        key = self._key_of(before.row) if isinstance(before, FullImage) else before.key
+        if moved_to is not None:
+            known = before.row if isinstance(before, FullImage) else self._outcomes.get(key)
+            self._departure = _Departure(key, moved_to, known)
+        self._outcomes[key] = _GONE
+
+    def _move(self, old_key: Key, after: Row, departure: _Departure | None) -> None:
+        """The row's UNCHANGED values are those at its old key: known from this batch, or only to the target."""
+        new_key = self._key_of(after)
+        if departure is None or departure.old_key != old_key or departure.moved_to != new_key:
+            raise ProtocolViolationError(
+                f"table {self.version.id}: a row that moved from another key came without the delete of that key"
+            )
+        if isinstance(departure.known, _Gone):
+            raise GapError(
+                f"table {self.version.id}: a row changed its key after it was deleted; an event between is missing",
+                mend="copy the table again, or rebuild the target",
+            )
+        row = after if departure.known is None else _filled(after, departure.known)
+        if UNCHANGED not in row:
+            self._outcomes[new_key] = row
+            return
+        # The move replaces both halves: take the delete back, and let all that came before it happen first.
+        del self._outcomes[old_key]
+        if departure.known is not None:
+            self._outcomes[old_key] = departure.known
+        self.finished().append(MoveRow(self.version, old_key, row))
+
+    def _written(self) -> WriteRows:
+        step = WriteRows(self.version)
+        for key, outcome in self._outcomes.items():
+            if isinstance(outcome, _Gone):
+                step.deletes.append(key)
+            elif UNCHANGED in outcome:
+                step.partials.append(outcome)
+            else:
+                step.upserts.append(outcome)
+        return step
+
+    def _key_of(self, row: Row) -> Key:
+        key = tuple([row[index] for index in self.version.key])
+        if None in key or UNCHANGED in key:
+            raise ProtocolViolationError(f"table {self.version.id}: a key column came without a value")
+        return cast("Key", key)
+
+
+class _KeylessRows:
+    """How many copies of each whole row came (or went, if negative) since the last barrier."""
+
+    def __init__(self, version: TableSchema, steps: list[Step]) -> None:
+        self.version = version
+        self._steps = steps
+        self._copies: Counter[Row] = Counter()
+
+    def add(self, event: ChangeEvent) -> None:
+        match event.change:
+            case Read(after) | Create(after):
+                self._count(after, +1)
+            case Update(before, after):
+                old = self._whole(before)
+                self._count(old, -1)
+                self._count(_filled(after, old), +1)
+            case Delete(before):
+                self._count(self._whole(before), -1)
+            case Truncate():
+                self._copies.clear()
+                self._steps[:] = [TruncateTable(self.version)]
+            case _:
+                assert_never(event.change)
+
+    def finished(self) -> list[Step]:
+        """All steps so far; what is pending becomes the last of them."""
+        added, removed = +self._copies, -self._copies
+        if added or removed:
+            step = WriteRows(self.version, added=list(added.elements()), removed=list(removed.elements()))
+            self._steps.append(step)
+        self._copies = Counter()
+        return self._steps
+
+    def _count(self, row: Row, copies: int) -> None:
+        if UNCHANGED in row:
+            raise _holds_unchanged(self.version)
+        self._copies[row] += copies
+
+    def _whole(self, image: OldImage | None) -> Row:
+        if isinstance(image, FullImage):
+            return image.row
+        raise FidelityError(
+            f"table {self.version.id} has no key, and its events don't carry the whole old row:"
+            " nothing says which row changed",
+            mend="add a primary key at the source, or ALTER TABLE … REPLICA IDENTITY FULL",
+        )
+
+
+def _filled(row: Row, known: Row) -> Row:
+    """`row` with its UNCHANGED values taken from `known` (which may lack some itself)."""
+    return tuple([old if new is UNCHANGED else new for new, old in zip(row, known, strict=True)])
+
+
+def _holds_unchanged(version: TableSchema) -> ProtocolViolationError:
+    return ProtocolViolationError(f"table {version.id}: an event that must carry a whole row does not")
