@@ -2,9 +2,9 @@
 
 Within a partition events are taken in order. Two things tie partitions together (consistency `key`):
 
-- A **truncate** stands in partition 0 of its topic, but concerns all partitions. It is taken when every other partition
-  has been taken up to it: each stands at an event beyond it, or was read up to where it ended after the truncate had been
-  read. Events beyond it say so (`cdc.truncated`), and wait until it was taken.
+- A **truncate** stands in partition 0 of its topic, but concerns all partitions. It is taken when every other
+  partition has been taken up to it: each stands at an event beyond it, or was read up to where it ended after the
+  truncate had been read. Events beyond it say so (`cdc.truncated`), and wait until it was taken.
 - A **changed key with UNCHANGED values** is a Delete in one partition and a Create in another. They are taken
   together, when both are next, so that the row can be moved.
 
@@ -14,7 +14,7 @@ Both wait only for events at lower positions, or for each other, so the lowest n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,11 +52,11 @@ class _Queue:
         next(events, None)
         return next(events, None)
 
-    def pop(self) -> ChangeEvent | None:
+    def pop(self) -> Entry:
         entry = self.entries.popleft()
         position = self.taken.position if entry.event is None else entry.event.position
         self.taken = PartitionProgress(position, entry.offset + 1)
-        return entry.event
+        return entry
 
 
 @dataclass(slots=True)
@@ -75,7 +75,6 @@ class Inbox:
         self._queues: dict[TopicPartition, _Queue] = {}
         self._topics: dict[str, list[TopicPartition]] = {}
         self._ends: dict[str, Mapping[TopicPartition, int]] = {}
-        self._touched: set[TopicPartition] = set()
 
     def assign(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """Events of this partition will come, from `progress.next_offset`."""
@@ -85,8 +84,8 @@ class Inbox:
     def add(
         self, partition: TopicPartition, offset: int, event: ChangeEvent | None, truncated: Position = ORIGIN
     ) -> None:
-        """One record of the partition, in the order of offsets. What is at or below the highest position already read is
-        a resend, and is skipped.
+        """One record of the partition, in the order of offsets. What is at or below the highest position already
+        read is a resend, and is skipped.
         """
         queue = self._queues[partition]
         if event is not None:
@@ -110,50 +109,103 @@ class Inbox:
         self._ends[topic] = ends
 
     def take(self, most: int) -> Batch:
-        """Up to about `most` events that may be applied now, in one target transaction."""
+        """About `most` events that may be applied now, in one target transaction."""
         batch = Batch()
-        touched: set[TopicPartition] = set()
-        moving = True
-        while moving and len(batch.events) < most:
-            moving = False
+        before = {partition: queue.taken for partition, queue in self._queues.items()}
+        taken = -1
+        while taken < len(batch.events) < most:
+            # One partition's progress may be what another waits for: go round until nothing moves.
+            taken = len(batch.events)
             for partition, queue in self._queues.items():
-                before = queue.taken
-                batch.events.extend(self._takeable(partition, queue, most - len(batch.events)))
-                if queue.taken != before:
-                    touched.add(partition)
-                    moving = True
-        for partition, queue in self._queues.items():
-            if (
-                queue.taken.next_offset != batch.progress.get(partition, queue.taken).next_offset
-                or partition in touched
-            ):
-                batch.progress[partition] = queue.taken
+                self._take_from(partition, queue, batch.events, most)
+        batch.progress = {
+            partition: queue.taken for partition, queue in self._queues.items() if queue.taken != before[partition]
+        }
         return batch
 
-    def _takeable(self, partition: TopicPartition, queue: _Queue, most: int) -> Iterator[ChangeEvent]:
-        taken = 0
-        while taken < most and (entry := queue.head()) is not None and entry.event is not None:
-            event = entry.event
-            if not self._reached(TopicPartition(partition.topic, 0), entry.truncated, partition):
+    def _take_from(self, partition: TopicPartition, queue: _Queue, events: list[ChangeEvent], most: int) -> None:
+        while len(events) < most and (entry := queue.head()) is not None:
+            event = _event(entry)
+            if not self._truncated_up_to(entry.truncated, partition):
                 return
-            if isinstance(event.change, Truncate):
-                if not self._others_are_at(partition, event.position):
-                    return
-                self._ends.pop(partition.topic, None)
-            elif isinstance(event.change, Delete) and event.change.awaits_create:
-                partner = self._partner(partition, event)
-                if partner is None:
-                    return
-                queue.pop()
-                yield event
-                partner.head()
-                event = _some(partner.head()).event  # type: ignore[assignment]
-                partner.pop()
-                yield event
-                taken += 2
+            match event.change:
+                case Truncate():
+                    if not self._others_stand_at(event.position, partition):
+                        return
+                    self._ends.pop(partition.topic, None)
+                case Delete(awaits_create=True):
+                    other = self._queue_of_create(event, partition)
+                    if other is None:
+                        return
+                    events.append(_event(queue.pop()))
+                    other.head()
+                    events.append(_event(other.pop()))
+                    continue
+                case Create(moved_from=old) if old is not None and UNCHANGED in event.change.after:
+                    return  # its Delete takes it along
+                case _:
+                    pass
+            events.append(_event(queue.pop()))
+
+    def _truncated_up_to(self, position: Position, partition: TopicPartition) -> bool:
+        """Whether the truncate at `position`, which stands in partition 0, was taken."""
+        first = TopicPartition(partition.topic, 0)
+        queue = self._queues[first]
+        if partition == first or queue.taken.position >= position:
+            return True
+        ends = self._ends.get(partition.topic)
+        if ends is not None and not queue.entries and queue.next_read >= ends[first]:
+            raise GapError(
+                f"topic {partition.topic!r} no longer holds the truncate at {position}, which partition"
+                f" {partition.partition} goes on from",
+                mend="`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it",
+            )
+        return False
+
+    def _others_stand_at(self, position: Position, partition: TopicPartition) -> bool:
+        """Whether all of the topic's other partitions were taken up to `position`."""
+        ends = self._ends.get(partition.topic)
+        for other in self._topics[partition.topic]:
+            if other == partition:
                 continue
-            elif _is_second_half(event):
-                return
-            queue.pop()
-            yield event
-            taken += 1
+            queue = self._queues[other]
+            entry = queue.head()
+            if entry is None:
+                if ends is None or queue.next_read < ends[other]:
+                    return False
+            elif _event(entry).position < position:
+                return False
+        return True
+
+    def _queue_of_create(self, delete: ChangeEvent, partition: TopicPartition) -> _Queue | None:
+        """The queue in which the Create of this Delete comes next; None if it does not come next in any yet."""
+        wanted = delete.position._replace(ordinal=delete.ordinal + 1)
+        for other in self._topics[partition.topic]:
+            queue = self._queues[other]
+            event = queue.second() if other == partition else _event_or_none(queue.head())
+            if event is not None and event.position == wanted:
+                return queue
+        return None
+
+    def _waiting_topics(self) -> set[str]:
+        """Topics with a truncate, or an event beyond one, that is next in its partition."""
+        return {
+            partition.topic
+            for partition, queue in self._queues.items()
+            if (entry := queue.head()) is not None
+            and (isinstance(_event(entry).change, Truncate) or not self._seen(partition, entry.truncated))
+        }
+
+    def _seen(self, partition: TopicPartition, truncated: Position) -> bool:
+        first = TopicPartition(partition.topic, 0)
+        return partition == first or self._queues[first].taken.position >= truncated
+
+
+def _event(entry: Entry) -> ChangeEvent:
+    if entry.event is None:
+        raise AssertionError("the head of a queue is always an event")
+    return entry.event
+
+
+def _event_or_none(entry: Entry | None) -> ChangeEvent | None:
+    return None if entry is None else entry.event

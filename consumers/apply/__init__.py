@@ -1,0 +1,1 @@
+"""The apply loop: from the log's topics to a target, each event once."""

@@ -1,0 +1,207 @@
+"""The applier: topics to one target, per key in order, each event once (consistency `key`).
+
+The commit order, in every target transaction (`Target.apply` keeps 1 to 4):
+
+1. open the target transaction and take the checkpoint row compare-and-set, so that a zombie fails before it writes,
+2. write rows,
+3. write the checkpoint,
+4. commit,
+5. commit the offsets to the log, for lag displays only: on restart the checkpoint in the target is the truth.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from cdc.avro.names import state_topic
+from cdc.core.errors import GapError, LogGapError
+from cdc.core.failpoints import reached
+from cdc.core.log import LogReader, StoredRecord, TopicPartition
+from cdc.core.patterns import TablePatterns
+from cdc.core.position import ORIGIN
+from cdc.core.registry import SchemaRegistry
+from cdc.core.settings import TargetSettings
+from cdc.core.state import LogState, TableState
+from consumers.apply.decoding import Decoding, truncated_before
+from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.plan.inbox import Batch, Inbox
+from consumers.plan.planner import plan
+from consumers.targets.target import Target
+
+_IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
+_SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a display shows. `lag_us` is from the newest applied event's commit at the source to its commit here."""
+
+    events: int = 0
+    batches: int = 0
+    lag_us: int = 0
+
+
+class Applier:
+    """One session, from opening the target to a stop or an error; after an error, make a new one."""
+
+    def __init__(
+        self,
+        *,
+        reader: LogReader,
+        registry: SchemaRegistry,
+        target: Target,
+        settings: TargetSettings,
+        prefix: str,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._reader = reader
+        self._target = target
+        self._settings = settings
+        self._patterns = TablePatterns(settings.tables)
+        self._decoding = Decoding(registry)
+        self._state_topic = state_topic(prefix)
+        self._state = LogState()
+        self._checkpoint = Checkpoint(version=0, log_id=None, partitions={})
+        self._inbox = Inbox(crowded_at=4 * settings.batch_events)
+        self._paused: set[TopicPartition] = set()
+        self._unsaved: dict[TopicPartition, PartitionProgress] = {}
+        self._unsaved_since = 0.0
+        self._report = report
+        self.progress = Progress()
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Apply until `stopping()`. What was applied is committed, with its checkpoint, at every moment."""
+        self._checkpoint = self._target.open()
+        if not self._find_log(stopping):
+            return
+        while not stopping():
+            self.step(_IDLE_SECONDS)
+        self._save_progress()
+
+    def step(self, timeout: float) -> int:
+        """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied. The
+        number of events applied.
+        """
+        for record in self._reader.poll(self._settings.batch_events, timeout):
+            self._add(record)
+        self._learn_ends()
+        batch = self._inbox.take(self._settings.batch_events)
+        self._apply(batch)
+        self._pause_crowded()
+        return len(batch.events)
+
+    def _find_log(self, stopping: Callable[[], bool]) -> bool:
+        """Follow the state topic until it says which log this is; False if stopped before."""
+        topic = TopicPartition(self._state_topic, 0)
+        waiting = False
+        while topic.topic not in self._reader.topics():
+            if not waiting:
+                self._report("waiting for capture to start the log")
+                waiting = True
+            if stopping():
+                return False
+            time.sleep(_IDLE_SECONDS)
+        self._reader.assign({topic: self._reader.offsets(topic).first})
+        while self._state.log_id is None:
+            if stopping():
+                return False
+            self.step(_IDLE_SECONDS)
+        return True
+
+    def _add(self, record: StoredRecord) -> None:
+        partition = TopicPartition(record.topic, record.partition)
+        if record.topic == self._state_topic:
+            self._follow_state(record)
+        else:
+            self._inbox.add(partition, record.offset, self._decoding.event(record), truncated_before(record))
+
+    def _follow_state(self, record: StoredRecord) -> None:
+        known = self._state.tables
+        self._state = self._state.with_record(record)
+        log_id = self._state.log_id
+        if log_id is not None and self._checkpoint.log_id not in {None, log_id}:
+            raise GapError(
+                f"the checkpoint in target {self._settings.name!r} belongs to another log",
+                mend="correct [log] url and prefix; or drop the target's tables and its rows in cdc_applier and"
+                " cdc_checkpoint to fill it from this log",
+            )
+        for topic in self._state.tables.keys() - known.keys():
+            table = self._state.tables[topic]
+            if self._patterns.matches(table.table):
+                self._assign(table)
+
+    def _assign(self, table: TableState) -> None:
+        start: dict[TopicPartition, int] = {}
+        for number in range(table.partitions):
+            partition = TopicPartition(table.topic, number)
+            progress = self._checkpoint.partitions.get(partition)
+            if progress is None:
+                progress = PartitionProgress(ORIGIN, self._beginning(partition))
+            start[partition] = progress.next_offset
+            self._inbox.assign(partition, progress)
+        self._reader.assign(start)
+
+    def _beginning(self, partition: TopicPartition) -> int:
+        first = self._reader.offsets(partition).first
+        if first > 0:
+            raise LogGapError(
+                f"topic {partition.topic!r}, partition {partition.partition} no longer holds its first {first} records,"
+                f" and target {self._settings.name!r} has none of them",
+                mend="`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it",
+            )
+        return first
+
+    def _learn_ends(self) -> None:
+        for topic in self._inbox.ends_wanted():
+            partitions = [TopicPartition(topic, number) for number in range(self._state.tables[topic].partitions)]
+            self._inbox.ends(topic, {partition: self._reader.offsets(partition).next for partition in partitions})
+
+    def _apply(self, batch: Batch) -> None:
+        if not batch.progress:
+            return self._save_progress_in_time()
+        if not self._unsaved:
+            self._unsaved_since = time.monotonic()
+        self._unsaved.update(batch.progress)
+        if not batch.events:
+            return self._save_progress_in_time()
+        for table in {id(event.table): event.table for event in batch.events}.values():
+            self._target.prepare(table)
+        self._target.apply(plan(batch.events), self._unsaved, log_id=self._log_id)
+        self._commit_offsets()
+        self.progress.events += len(batch.events)
+        self.progress.batches += 1
+        newest = max(event.transaction.commit_time_us for event in batch.events)
+        self.progress.lag_us = time.time_ns() // 1000 - newest
+        return None
+
+    def _save_progress_in_time(self) -> None:
+        if self._unsaved and time.monotonic() - self._unsaved_since >= _SETTLE_SECONDS:
+            self._save_progress()
+
+    def _save_progress(self) -> None:
+        """Write a checkpoint that only moves offsets, past tombstones and resent events."""
+        if self._unsaved:
+            self._target.apply([], self._unsaved, log_id=self._log_id)
+            self._commit_offsets()
+
+    def _commit_offsets(self) -> None:
+        self._reader.commit({partition: progress.next_offset for partition, progress in self._unsaved.items()})
+        self._unsaved = {}
+        reached("apply.5-offsets-committed")
+
+    def _pause_crowded(self) -> None:
+        """Stop reading partitions that wait for others: memory stays bounded."""
+        crowded = self._inbox.crowded()
+        if crowded != self._paused:
+            self._reader.pause(crowded - self._paused)
+            self._reader.resume(self._paused - crowded)
+            self._paused = crowded
+
+    @property
+    def _log_id(self) -> str:
+        if self._state.log_id is None:
+            raise AssertionError("nothing is applied before the log is known")
+        return self._state.log_id

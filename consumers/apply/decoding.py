@@ -1,0 +1,48 @@
+"""Records of table topics become events, by the schemas that they name."""
+
+from __future__ import annotations
+
+from cdc.avro.codec import EventDecoder
+from cdc.avro.framing import unframe
+from cdc.core.errors import CdcError, ProtocolViolationError
+from cdc.core.events import ChangeEvent
+from cdc.core.log import StoredRecord
+from cdc.core.position import ORIGIN, Position
+from cdc.core.registry import SchemaRegistry
+
+TRUNCATED_HEADER = "cdc.truncated"
+
+
+class Decoding:
+    """Keeps a decoder for each schema id."""
+
+    def __init__(self, registry: SchemaRegistry) -> None:
+        self._registry = registry
+        self._decoders: dict[int, EventDecoder] = {}
+
+    def event(self, record: StoredRecord) -> ChangeEvent | None:
+        """The record's event, or None for a tombstone. An error says which record could not be read."""
+        if record.value is None:
+            return None
+        try:
+            schema_id, _ = unframe(record.value)
+            decoder = self._decoders.get(schema_id)
+            if decoder is None:
+                decoder = self._decoders[schema_id] = EventDecoder(self._registry.schema(schema_id))
+            return decoder.decode(record.key, record.value, record.headers)
+        except CdcError as error:
+            where = f"topic {record.topic!r}, partition {record.partition}, offset {record.offset}"
+            raise type(error)(f"{where}: {error}", mend=error.mend) from None
+
+
+def truncated_before(record: StoredRecord) -> Position:
+    """The position of the truncate of the record's table that it comes after; ORIGIN if there was none."""
+    for name, value in record.headers:
+        if name == TRUNCATED_HEADER:
+            try:
+                return Position.parse(value.decode())
+            except ValueError:
+                raise ProtocolViolationError(
+                    f"topic {record.topic!r}, partition {record.partition}, offset {record.offset}: damaged header {name}"
+                ) from None
+    return ORIGIN
