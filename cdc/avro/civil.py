@@ -7,12 +7,12 @@ Proleptic Gregorian, as PostgreSQL and java.time have it; years before 1 are ast
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import re
 from typing import Final
 
-_UNIX_EPOCH: Final = datetime.date(1970, 1, 1).toordinal()
-_LAST_ORDINAL: Final = datetime.date.max.toordinal()
+_UNIX_EPOCH: Final = dt.date(1970, 1, 1).toordinal()
+_LAST_ORDINAL: Final = dt.date.max.toordinal()
 _DAYS_OF_ERA: Final = 146_097  # 400 years
 _FROM_0000_03_01: Final = 719_468
 _MONTH_LENGTHS: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -22,7 +22,7 @@ _DATE: Final = re.compile(rb"(\d{4,7})-(\d\d)-(\d\d)( BC)?")
 def days_of(text: bytes) -> int:
     """The day number of `2026-01-31`, `12026-01-31` or `0044-03-15 BC`. ValueError if it is no date."""
     if len(text) == 10 and text[4] == text[7] == 0x2D:
-        return datetime.date.fromisoformat(text.decode("ascii")).toordinal() - _UNIX_EPOCH
+        return dt.date.fromisoformat(text.decode("ascii")).toordinal() - _UNIX_EPOCH
     match = _DATE.fullmatch(text)
     if match is None or (text[0] == 0x30 and len(match[1]) > 4):
         raise ValueError("not a date")
@@ -34,7 +34,7 @@ def text_of(days: int) -> tuple[bytes, bytes]:
     """The date, and ` BC` or nothing, which PostgreSQL writes after a time."""
     ordinal = days + _UNIX_EPOCH
     if 0 < ordinal <= _LAST_ORDINAL:
-        return datetime.date.fromordinal(ordinal).isoformat().encode(), b""
+        return dt.date.fromordinal(ordinal).isoformat().encode(), b""
     year, month, day = civil(days)
     shown, era = (year, b"") if year > 0 else (1 - year, b" BC")
     return b"%04d-%02d-%02d" % (shown, month, day), era

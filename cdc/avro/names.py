@@ -18,7 +18,7 @@ _NOT_FOR_TOPICS: Final = re.compile(r"[^a-zA-Z0-9._-]")
 _NOT_FOR_AVRO: Final = re.compile(r"[^A-Za-z0-9_]")
 
 
-def table_topic(prefix: str, table: TableId) -> str:
+def topic_name(prefix: str, table: TableId) -> str:
     """`<prefix>.<schema>.<table>`. ConfigError if it is too long for Kafka."""
     return _topic(f"{prefix}.{table.schema}.{table.name}")
 

@@ -20,7 +20,7 @@ from cdc.core.log import LogReader, LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings
 from cdc.core.source import LoadPoint, Source, SourceIdentity
-from cdc.core.state import LogState, Phase, SourceState, log_record, read_state, recorded_record, source_record
+from cdc.core.state import Phase, SourceState, log_record, read_state, recorded_record, source_record
 from cdc.log.reading import last_record, read_to_end
 
 _MOST_MESSAGES: Final = 5_000  # of the stream between two looks at the log
@@ -72,13 +72,19 @@ class Capture:
         self._record_due = 0.0
         self.progress = Progress()
 
-    def run(self, stopping: Callable[[], bool], *, start_over: bool = False) -> None:
-        """Capture until `stopping()`; then get what is under way into the log, confirm it and return."""
+    def run(
+        self, stopping: Callable[[], bool], *, start_over: bool = False, streaming: Callable[[], None] = lambda: None
+    ) -> None:
+        """Capture until `stopping()`; then get what is under way into the log, confirm it and return.
+
+        `streaming` is called once the stream has begun.
+        """
         epoch = self._prepare(stopping, start_over=start_over)
         if epoch is None:
             return
         self._source.start(epoch=epoch)
         self._report("streaming")
+        streaming()
         while not stopping():
             self._step()
         self._finish()
@@ -152,9 +158,7 @@ class Capture:
                 return None
         self._drain()
         # Empty tables have no END to say that the log reaches up to the slot.
-        self._store(
-            [recorded_record(self._state_topic, at.lsn), self._source_record(identity, epoch, "streaming")]
-        )
+        self._store([recorded_record(self._state_topic, at.lsn), self._source_record(identity, epoch, "streaming")])
         return epoch
 
     def _load_rows(self, at: LoadPoint, epoch: int, stopping: Callable[[], bool], *, again: bool) -> bool:
@@ -259,4 +263,3 @@ class Capture:
         if self._publisher is None:
             raise AssertionError("the stream was read before the session was prepared")
         return self._publisher
-

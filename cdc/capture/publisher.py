@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from cdc.avro.codec import TableCodec
+from cdc.avro.headers import TRUNCATED
 from cdc.avro.names import topic_name
 from cdc.avro.transactions import TransactionCodec
 from cdc.core.errors import ConfigError, GapError, TopicMismatchError
@@ -17,8 +17,6 @@ from cdc.core.registry import SchemaRegistry
 from cdc.core.state import TableState, table_record
 from cdc.core.tables import TableId, TableSchema
 from cdc.log.partitioner import partition_of
-
-TRUNCATED_HEADER: Final = "cdc.truncated"
 
 
 @dataclass(slots=True)
@@ -76,7 +74,9 @@ class Publisher:
         encoded = version.codec.encode(event, key_id=version.key_id, value_id=version.value_id)
         partition = 0 if encoded.key is None else partition_of(encoded.key, table.partitions)
         if isinstance(event.change, Truncate):
-            return self._truncated(table, Record(version.topic, 0, None, encoded.value, encoded.headers), event.position)
+            return self._truncated(
+                table, Record(version.topic, 0, None, encoded.value, encoded.headers), event.position
+            )
         headers = encoded.headers + _barrier(table)
         records = [Record(version.topic, partition, encoded.key, encoded.value, headers)]
         if isinstance(event.change, Delete) and encoded.key is not None:
@@ -99,11 +99,8 @@ class Publisher:
         known = self._versions.get(id(table))
         if known is not None:
             return known[1]
-        for other, version in self._versions.values():
-            if other == table:
-                break
-        else:
-            version = self._new_version(table)
+        same = (version for other, version in self._versions.values() if other == table)
+        version = next(same, None) or self._new_version(table)
         # The schema is kept beside its version, so that its id() stays its own.
         self._versions[id(table)] = (table, version)
         return version
@@ -163,4 +160,4 @@ def _barrier(table: TableState) -> Headers:
     """
     if table.truncated is None or table.partitions == 1:
         return ()
-    return ((TRUNCATED_HEADER, str(table.truncated).encode()),)
+    return ((TRUNCATED, str(table.truncated).encode()),)

@@ -25,7 +25,7 @@ from cdc.core.position import ORIGIN
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import TargetSettings
 from cdc.core.state import LogState, TableState
-from consumers.apply.decoding import Decoding, truncated_before
+from cdc.registry.decoding import Decoding, truncated_before
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.inbox import Batch, Inbox
 from consumers.plan.planner import plan
@@ -72,11 +72,15 @@ class Applier:
         self._report = report
         self.progress = Progress()
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Apply until `stopping()`. What was applied is committed, with its checkpoint, at every moment."""
+    def run(self, stopping: Callable[[], bool], *, applying: Callable[[], None] = lambda: None) -> None:
+        """Apply until `stopping()`. What was applied is committed, with its checkpoint, at every moment.
+
+        `applying` is called once target and log are there.
+        """
         self._checkpoint = self._target.open()
         if not self._find_log(stopping):
             return
+        applying()
         while not stopping():
             self.step(_IDLE_SECONDS)
         self._save_progress()

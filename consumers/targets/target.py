@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from cdc.core.checks import Check
 from cdc.core.log import TopicPartition
 from cdc.core.tables import TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
@@ -36,6 +37,12 @@ class Target(Protocol):
         written), 2. run the steps, 3. write the progress of these partitions, 4. commit. On any error nothing of it
         stays.
         """
+
+    def read_checkpoint(self) -> Checkpoint:
+        """The checkpoint as it stands, without becoming the applier; empty if there is none. Needs no `open`."""
+
+    def checks(self) -> Iterator[Check]:
+        """What `cdc check` says of this target; nothing is made. Needs no `open`."""
 
     def close(self) -> None:
         """Let go of the connection and the applier's lock. Safe to call twice, and after errors."""

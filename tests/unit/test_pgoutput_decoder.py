@@ -26,19 +26,20 @@ from cdc.pgoutput.messages import (
 )
 
 NEW_YEAR_2024_US = 1_704_067_200_000_000  # 2024-01-01 00:00:00 UTC, since 1970
-NEW_YEAR_2024 = b"\x00\x02\xb0\xd8\x98\x5b\x80\x00"  # the same since 2000: 757 382 400 s, in µs
+NEW_YEAR_2024 = b"\x00\x02\xb0\xd5\xd4\xe9\x40\x00"  # the same since 2000-01-01: 8766 days of 86 400 000 000 µs
 
 LITERALS: dict[str, tuple[bytes, Message]] = {
     "begin": (
-        b"B"
-        b"\x00\x00\x00\x16\xb3\x74\xd8\x48" + NEW_YEAR_2024 + b"\x00\x00\x02\xdb",  # final LSN 16/B374D848  # xid 731
+        b"B\x00\x00\x00\x16\xb3\x74\xd8\x48" + NEW_YEAR_2024 + b"\x00\x00\x02\xdb",  # final LSN 16/B374D848  # xid 731
         Begin(final_lsn=0x16_B374D848, commit_time_us=NEW_YEAR_2024_US, xid=731),
     ),
     "begin: all unsigned, and a time before 2000": (
-        b"B"
-        b"\xff\xff\xff\xff\xff\xff\xff\xff"  # the highest LSN
-        b"\xff\xff\xff\xff\xff\xff\xff\xff"  # -1 µs
-        b"\xff\xff\xff\xff",  # the highest xid
+        (
+            b"B"
+            b"\xff\xff\xff\xff\xff\xff\xff\xff"  # the highest LSN
+            b"\xff\xff\xff\xff\xff\xff\xff\xff"  # -1 µs
+            b"\xff\xff\xff\xff"
+        ),  # the highest xid
         Begin(final_lsn=2**64 - 1, commit_time_us=946_684_799_999_999, xid=2**32 - 1),
     ),
     "commit": (
@@ -49,26 +50,30 @@ LITERALS: dict[str, tuple[bytes, Message]] = {
         Commit(flags=0, commit_lsn=0x16_B374D848, end_lsn=0x16_B374D878, commit_time_us=NEW_YEAR_2024_US),
     ),
     "origin": (
-        b"O"
-        b"\x00\x00\x00\x01\x00\x00\x00\x02"  # LSN 1/2 on the origin
-        b"pg_16397\x00",
+        (
+            b"O"
+            b"\x00\x00\x00\x01\x00\x00\x00\x02"  # LSN 1/2 on the origin
+            b"pg_16397\x00"
+        ),
         Origin(origin_lsn=0x1_00000002, name="pg_16397"),
     ),
     "relation": (
-        b"R"
-        b"\x00\x00\x40\x01"  # oid 16385
-        b"public\x00"
-        b"gr\xc3\xb6\xc3\x9fe\x00"
-        b"d"  # default identity
-        b"\x00\x02"  # 2 columns
-        b"\x01"  # part of the identity
-        b"id\x00"
-        b"\x00\x00\x00\x14"  # int8
-        b"\xff\xff\xff\xff"  # no modifier
-        b"\x00"
-        b"name\x00"
-        b"\x00\x00\x04\x13"  # varchar, 1043
-        b"\x00\x00\x00\x0e",  # (10): 14
+        (
+            b"R"
+            b"\x00\x00\x40\x01"  # oid 16385
+            b"public\x00"
+            b"gr\xc3\xb6\xc3\x9fe\x00"
+            b"d"  # default identity
+            b"\x00\x02"  # 2 columns
+            b"\x01"  # part of the identity
+            b"id\x00"
+            b"\x00\x00\x00\x14"  # int8
+            b"\xff\xff\xff\xff"  # no modifier
+            b"\x00"
+            b"name\x00"
+            b"\x00\x00\x04\x13"  # varchar, 1043
+            b"\x00\x00\x00\x0e"
+        ),  # (10): 14
         Relation(
             oid=16385,
             schema="public",
@@ -93,10 +98,12 @@ LITERALS: dict[str, tuple[bytes, Message]] = {
         Relation(4294967295, "public", "t", ReplicaIdentity.INDEX, ()),
     ),
     "type": (
-        b"Y"
-        b"\x00\x00\x40\x0a"  # oid 16394
-        b"public\x00"
-        b"mood\x00",
+        (
+            b"Y"
+            b"\x00\x00\x40\x0a"  # oid 16394
+            b"public\x00"
+            b"mood\x00"
+        ),
         Type(oid=16394, schema="public", name="mood"),
     ),
     "type: in pg_catalog": (
@@ -104,15 +111,17 @@ LITERALS: dict[str, tuple[bytes, Message]] = {
         Type(oid=23, schema="pg_catalog", name="int4"),
     ),
     "insert": (
-        b"I"
-        b"\x00\x00\x40\x01"
-        b"N"
-        b"\x00\x04"  # 4 values
-        b"t\x00\x00\x00\x02"
-        b"42"
-        b"n"
-        b"t\x00\x00\x00\x00"  # an empty text, which is not NULL
-        b"u",
+        (
+            b"I"
+            b"\x00\x00\x40\x01"
+            b"N"
+            b"\x00\x04"  # 4 values
+            b"t\x00\x00\x00\x02"
+            b"42"
+            b"n"
+            b"t\x00\x00\x00\x00"  # an empty text, which is not NULL
+            b"u"
+        ),
         Insert(16385, (b"42", None, b"", UNCHANGED)),
     ),
     "insert: no columns": (b"I\x00\x00\x40\x01N\x00\x00", Insert(16385, ())),
@@ -121,15 +130,15 @@ LITERALS: dict[str, tuple[bytes, Message]] = {
         Update(16385, None, (b"42", UNCHANGED)),
     ),
     "update: old key": (
-        b"U\x00\x00\x40\x01"
-        b"K\x00\x02t\x00\x00\x00\x0241n"  #
-        b"N\x00\x02t\x00\x00\x00\x0242u",
+        (b"U\x00\x00\x40\x01K\x00\x02t\x00\x00\x00\x0241nN\x00\x02t\x00\x00\x00\x0242u"),
         Update(16385, KeyTuple((b"41", None)), (b"42", UNCHANGED)),
     ),
     "update: whole old row": (
-        b"U\x00\x00\x40\x01"
-        b"O\x00\x02t\x00\x00\x00\x0242t\x00\x00\x00\x03old"
-        b"N\x00\x02t\x00\x00\x00\x0242t\x00\x00\x00\x03new",
+        (
+            b"U\x00\x00\x40\x01"
+            b"O\x00\x02t\x00\x00\x00\x0242t\x00\x00\x00\x03old"
+            b"N\x00\x02t\x00\x00\x00\x0242t\x00\x00\x00\x03new"
+        ),
         Update(16385, FullTuple((b"42", b"old")), (b"42", b"new")),
     ),
     "delete: key": (
@@ -141,11 +150,13 @@ LITERALS: dict[str, tuple[bytes, Message]] = {
         Delete(16385, FullTuple((b"42", None))),
     ),
     "truncate": (
-        b"T"
-        b"\x00\x00\x00\x02"  # 2 relations
-        b"\x00"
-        b"\x00\x00\x40\x01"
-        b"\x00\x00\x40\x0a",
+        (
+            b"T"
+            b"\x00\x00\x00\x02"  # 2 relations
+            b"\x00"
+            b"\x00\x00\x40\x01"
+            b"\x00\x00\x40\x0a"
+        ),
         Truncate((16385, 16394), cascade=False, restart_identity=False),
     ),
     "truncate: cascade": (
@@ -204,6 +215,10 @@ VIOLATIONS: dict[str, tuple[bytes, str]] = {
     "more relations than there are": (b"T\x7f\xff\xff\xff\x00", "pgoutput Truncate: byte 6: the message ends"),
     "truncate options": (b"T\x00\x00\x00\x00\x04", "pgoutput Truncate: byte 5: undefined flags 0x04"),
     "message flags": (b"M\x02", "pgoutput Message: byte 1: undefined flags 0x02"),
+    "content longer than the message": (
+        b"M\x00" + bytes(8) + b"\x00\x00\x00\x00\x02x",
+        "pgoutput Message: byte 15: the message ends",
+    ),
     "negative length of a content": (
         b"M\x00" + bytes(8) + b"\x00\xff\xff\xff\xff",
         "pgoutput Message: byte 11: a negative count, -1",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
+from typing import assert_never
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typing_extensions import assert_never
 
 from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import UNCHANGED, Row, Value
@@ -36,7 +36,7 @@ EPOCH_US = 946_684_800_000_000
 # The encoder: the formats of the documentation, the other way round.
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message) -> bytes:  # noqa: PLR0911 - one return for each kind
     match message:
         case Begin(final_lsn, commit_time_us, xid):
             return struct.pack(">cQqI", b"B", final_lsn, commit_time_us - EPOCH_US, xid)

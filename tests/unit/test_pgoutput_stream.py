@@ -12,7 +12,7 @@ from cdc.core.errors import ProtocolViolationError
 from cdc.pgoutput.stream import Frame, PrimaryKeepalive, XLogData, decode_frame, encode_status_update
 
 NEW_YEAR_2024_US = 1_704_067_200_000_000
-NEW_YEAR_2024 = b"\x00\x02\xb0\xd8\x98\x5b\x80\x00"
+NEW_YEAR_2024 = b"\x00\x02\xb0\xd5\xd4\xe9\x40\x00"
 
 XLOG_DATA_HEADER = (
     b"w"

@@ -14,7 +14,6 @@ from typing import Final
 from cdc.avro import binary
 from cdc.avro.kinds.codec import PLACEHOLDER, Datum, InexactError, ValueCodec
 
-_MUST_QUOTE: Final = re.compile(rb'[\s"\\{},;]')
 _ESCAPED: Final = re.compile(rb"\\(.)", re.DOTALL)
 _TO_ESCAPE: Final = re.compile(rb'(["\\])')
 _BOUNDS: Final = re.compile(rb"(?:\[-?\d+:-?\d+\])+=\{")
@@ -23,6 +22,7 @@ _BOUNDS: Final = re.compile(rb"(?:\[-?\d+:-?\d+\])+=\{")
 def array(item: ValueCodec, *, delimiter: bytes = b",") -> ValueCodec:
     """An array of such items. Every type separates its items by a comma, except `box`."""
     items = re.compile(rb'(?:"((?:[^"\\]|\\.)*)"|([^"\\{}%b]+))(%b|\Z)' % (delimiter, delimiter), re.DOTALL)
+    must_quote = re.compile(rb'[\s"\\{}%b]' % delimiter)
 
     def encode(text: bytes) -> list[Datum]:
         datum, exact = [], True
@@ -37,24 +37,20 @@ def array(item: ValueCodec, *, delimiter: bytes = b",") -> ValueCodec:
         return datum
 
     def decode(datum: Sequence[Datum]) -> bytes:
-        return b"{%b}" % delimiter.join(_quoted(value, item, delimiter) for value in datum)
+        return b"{%b}" % delimiter.join(_quoted(value, item, must_quote) for value in datum)
 
     def write(datum: Sequence[Datum]) -> bytes:
-        return binary.array(
-            [binary.NULL if value is None else binary.PRESENT + item.write(value) for value in datum]
-        )
+        return binary.array([binary.NULL if value is None else binary.PRESENT + item.write(value) for value in datum])
 
     unavailable = [item.unavailable] if item.unavailable == PLACEHOLDER else None
     return ValueCodec(encode=encode, decode=decode, write=write, stand_in=[], unavailable=unavailable)
 
 
-def _quoted(value: Datum, item: ValueCodec, delimiter: bytes) -> bytes:
+def _quoted(value: Datum, item: ValueCodec, must_quote: re.Pattern[bytes]) -> bytes:
     if value is None:
         return b"NULL"
     text = item.decode(value)
-    if text and text.upper() != b"NULL" and (
-        _MUST_QUOTE.search(text) is None or (delimiter != b"," and _MUST_QUOTE.search(text.replace(b",", b"")) is None)
-    ):
+    if text and must_quote.search(text) is None and text.upper() != b"NULL":
         return text
     return b'"' + _TO_ESCAPE.sub(rb"\\\1", text) + b'"'
 

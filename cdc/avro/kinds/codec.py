@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from typing_extensions import override
-
 PLACEHOLDER: Final = b"__debezium_unavailable_value"
 """What Debezium writes for an UNCHANGED value."""
 
@@ -24,10 +22,6 @@ class InexactError(Exception):
     def __init__(self, datum: Datum) -> None:
         super().__init__("the Avro form is not exact")
         self.datum = datum
-
-    @override
-    def __reduce__(self) -> tuple[type[InexactError], tuple[Datum]]:
-        return type(self), (self.datum,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,19 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Final
 
 from cdc.avro import binary
 from cdc.avro.kinds.codec import ValueCodec, compared
 
 _FLOAT: Final = struct.Struct("<f")
+_BITS: Final = struct.Struct("<I")
 _NOT_FINITE: Final = {b"NaN": math.nan, b"Infinity": math.inf, b"-Infinity": -math.inf}
 _LETTERS_OF_NUMBERS: Final = b"0123456789+-.e"
+_SMALLEST_NORMAL: Final = 2.0**-126  # below it a float32 has fewer digits
+_EXACT_INTEGERS: Final = 2.0**53
+_NO_MORE_TIES: Final = 1e25  # the points between doubles have more than 17 digits
 
 
 def _encode(text: bytes) -> float:
@@ -42,10 +47,14 @@ def _rounded(value: float) -> float:
 
 def float64_text(value: float) -> bytes:
     text = repr(value)
-    if text.endswith(".0"):
-        text = text[:-2]
+    # From 2^53 on, Python may take digits that lie just between two doubles, and PostgreSQL does not.
+    if _EXACT_INTEGERS < abs(value) < _NO_MORE_TIES and 2 * abs(int(Decimal(text)) - int(value)) == int(
+        math.ulp(value)
+    ):
+        text = f"{value:.16e}"
+    text = text.removesuffix(".0")
     # Python changes to an exponent one digit later than PostgreSQL.
-    if 1e15 <= abs(value) < 1e16:
+    if 1e15 <= abs(value) < 1e16 and "e" not in text:
         text = _with_exponent(text)
     return _named(text)
 
@@ -59,7 +68,7 @@ def _shortest_float32(value: float) -> str:
     text = f"{value:.6g}"
     if float(text) == value or not math.isfinite(value):
         return text
-    for digits in (6, 7, 8, 9):
+    for digits in range(1 if abs(value) < _SMALLEST_NORMAL else 6, 10):
         text = f"{value:.{digits}g}"
         if _reads_back(text, value):
             break
@@ -67,10 +76,21 @@ def _shortest_float32(value: float) -> str:
 
 
 def _reads_back(text: str, value: float) -> bool:
+    """Whether the digits lie nearer to `value` than to any other float32: PostgreSQL takes none just between two."""
+    written = float(text)
     try:
-        return _rounded(float(text)) == value
+        if _rounded(written) != value:
+            return False
     except ValueError:  # rounded up beyond the largest
         return False
+    return written == value or written != (value + _neighbour(value, away=abs(written) > abs(value))) / 2
+
+
+def _neighbour(value: float, *, away: bool) -> float:
+    """The next float32 away from zero, or towards it."""
+    bits = _BITS.unpack(_FLOAT.pack(value))[0] + (1 if away else -1)
+    neighbour: float = _FLOAT.unpack(_BITS.pack(bits))[0]
+    return neighbour
 
 
 def _with_exponent(text: str) -> str:
@@ -104,7 +124,7 @@ FLOAT32: Final = ValueCodec(
 
 
 def _vector(write_item: Callable[[float], bytes], read_item: Callable[[bytes], float]) -> ValueCodec:
-    """pgvector writes each item as PostgreSQL writes a real."""
+    """As pgvector writes them: each item as PostgreSQL writes a real."""
 
     def encode(text: bytes) -> list[float]:
         if not (text.startswith(b"[") and text.endswith(b"]")):

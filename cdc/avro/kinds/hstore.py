@@ -31,7 +31,9 @@ def _decode(datum: bytes) -> bytes:
     pairs = json.loads(datum)
     if not isinstance(pairs, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - bad data, not a wrong call
-    return b", ".join(_quote(key) + b"=>" + (b"NULL" if value is None else _quote(value)) for key, value in pairs.items())
+    return b", ".join(
+        _quote(key) + b"=>" + (b"NULL" if value is None else _quote(value)) for key, value in pairs.items()
+    )
 
 
 def _unescape(quoted: bytes) -> str:

@@ -143,5 +143,3 @@ def plain(unscaled: int, scale: int) -> bytes:
 
 def _digits(n: int) -> bytes:
     return b"%d" % n if n.bit_length() < 3 * _LONGEST_FOR_INT else str(Decimal(n)).encode()
-
-

@@ -11,8 +11,10 @@ from cdc.avro.kinds.codec import PLACEHOLDER, ValueCodec
 
 _UUID: Final = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 # iso_8601 with signs inside, and what PostgreSQL 17 added.
-_INTERVAL: Final = re.compile(rb"P(?=[-\d T])(?:-?\d+Y)?(?:-?\d+M)?(?:-?\d+D)?"
-                              rb"(?:T(?:-?\d+H)?(?:-?\d+M)?(?:-?\d+(?:\.\d+)?S)?)?|-?infinity")
+_INTERVAL: Final = re.compile(
+    rb"P(?=[-\d T])(?:-?\d+Y)?(?:-?\d+M)?(?:-?\d+D)?"
+    rb"(?:T(?:-?\d+H)?(?:-?\d+M)?(?:-?\d+(?:\.\d+)?S)?)?|-?infinity"
+)
 
 
 def utf8(text: bytes) -> bytes:

@@ -114,14 +114,12 @@ def _decode_timestamp(us: int) -> bytes:
     return b"%b %b%b" % (date, _clock_text(clock), era)
 
 
-TIMESTAMP: Final = ValueCodec(
-    encode=_encode_timestamp, decode=_decode_timestamp, write=binary.long, stand_in=2**63 - 1
-)
+TIMESTAMP: Final = ValueCodec(encode=_encode_timestamp, decode=_decode_timestamp, write=binary.long, stand_in=2**63 - 1)
 
 
 def timestamptz(precision: int) -> ValueCodec:
     """ISO 8601 in UTC, with exactly as many digits of a second as the type declares (6 if it declares none), as
-    Debezium's `ZonedTimestamp.toIsoString(…, fractionalWidth)` does since 2.2; declared 0, with as many as it takes.
+    Debezium's `ZonedTimestamp.toIsoString(…, fractionalWidth)` does; declared 0, with as many as it takes.
     """
 
     def encode(text: bytes) -> bytes:
@@ -136,9 +134,7 @@ def timestamptz(precision: int) -> ValueCodec:
         shown = _java_year(year, before_christ=bool(era)) if era or len(year) > 4 else year
         return b"%b-%b-%bT%b:%b%b%bZ" % (shown, month, day, hour, rest, point, digits)
 
-    return ValueCodec(
-        encode=encode, decode=_decode_timestamptz, write=binary.data, stand_in=b"1970-01-01T00:00:00Z"
-    )
+    return ValueCodec(encode=encode, decode=_decode_timestamptz, write=binary.data, stand_in=b"1970-01-01T00:00:00Z")
 
 
 def _java_year(year: bytes, *, before_christ: bool) -> bytes:
@@ -156,7 +152,7 @@ def _decode_timestamptz(datum: bytes) -> bytes:
     if match is None:
         raise ValueError("not an ISO 8601 timestamp")
     year, month, day, clock, fraction, offset = match.groups("")
-    if offset != "Z" or len(year) != 4:
+    if offset != "Z" or len(year) != 4 or year == "0000":
         return _in_utc(int(year), int(month), int(day), _full_clock(clock.encode(), fraction.encode()), offset)
     digits = fraction.rstrip("0")
     seconds = clock if len(clock) == 8 else f"{clock}:00"

@@ -38,12 +38,10 @@ def load_tables(
 ) -> Iterator[StreamItem]:
     """All rows of `tables` as one transaction at `at.lsn - 1`: the first commit of the stream often equals `at.lsn`.
 
-    A load that starts over (`again`) first truncates: rows deleted since the first try would stay otherwise, and those of
-    tables without a key double.
+    A load that starts over (`again`) first truncates: rows deleted since the first try would stay otherwise, and
+    those of tables without a key double.
     """
-    transaction = Transaction(
-        epoch=epoch, commit_lsn=at.lsn - 1, xid=None, commit_time_us=now_us(), database=database
-    )
+    transaction = Transaction(epoch=epoch, commit_lsn=at.lsn - 1, xid=None, commit_time_us=now_us(), database=database)
     yield Begin(transaction)
     numbered = _Numbered(transaction, now_us)
     if again:
@@ -54,7 +52,7 @@ def load_tables(
         report(f"loading {schema.id} (about {table.estimated_rows:,} rows)")
         for row in read_rows(connection, schema):
             yield numbered.event(schema, Read(row))
-            if numbered.last % _REPORT_EVERY: Final == 0:
+            if numbered.last % _REPORT_EVERY == 0:
                 report(f"loaded {numbered.last:,} rows")
         report(f"loaded {schema.id}: {numbered.counts.get(schema.id, 0):,} rows")
     connection.execute("COMMIT", doing="ending the first load")
@@ -83,8 +81,6 @@ def parse_copy_line(line: bytes) -> Row:
     if b"\\" not in line:
         return tuple(fields)
     return tuple(None if field == rb"\N" else _unescaped(field) for field in fields)
-
-
 
 
 _ESCAPES: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}

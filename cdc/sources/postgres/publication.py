@@ -59,6 +59,4 @@ def _create(query: Query, name: str, tables: Sequence[SourceTable]) -> None:
 
 def creation_statement(name: str, tables: Sequence[TableId]) -> str:
     listed = ", ".join(quote_table(table) for table in tables)
-    return (
-        f"CREATE PUBLICATION {quote_identifier(name)} FOR TABLE {listed} WITH (publish_via_partition_root = true)"
-    )
+    return f"CREATE PUBLICATION {quote_identifier(name)} FOR TABLE {listed} WITH (publish_via_partition_root = true)"

@@ -31,6 +31,7 @@ from cdc.sources.postgres.catalog import (
 from cdc.sources.postgres.connection import ReplicationConnection
 from cdc.sources.postgres.database import SourceDatabase
 from cdc.sources.postgres.load import load_tables
+from cdc.sources.postgres.preflight import require
 from cdc.sources.postgres.publication import ensure_publication
 
 _STATUS_SECONDS: Final = 5.0  # well below wal_sender_timeout, 60 s by default
@@ -38,7 +39,7 @@ _APPLICATION: Final = "cdc capture"
 
 
 class PostgresSource:
-    """One database, through logical decoding with pgoutput. Every confirmation is sent by `confirm` and by nothing else."""
+    """One database, through logical decoding with pgoutput. Nothing but `confirm` ever moves what is confirmed."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class PostgresSource:
     def __enter__(self) -> Self:
         with ExitStack() as opening:
             opening.enter_context(self._database)
+            require(self._database.query, self._settings)
             opening.enter_context(self._stream)
             self._resources = opening.pop_all()
         return self
@@ -94,7 +96,7 @@ class PostgresSource:
         plugin, database, confirmed, wal_status = rows[0]
         if plugin != "pgoutput":
             raise SourceError(
-                f"replication slot {self._settings.slot!r} belongs to {plugin or 'physical replication'}, not to pgoutput",
+                f"replication slot {self._settings.slot!r} belongs to {plugin or 'physical replication'}, not pgoutput",
                 mend="choose another name in [source] slot",
             )
         if database != self.identify().database:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from cdc.avro.codec import EventDecoder
+from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import unframe
+from cdc.avro.headers import TRUNCATED
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import ChangeEvent
 from cdc.core.log import StoredRecord
 from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
-
-TRUNCATED_HEADER = "cdc.truncated"
 
 
 class Decoding:
@@ -31,18 +30,19 @@ class Decoding:
                 decoder = self._decoders[schema_id] = EventDecoder(self._registry.schema(schema_id))
             return decoder.decode(record.key, record.value, record.headers)
         except CdcError as error:
-            where = f"topic {record.topic!r}, partition {record.partition}, offset {record.offset}"
-            raise type(error)(f"{where}: {error}", mend=error.mend) from None
+            raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
 
 
 def truncated_before(record: StoredRecord) -> Position:
     """The position of the truncate of the record's table that it comes after; ORIGIN if there was none."""
     for name, value in record.headers:
-        if name == TRUNCATED_HEADER:
+        if name == TRUNCATED:
             try:
                 return Position.parse(value.decode())
             except ValueError:
-                raise ProtocolViolationError(
-                    f"topic {record.topic!r}, partition {record.partition}, offset {record.offset}: damaged header {name}"
-                ) from None
+                raise ProtocolViolationError(f"{_where(record)}: damaged header {name}") from None
     return ORIGIN
+
+
+def _where(record: StoredRecord) -> str:
+    return f"topic {record.topic!r}, partition {record.partition}, offset {record.offset}"

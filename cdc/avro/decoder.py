@@ -1,0 +1,140 @@
+"""Framed Avro keys and values of one schema -> change events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cdc.avro import headers
+from cdc.avro.framing import unframe
+from cdc.avro.reader import AvroReader
+from cdc.avro.rows import RowReader
+from cdc.avro.schemas import key_schema
+from cdc.avro.source import SourceReader
+from cdc.avro.tables import readable_table
+from cdc.core.errors import ProtocolViolationError
+from cdc.core.events import (
+    Change,
+    ChangeEvent,
+    Create,
+    Delete,
+    FullImage,
+    Key,
+    KeyImage,
+    OldImage,
+    Read,
+    Row,
+    SnapshotMark,
+    Truncate,
+    Update,
+)
+from cdc.core.log import Headers
+from cdc.core.tables import ReplicaIdentity, TableSchema
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class EventDecoder:
+    """Decodes events whose value has that schema. Its ids, and which schemas they name, are the caller's.
+
+    `key_schema_text` is needed for a connector's topics (their envelopes don't say what the key is); ours carry it.
+
+    Positions of a connector's events: epoch 0, the last commit's LSN, and `transaction.total_order`, or the change's
+    LSN where the connector gives no transaction block. The latter is not unique (rows of one COPY share it): who
+    skips what was seen must go by offsets there.
+    """
+
+    def __init__(self, value_schema_text: str, key_schema_text: str | None = None) -> None:
+        readable = readable_table(value_schema_text, key_schema_text)
+        self.table: TableSchema = readable.table
+        self._ours = readable.ours
+        self._values = AvroReader(value_schema_text)
+        # Ours needs no second lookup: the row's schema says which columns the key has.
+        key_text = key_schema(self.table, "key") if self._ours else key_schema_text
+        self._keys = None if key_text is None else AvroReader(key_text)
+        self._rows = RowReader(self.table, readable.fields)
+        self._source = SourceReader()
+
+    def decode(self, key: bytes | None, value: bytes, said: Headers = ()) -> ChangeEvent:
+        """The event of a record. ProtocolViolationError if it is none, or not of this schema."""
+        record = self._values.read(value, unframe(value)[1])
+        try:
+            return self._event(record, key, dict(said))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise ProtocolViolationError(
+                f"{self.table.id}: an event with a value that its schema can't mean"
+            ) from error
+
+    def _event(self, record: Mapping[str, Any], key: bytes | None, said: Mapping[str, bytes]) -> ChangeEvent:
+        source, block = record["source"], record.get("transaction")
+        lsn = source.get("lsn")
+        captured_us, captured_ms = record.get("ts_us"), record.get("ts_ms") or 0
+        return ChangeEvent(
+            transaction=self._source.transaction(source),
+            table=self.table,
+            change=self._change(record, key, said),
+            ordinal=(lsn or 0) if block is None else block["total_order"],
+            table_ordinal=0 if block is None else block["data_collection_order"],
+            lsn=lsn,
+            captured_us=captured_ms * 1000 if captured_us is None else captured_us,
+            snapshot=SnapshotMark((source.get("snapshot") or b"false").decode()),
+        )
+
+    def _change(self, record: Mapping[str, Any], key: bytes | None, said: Mapping[str, bytes]) -> Change:
+        exact = headers.read_exact(said[headers.EXACT]) if headers.EXACT in said else _NOTHING
+        before = record.get("before")
+        match record["op"]:
+            case b"r":
+                return Read(self._after(record, exact, said))
+            case b"c":
+                return Create(self._after(record, exact, said), self._moved(headers.OLD_KEY, exact, said))
+            case b"u":
+                old = None if before is None else self._old(before, exact, said)
+                return Update(old, self._after(record, exact, said))
+            case b"d":
+                return Delete(
+                    self._of_key(key) if before is None else self._old(before, exact, said),
+                    self._moved(headers.NEW_KEY, exact, said),
+                    awaits_create=headers.AWAITS_CREATE in said,
+                )
+            case b"t":
+                return Truncate()
+            case _:
+                raise ProtocolViolationError(f"{self.table.id}: an envelope of no known op, or without its row")
+
+    def _after(self, record: Mapping[str, Any], exact: Mapping[str, Any], said: Mapping[str, bytes]) -> Row:
+        after = record.get("after")
+        if after is None:
+            raise ProtocolViolationError(f"{self.table.id}: an envelope without its row")
+        if not self._ours:
+            return self._rows.foreign_row(after)
+        unchanged = headers.read_unchanged(said[headers.UNCHANGED]) if headers.UNCHANGED in said else ()
+        return self._rows.row(after, exact.get("after", _NOTHING), unchanged)
+
+    def _old(self, before: Mapping[str, Any], exact: Mapping[str, Any], said: Mapping[str, bytes]) -> OldImage:
+        texts = exact.get("before", _NOTHING)
+        if self._is_full(before, said):
+            return FullImage(self._rows.row(before, texts))
+        return KeyImage(self._rows.key(before, texts))
+
+    def _of_key(self, key: bytes | None) -> KeyImage:
+        if key is None or self._keys is None:
+            raise ProtocolViolationError(f"{self.table.id}: a delete that does not say of which row")
+        return KeyImage(self._rows.key(self._keys.read(key, unframe(key)[1]), _NOTHING))
+
+    def _is_full(self, before: Mapping[str, Any], said: Mapping[str, bytes]) -> bool:
+        if headers.BEFORE in said:
+            return said[headers.BEFORE] == b"full"
+        if self._ours:
+            return self.table.identity is ReplicaIdentity.FULL
+        # A connector does not say. One non-null value beside the key is enough; without any, the key is all we need.
+        known = sum(datum is not None for datum in before.values())
+        return known > len(self.table.key) or not self.table.key
+
+    def _moved(self, name: str, exact: Mapping[str, Any], said: Mapping[str, bytes]) -> Key | None:
+        value = said.get(name)
+        if value is None or self._keys is None:
+            return None
+        if not self._ours and value[:1] != b"\x00":
+            return None  # a connector's headers may be JSON; then its delete and create stand on their own
+        return self._rows.key(self._keys.read(value, unframe(value)[1]), exact.get("moved", _NOTHING))

@@ -1,0 +1,157 @@
+"""The transaction topic: a BEGIN and an END for each source transaction, in commit order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import schemas
+from cdc.avro import binary
+from cdc.avro.framing import header, unframe
+from cdc.avro.names import transaction_topic
+from cdc.avro.reader import AvroReader
+from cdc.core.errors import ProtocolViolationError
+from cdc.core.events import Begin, Commit, Transaction
+from cdc.core.tables import TableId
+
+
+class EncodedBoundary(NamedTuple):
+    key: bytes
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionBegin:
+    """The events of transaction `id` may follow."""
+
+    id: str
+    epoch: int
+    commit_lsn: int
+    commit_time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionEnd:
+    """The transaction is in the log as a whole. `event_counts` are by data collection, as `encode` named them."""
+
+    id: str
+    epoch: int
+    commit_lsn: int
+    commit_time_ms: int
+    end_lsn: int
+    last_ordinal: int
+    event_count: int
+    event_counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class TransactionCodec:
+    """Encodes the records of the topic `topic`."""
+
+    def __init__(self, prefix: str) -> None:
+        self.topic = transaction_topic(prefix)
+        self.key_schema = json.dumps(schemas.load("transaction_key"), separators=(",", ":"))
+        self.value_schema = json.dumps(schemas.load("transaction_value"), separators=(",", ":"))
+
+    def encode(
+        self, commit: Commit, names: Mapping[TableId, str], *, key_id: int, value_id: int
+    ) -> tuple[EncodedBoundary, EncodedBoundary]:
+        """BEGIN and END. `names` says how each table is called among the data collections."""
+        begin = self.encode_begin(Begin(commit.transaction), key_id=key_id, value_id=value_id)
+        return begin, self.encode_end(commit, names, key_id=key_id, value_id=value_id)
+
+    def encode_begin(self, begin: Begin, *, key_id: int, value_id: int) -> EncodedBoundary:
+        nothing = binary.NULL + binary.NULL
+        return _boundary(begin.transaction, "BEGIN", nothing, nothing[:1], binary.NULL, (key_id, value_id))
+
+    def encode_end(
+        self, commit: Commit, names: Mapping[TableId, str], *, key_id: int, value_id: int
+    ) -> EncodedBoundary:
+        collections = [binary.string(names[table]) + binary.long(count) for table, count in commit.event_counts.items()]
+        counts = binary.optional_long(sum(commit.event_counts.values())) + binary.PRESENT + binary.array(collections)
+        return _boundary(
+            commit.transaction,
+            "END",
+            counts,
+            binary.optional_long(commit.end_lsn),
+            binary.optional_long(commit.last_ordinal),
+            (key_id, value_id),
+        )
+
+
+def _boundary(
+    of: Transaction, status: str, counts: bytes, end_lsn: bytes, last_ordinal: bytes, ids: tuple[int, int]
+) -> EncodedBoundary:
+    name = binary.string(of.id)
+    parts = (
+        header(ids[1]),
+        binary.string(status),
+        name,
+        counts,
+        binary.long(of.commit_time_us // 1000),
+        binary.optional_long(of.commit_lsn),
+        end_lsn,
+        binary.optional_long(of.epoch),
+        last_ordinal,
+    )
+    return EncodedBoundary(header(ids[0]) + name, b"".join(parts))
+
+
+def decode_boundary(value: bytes, schema: Callable[[int], str]) -> TransactionBegin | TransactionEnd:
+    """A record of the transaction topic that cdc wrote; `schema` gives the text of an id.
+
+    ProtocolViolationError for anything else, a Debezium connector's too: those have no positions.
+    """
+    schema_id, offset = unframe(value)
+    record = _reader(schema(schema_id)).read(value, offset)
+    try:
+        return _read(record)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolViolationError(
+            "a transaction record without positions",
+            mend='Use consistency = "key" with a Debezium connector\'s topics.',
+        ) from error
+
+
+def decode_end(value: bytes, schema: Callable[[int], str]) -> TransactionEnd:
+    """As `decode_boundary`, of an END."""
+    match decode_boundary(value, schema):
+        case TransactionEnd() as end:
+            return end
+        case TransactionBegin():
+            raise ProtocolViolationError("a BEGIN where a transaction's END was expected")
+
+
+@lru_cache(maxsize=16)
+def _reader(schema: str) -> AvroReader:
+    return AvroReader(schema)
+
+
+def _read(record: Mapping[str, Any]) -> TransactionBegin | TransactionEnd:
+    name, time_ms = record["id"].decode(), record["ts_ms"]
+    epoch, commit_lsn = _there(record["epoch"]), _there(record["commit_lsn"])
+    match record["status"]:
+        case b"BEGIN":
+            return TransactionBegin(id=name, epoch=epoch, commit_lsn=commit_lsn, commit_time_ms=time_ms)
+        case b"END":
+            counts = {item["data_collection"].decode(): item["event_count"] for item in record["data_collections"]}
+            return TransactionEnd(
+                id=name,
+                epoch=epoch,
+                commit_lsn=commit_lsn,
+                commit_time_ms=time_ms,
+                end_lsn=_there(record["end_lsn"]),
+                last_ordinal=_there(record["last_ordinal"]),
+                event_count=_there(record["event_count"]),
+                event_counts=counts,
+            )
+        case _:
+            raise ValueError("neither BEGIN nor END")
+
+
+def _there(number: int | None) -> int:
+    if number is None:
+        raise ValueError("a number is missing")
+    return number

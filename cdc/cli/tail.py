@@ -1,0 +1,150 @@
+"""`cdc tail`: events as they come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Annotated, Any
+
+import typer
+
+from cdc.avro.names import state_topic
+from cdc.cli.console import stop_on_signals
+from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
+from cdc.core.errors import ConfigError
+from cdc.core.events import (
+    UNCHANGED,
+    ChangeEvent,
+    Create,
+    Delete,
+    FullImage,
+    OldImage,
+    Read,
+    Row,
+    Truncate,
+    Update,
+)
+from cdc.core.log import LogReader, TopicPartition
+from cdc.core.patterns import TablePatterns
+from cdc.core.state import TableState, read_state
+from cdc.core.tables import TableSchema
+from cdc.log.open import open_log
+from cdc.log.reading import read_to_end
+from cdc.registry.decoding import Decoding
+from cdc.wiring import open_registry
+
+
+def register(app: typer.Typer) -> None:
+    app.command("tail")(tail)
+
+
+def tail(
+    tables: Annotated[list[str] | None, typer.Argument(help="Patterns like public.*; all tables if left out.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest event in the log.")] = False,
+    count: Annotated[int, typer.Option("--count", "-n", min=0, help="Stop after so many events (0: never).")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Print events as they come, until Ctrl-C. Row values are shown: they may be confidential."""
+    settings = load_settings(config)
+    patterns = TablePatterns(tables or ["*.*"])
+    with (
+        stop_on_signals() as stop,
+        open_log(settings.log) as log,
+        closing(log.reader(f"{settings.log.prefix}-tail")) as reader,
+        closing(open_registry(settings, log)) as registry,
+    ):
+        wanted = _tables(reader, state_topic(settings.log.prefix), patterns)
+        _assign(reader, wanted, from_start=from_start)
+        decoding = Decoding(registry)
+        printed = 0
+        while not stop.is_set() and not (count and printed >= count):
+            for record in reader.poll(1000, 0.2):
+                event = decoding.event(record)
+                if event is not None and not (count and printed >= count):
+                    typer.echo(json.dumps(as_object(event)) if as_json else as_line(event))
+                    printed += 1
+
+
+def _tables(reader: LogReader, topic: str, patterns: TablePatterns) -> list[TableState]:
+    state = read_state(read_to_end(reader, topic)) if topic in reader.topics() else None
+    wanted = [] if state is None else [table for table in state.tables.values() if patterns.matches(table.table)]
+    if not wanted:
+        raise ConfigError("the log holds no such table", mend="start capture first, or correct the pattern")
+    return wanted
+
+
+def _assign(reader: LogReader, tables: list[TableState], *, from_start: bool) -> None:
+    for table in tables:
+        for number in range(table.partitions):
+            partition = TopicPartition(table.topic, number)
+            offsets = reader.offsets(partition)
+            reader.assign({partition: offsets.first if from_start else offsets.next})
+
+
+def as_object(event: ChangeEvent) -> dict[str, Any]:
+    """The event for machines: values are canonical text, `{"unchanged": true}` stands for UNCHANGED."""
+    change = event.change
+    said: dict[str, Any] = {
+        "table": str(event.table.id),
+        "op": _op(event),
+        "position": str(event.position),
+        "transaction": event.transaction.id,
+        "commit_time_us": event.transaction.commit_time_us,
+    }
+    match change:
+        case Read(after) | Create(after):
+            said["after"] = _row(event.table, after)
+        case Update(before, after):
+            said["before"] = None if before is None else _image(event.table, before)
+            said["after"] = _row(event.table, after)
+        case Delete(before):
+            said["before"] = _image(event.table, before)
+        case Truncate():
+            pass
+    return said
+
+
+def as_line(event: ChangeEvent) -> str:
+    """The event for people."""
+    said = as_object(event)
+    rows = [f"{part} {_spelled(said[part])}" for part in ("before", "after") if said.get(part) is not None]
+    return f"{said['position']}  {said['op']}  {said['table']}  {'  '.join(rows)}".rstrip()
+
+
+def _spelled(row: dict[str, Any]) -> str:
+    return " ".join(f"{name}={'NULL' if value is None else value}" for name, value in row.items())
+
+
+def _op(event: ChangeEvent) -> str:
+    match event.change:
+        case Read():
+            return "r"
+        case Create():
+            return "c"
+        case Update():
+            return "u"
+        case Delete():
+            return "d"
+        case Truncate():
+            return "t"
+
+
+def _image(table: TableSchema, image: OldImage) -> dict[str, Any]:
+    if isinstance(image, FullImage):
+        return _row(table, image.row)
+    return {column.name: value.decode() for column, value in zip(table.key_columns, image.key, strict=True)}
+
+
+def _row(table: TableSchema, row: Row) -> dict[str, Any]:
+    return dict(_values(table, row))
+
+
+def _values(table: TableSchema, row: Row) -> Iterator[tuple[str, Any]]:
+    for column, value in zip(table.columns, row, strict=True):
+        if value is UNCHANGED:
+            yield column.name, {"unchanged": True}
+        else:
+            yield column.name, None if value is None else value.decode()

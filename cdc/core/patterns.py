@@ -1,0 +1,106 @@
+"""Which tables are meant: globs over `schema.table`, as in `["public.*", "!public.audit_*"]`.
+
+The rules are those of psql's patterns without its case folding: names are compared as the database stores them, `*` is
+any characters and `?` one, and double quotes take the meaning away from what is between them (`public."a.b"*`).
+https://www.postgresql.org/docs/current/app-psql.html#APP-PSQL-PATTERNS
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from cdc.core.errors import ConfigError
+from cdc.core.tables import TableId
+
+_EXCLUDES: Final = "!"
+_BETWEEN_PARTS: Final = "\0"  # no PostgreSQL name holds it
+
+_TOKEN: Final = re.compile(
+    r"""(?P<quoted>"(?:[^"\0]|"")*")"""
+    r"""|(?P<dot>\.)"""
+    r"""|(?P<wildcard>[*?])"""
+    r"""|(?P<plain>[^".*?\s\[\]\x00-\x1f\x7f]+)"""
+)
+_WILDCARDS: Final = {"*": f"[^{_BETWEEN_PARTS}]*", "?": f"[^{_BETWEEN_PARTS}]"}
+
+
+class TablePatterns:
+    """A table is meant if one pattern matches it and none that starts with `!` does, in whatever order they stand."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        """ConfigError if one is not a pattern, or if none includes anything."""
+        included = {text: pattern_regex(text) for text in patterns if not text.startswith(_EXCLUDES)}
+        excluded = [pattern_regex(text) for text in patterns if text.startswith(_EXCLUDES)]
+        if not included:
+            raise ConfigError(
+                "the patterns exclude tables, but include none" if excluded else "no pattern says which tables",
+                mend='Add a pattern of what to include: "*.*" is all tables.',
+            )
+        self._included = {text: re.compile(regex) for text, regex in included.items()}
+        self._any_included = re.compile("|".join(included.values()))
+        self._any_excluded = re.compile("|".join(excluded)) if excluded else None
+
+    def matches(self, table: TableId) -> bool:
+        name = _subject(table)
+        if self._any_included.fullmatch(name) is None:
+            return False
+        return self._any_excluded is None or self._any_excluded.fullmatch(name) is None
+
+    def unmatched(self, tables: Iterable[TableId]) -> tuple[str, ...]:
+        """The including patterns that match none of these tables. An exclusion may well match nothing yet."""
+        names = [_subject(table) for table in tables]
+        return tuple(text for text, regex in self._included.items() if not any(map(regex.fullmatch, names)))
+
+
+def pattern_regex(text: str) -> str:
+    """The regular expression of one pattern, with or without its `!`. ConfigError if it is not a pattern."""
+    parts = [""]
+    pattern = text.removeprefix(_EXCLUDES)
+    at = 0
+    while at < len(pattern):
+        token = _TOKEN.match(pattern, at)
+        if token is None:
+            raise _unreadable(text, pattern[at])
+        match token.lastgroup:
+            case "dot":
+                parts.append("")
+            case "wildcard":
+                parts[-1] += _WILDCARDS[token[0]]
+            case "quoted":
+                parts[-1] += re.escape(token[0][1:-1].replace('""', '"'))
+            case _:
+                parts[-1] += re.escape(token[0])
+        at = token.end()
+    _require_schema_and_table(text, parts)
+    return _BETWEEN_PARTS.join(parts)
+
+
+def _require_schema_and_table(text: str, parts: Sequence[str]) -> None:
+    bare = text.removeprefix(_EXCLUDES)
+    if len(parts) == 1 and bare:
+        sign = text[: len(text) - len(bare)]
+        raise ConfigError(f"the pattern {text!r} names no schema", mend=f"Write '{sign}public.{bare}'.")
+    if len(parts) > 2:
+        raise ConfigError(
+            f"the pattern {text!r} has more parts than a schema and a table",
+            mend="""Leave the database's name out; quote a name that holds a dot: 'public."a.b"'.""",
+        )
+    if not all(parts):
+        raise ConfigError(f"the pattern {text!r} lacks a schema or a table", mend="Write 'schema.table', or '*.*'.")
+
+
+def _unreadable(text: str, character: str) -> ConfigError:
+    if character == '"':
+        return ConfigError(
+            f"the pattern {text!r} has a quote that is not closed", mend='Close it; write "" for a quote in a name.'
+        )
+    return ConfigError(
+        f"the pattern {text!r} has {character!r} outside of quotes",
+        mend="The wildcards are * and ?; put double quotes around a name with other special characters.",
+    )
+
+
+def _subject(table: TableId) -> str:
+    return f"{table.schema}{_BETWEEN_PARTS}{table.name}"

@@ -1,0 +1,73 @@
+"""What a record weighs, and what a partition still holds: the checks that all logs make alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from cdc.core.errors import LogError, LogGapError, RecordTooLargeError, TopicMismatchError
+from cdc.core.log import Offsets, Record, TopicPartition, TopicSpec
+
+_HEADER_LENGTHS: Final = 10  # two lengths as varints of up to five bytes
+
+
+def check_sizes(records: Sequence[Record], limit: int) -> None:
+    """RecordTooLargeError for the first record above `limit` bytes."""
+    for record in records:
+        _, _, key, value, headers = record
+        size = (len(key) if key else 0) + (len(value) if value else 0)
+        if headers:
+            size += sum(len(name.encode()) + len(content) + _HEADER_LENGTHS for name, content in headers)
+        if size > limit:
+            raise too_large(record.topic, record.partition, size, limit)
+
+
+def too_large(topic: str, partition: int, size: int, limit: int) -> RecordTooLargeError:
+    return RecordTooLargeError(
+        f"a record of {size} bytes for partition {partition} of topic {topic} is above [log] max_record_bytes ({limit})",
+        mend="raise [log] max_record_bytes (and max.message.bytes of a Kafka topic that exists), or leave the large "
+        "column out",
+    )
+
+
+def check_offset(partition: TopicPartition, offset: int, held: Offsets) -> None:
+    """LogGapError if reading can't go on at `offset`."""
+    if offset < held.first:
+        raise LogGapError(
+            f"{_name(partition)} no longer holds offset {offset}: its first is {held.first}, "
+            f"{held.first - offset} offsets were removed before they were read",
+            mend="rebuild the target with `cdc rebuild`, and keep records longer ([log] retention_hours)",
+        )
+    if offset > held.next:
+        raise LogGapError(
+            f"{_name(partition)} never held offset {offset}: its next is {held.next}",
+            mend="this log is not the one that was read before, or lost its end; check [log] url, or `cdc rebuild`",
+        )
+
+
+def unknown_partition(partition: TopicPartition) -> LogError:
+    return LogError(f"the log has no {_name(partition)}", mend="start capture first: it makes the topics")
+
+
+def missing_partition(partition: TopicPartition, offset: int) -> LogGapError:
+    """For a reader that has a place in a partition which is not there."""
+    return LogGapError(
+        f"the log has no {_name(partition)}, to be read from offset {offset}",
+        mend="check [log] url and prefix; if the topic was deleted, rebuild the target with `cdc rebuild`",
+    )
+
+
+def topic_mismatch(spec: TopicSpec, partitions: int) -> TopicMismatchError:
+    return TopicMismatchError(
+        f"topic {spec.name} has {partitions} partitions, not {spec.partitions}",
+        mend=f"set [log] partitions to {partitions}, or choose another [log] prefix; partitions of a topic with records "
+        "must not be changed, because keys would move",
+    )
+
+
+def keyless_in_compacted(topic: str) -> LogError:
+    return LogError(f"a record without a key for topic {topic}, which is compacted and needs one")
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"partition {partition.partition} of topic {partition.topic}"

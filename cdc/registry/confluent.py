@@ -1,0 +1,98 @@
+"""Confluent's REST registry (Confluent, Apicurio, Karapace, Redpanda), through confluent-kafka's client."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from typing_extensions import override
+
+from cdc.core.errors import CdcError, ConfigError, PassingError, RegistryError, SchemaRefusedError, UnknownSchemaError
+from cdc.core.registry import SchemaRegistry
+from cdc.core.settings import RegistrySettings
+from cdc.core.urls import redact
+
+_TIMEOUT_SECONDS: Final = 10.0
+_CONFLICT: Final = 409
+_INVALID: Final = 422
+_NOT_FOUND: Final = 404
+_SERVER: Final = 500
+_DENIED: Final = (401, 403)
+
+
+class ConfluentRegistry(SchemaRegistry):
+    """The registry at `settings.url`; `settings.options` go to the client as they are."""
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        if settings.url is None:
+            raise ConfigError("[registry] url is missing")
+        self._shown = redact(settings.url)
+        options: dict[str, object] = {"timeout": _TIMEOUT_SECONDS, "max.retries": 1, **settings.options}
+        try:
+            self._client = SchemaRegistryClient({"url": settings.url, **options})
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"[registry] {self._shown}: {error}") from None
+        self._schemas: dict[int, str] = {}
+
+    @override
+    def register(self, subject: str, schema: str) -> int:
+        try:
+            return int(self._client.register_schema(subject, Schema(schema, "AVRO")))
+        except SchemaRegistryError as error:
+            raise self._translated(error, f"registering subject {subject!r}", subject=subject) from None
+        except Exception as error:  # noqa: BLE001 - the HTTP client's errors have no common type of their own
+            raise self._unreachable(error) from None
+
+    @override
+    def schema(self, schema_id: int) -> str:
+        known = self._schemas.get(schema_id)
+        if known is None:
+            known = self._schemas[schema_id] = self._fetch(schema_id)
+        return known
+
+    def check(self) -> None:
+        """Ask the registry anything. PassingError if it does not answer."""
+        try:
+            self._client.get_subjects()
+        except SchemaRegistryError as error:
+            raise self._translated(error, "listing subjects") from None
+        except Exception as error:  # noqa: BLE001 - as above
+            raise self._unreachable(error) from None
+
+    @override
+    def close(self) -> None:
+        """The client keeps no connection that needs closing."""
+
+    def _fetch(self, schema_id: int) -> str:
+        try:
+            text = self._client.get_schema(schema_id).schema_str
+        except SchemaRegistryError as error:
+            raise self._translated(error, f"looking up schema id {schema_id}") from None
+        except Exception as error:  # noqa: BLE001 - as above
+            raise self._unreachable(error) from None
+        if text is None:
+            raise UnknownSchemaError(f"schema id {schema_id} has no text at {self._shown}")
+        return text
+
+    def _translated(self, error: SchemaRegistryError, doing: str, *, subject: str | None = None) -> CdcError:
+        status = int(error.http_status_code)
+        what = f"{doing} at {self._shown}: {error.error_message}"
+        if subject is not None and status in {_CONFLICT, _INVALID}:
+            return SchemaRefusedError(
+                f"the registry refuses the schema of subject {subject!r}: {error.error_message}",
+                mend=f"set the compatibility of subject {subject!r} to NONE, or undo the change at the source",
+            )
+        if status == _NOT_FOUND and subject is None:
+            return UnknownSchemaError(what, mend="check [registry] url: the events were written with another registry")
+        if status in _DENIED:
+            return RegistryError(what, mend="check the user and password in [registry] url or [registry.options]")
+        if status >= _SERVER or status < 0:
+            return PassingError(what, mend="check that the registry runs and that its store is reachable")
+        return RegistryError(what, mend="check [registry] url")
+
+    def _unreachable(self, error: Exception) -> PassingError:
+        return PassingError(
+            f"the registry at {self._shown} can't be reached ({type(error).__name__})",
+            mend="check [registry] url, and that the registry runs",
+        )

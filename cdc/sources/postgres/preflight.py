@@ -1,0 +1,158 @@
+"""What a PostgreSQL source must be able to do, looked at before anything is made there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cdc.core.checks import Check
+from cdc.core.errors import SourceError
+from cdc.core.patterns import TablePatterns
+from cdc.core.settings import SourceSettings
+from cdc.core.tables import ReplicaIdentity
+from cdc.sources.postgres.catalog import (
+    Query,
+    SourceTable,
+    capturable_tables,
+    quote_identifier,
+    quote_literal,
+    quote_table,
+)
+from cdc.sources.postgres.publication import creation_statement
+
+_OLDEST = 140000  # the oldest major version that PostgreSQL still mended when this was written
+
+
+def require(query: Query, settings: SourceSettings) -> None:
+    """SourceError for the first check that is not ok."""
+    for check in server_checks(query, settings):
+        if not check.ok:
+            raise SourceError(f"{check.name}: {check.found}", mend=check.mend)
+
+
+def checks(query: Query, settings: SourceSettings) -> Iterator[Check]:
+    """All checks: the server's, then the tables'."""
+    yield from server_checks(query, settings)
+    yield from table_checks(capturable_tables(query), TablePatterns(settings.tables))
+    yield from _publication_check(query, settings)
+
+
+def server_checks(query: Query, settings: SourceSettings) -> Iterator[Check]:
+    """What has to be right before capture can start at all."""
+    doing = "checking the source"
+    version, wal_level, replication = query(
+        "SELECT current_setting('server_version_num')::int, current_setting('wal_level'),"
+        " rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user",
+        doing=doing,
+    )[0]
+    yield Check(
+        name="source version",
+        ok=version >= _OLDEST,
+        found=f"PostgreSQL {version // 10000}.{version % 10000}",
+        mend=None if version >= _OLDEST else "upgrade the source to PostgreSQL 14 or newer",
+    )
+    yield Check(
+        name="source wal_level",
+        ok=wal_level == "logical",
+        found=f"wal_level is {wal_level}",
+        mend=None if wal_level == "logical" else "ALTER SYSTEM SET wal_level = logical; then restart PostgreSQL",
+    )
+    role = query("SELECT current_user", doing=doing)[0][0]
+    yield Check(
+        name="source role",
+        ok=replication,
+        found=f"role {role} {'may' if replication else 'may not'} replicate",
+        mend=None if replication else f"ALTER ROLE {quote_identifier(role)} REPLICATION",
+    )
+    yield _slot_check(query, settings.slot)
+    yield _walsender_check(query, settings.slot)
+
+
+def _slot_check(query: Query, slot: str) -> Check:
+    there, used, most = query(
+        f"SELECT count(*) FILTER (WHERE slot_name = {quote_literal(slot)}), count(*),"
+        " current_setting('max_replication_slots')::int FROM pg_replication_slots",
+        doing="checking the source",
+    )[0]
+    ok = there > 0 or used < most
+    return Check(
+        name="source replication slots",
+        ok=ok,
+        found=f"slot {slot!r} exists" if there else f"{used} of {most} slots are used",
+        mend=None
+        if ok
+        else f"ALTER SYSTEM SET max_replication_slots = {most + 5}; then restart PostgreSQL; or drop an unused slot"
+        " (SELECT slot_name, active FROM pg_replication_slots)",
+    )
+
+
+def _walsender_check(query: Query, slot: str) -> Check:
+    used, most = query(
+        "SELECT count(*), current_setting('max_wal_senders')::int FROM pg_stat_replication"
+        f" WHERE pid IS DISTINCT FROM (SELECT active_pid FROM pg_replication_slots"
+        f" WHERE slot_name = {quote_literal(slot)})",
+        doing="checking the source",
+    )[0]
+    return Check(
+        name="source WAL senders",
+        ok=used < most,
+        found=f"{used} of {most} are used by others",
+        mend=None if used < most else f"ALTER SYSTEM SET max_wal_senders = {most + 5}; then restart PostgreSQL",
+    )
+
+
+def table_checks(tables: Sequence[SourceTable], patterns: TablePatterns) -> Iterator[Check]:
+    """Whether each pattern names a table, and whether updates and deletes of each table can be told."""
+    captured = [table for table in tables if patterns.matches(table.id)]
+    unmatched = patterns.unmatched(table.id for table in captured)
+    yield Check(
+        name="source tables",
+        ok=not unmatched,
+        found=f"no table matches {', '.join(map(repr, unmatched))}" if unmatched else f"{len(captured)} tables match",
+        mend="correct [source] tables, or create the table first" if unmatched else None,
+    )
+    for table in captured:
+        yield _identity_check(table)
+
+
+def _identity_check(table: SourceTable) -> Check:
+    name = f"table {table.id}"
+    quoted = quote_table(table.id)
+    full = f"ALTER TABLE {quoted} REPLICA IDENTITY FULL"
+    match table.identity:
+        case ReplicaIdentity.DEFAULT if not table.has_key:
+            return Check(
+                name=name,
+                ok=True,
+                found="has no primary key: the source itself refuses updates and deletes of it while it is published",
+                mend=f"add a primary key, or {full}",
+            )
+        case ReplicaIdentity.NOTHING:
+            return Check(
+                name=name,
+                ok=True,
+                found="has REPLICA IDENTITY NOTHING: the source itself refuses updates and deletes of it",
+                mend=f"ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT",
+            )
+        case ReplicaIdentity.FULL if not table.has_key:
+            return Check(name=name, ok=True, found="has no key: rows are told apart by all of their columns")
+        case _:
+            return Check(name=name, ok=True, found="has a key")
+
+
+def _publication_check(query: Query, settings: SourceSettings) -> Iterator[Check]:
+    name = settings.publication
+    there = query(f"SELECT FROM pg_publication WHERE pubname = {quote_literal(name)}", doing="checking the source")
+    if there:
+        yield Check(name="source publication", ok=True, found=f"{name!r} exists")
+        return
+    patterns = TablePatterns(settings.tables)
+    captured = [table for table in capturable_tables(query) if patterns.matches(table.id)]
+    foreign = [table.id for table in captured if not table.owned]
+    yield Check(
+        name="source publication",
+        ok=not foreign,
+        found=f"{name!r} is missing; only the owner of {foreign[0]} may make it"
+        if foreign
+        else f"{name!r} will be made by the first capture",
+        mend=creation_statement(name, [table.id for table in captured]) if foreign else None,
+    )

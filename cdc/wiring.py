@@ -1,0 +1,43 @@
+"""The one place of the capture side where ports meet adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+from cdc.avro.names import schemas_topic
+from cdc.capture.capture import Capture
+from cdc.core.log import Log, LogWriter
+from cdc.core.registry import SchemaRegistry
+from cdc.core.settings import Settings
+from cdc.log.open import open_log
+from cdc.registry.confluent import ConfluentRegistry
+from cdc.registry.embedded import EmbeddedRegistry
+from cdc.sources.postgres.source import PostgresSource
+
+
+def open_registry(settings: Settings, log: Log, writer: LogWriter | None = None) -> SchemaRegistry:
+    """The registry that `[registry]` names; only one with a `writer` can register in an embedded one."""
+    if settings.registry.url is None:
+        return EmbeddedRegistry(log, writer, schemas_topic(settings.log.prefix))
+    return ConfluentRegistry(settings.registry)
+
+
+@contextmanager
+def capture_session(settings: Settings, report: Callable[[str], None]) -> Iterator[Capture]:
+    """A capture with everything it needs open: source, log, registry."""
+    with ExitStack() as resources:
+        source = resources.enter_context(PostgresSource(settings.source, report=report))
+        log = resources.enter_context(open_log(settings.log))
+        writer = resources.enter_context(closing(log.writer()))
+        reader = resources.enter_context(closing(log.reader(f"{settings.log.prefix}-capture")))
+        registry = resources.enter_context(closing(open_registry(settings, log, writer)))
+        yield Capture(
+            source=source,
+            writer=writer,
+            reader=reader,
+            registry=registry,
+            settings=settings.log,
+            slot=settings.source.slot,
+            report=report,
+        )

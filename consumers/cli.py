@@ -1,0 +1,99 @@
+"""The apply side's commands, and those that look at both sides."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cdc.cli.console import Rate, Reporter, stop_on_signals
+from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
+from cdc.retries import Retries
+from consumers.apply.applier import Applier
+from consumers.preflight import all_checks
+from consumers.status import Status, read_status
+from consumers.wiring import apply_session, target_settings
+
+
+def register(app: typer.Typer) -> None:
+    app.command("apply")(apply)
+    app.command("check")(check)
+    app.command("status")(status)
+
+
+def apply(
+    target: Annotated[str, typer.Argument(help="A name under [targets].")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Apply the log's events to one target."""
+    settings = load_settings(config)
+    target_settings(settings, target)
+    reporter = Reporter(f"apply {target}")
+    with stop_on_signals() as stop:
+        retries = Retries(stop, reporter)
+
+        def session() -> None:
+            with apply_session(settings, target, reporter) as applier, reporter.live(_Line(applier)):
+                applier.run(stop.is_set, applying=retries.established)
+
+        retries.run(session)
+    reporter("stopped")
+
+
+class _Line:
+    """What the living line says of an applier."""
+
+    def __init__(self, applier: Applier) -> None:
+        self._progress = applier.progress
+        self._rate = Rate()
+
+    def __call__(self, seconds: float) -> str:
+        progress = self._progress
+        rate = self._rate.per_second(progress.events, seconds)
+        return f"{progress.events:,} events, {rate:,.0f}/s, last lag {progress.lag_us / 1e6:.2f} s"
+
+
+def check(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
+    """Look at source, log, registry and targets, and say what is wrong and what mends it."""
+    settings = load_settings(config)
+    found = list(all_checks(settings))
+    if as_json:
+        typer.echo(
+            json.dumps([{"name": c.name, "ok": c.ok, "found": c.found, "mend": c.mend} for c in found], indent=2)
+        )
+    else:
+        for line in found:
+            typer.echo(f"{'ok   ' if line.ok else 'WRONG'}  {line.name}: {line.found}")
+            if line.mend:
+                typer.echo(f"       {'mend' if not line.ok else 'note'}: {line.mend}")
+    if not all(line.ok for line in found):
+        raise typer.Exit(1)
+
+
+def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
+    """Show how far source, log and targets are."""
+    found = read_status(load_settings(config))
+    if as_json:
+        typer.echo(json.dumps(found.as_object(), indent=2))
+    else:
+        _print_status(found)
+
+
+def _print_status(found: Status) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for part in ("source", "log"):
+        for name, value in found.as_object()[part].items():
+            console.print(f"{part}: {name.replace('_', ' ')}: {value}", markup=False)
+    table = Table("target", "behind (records)", "events/s", "version", "checkpoint", "applied through", "note")
+    for name, target in found.as_object()["targets"].items():
+        table.add_row(
+            name,
+            *(
+                "" if target[key] is None else f"{target[key]:,}" if isinstance(target[key], int) else str(target[key])
+                for key in ("records_behind", "events_per_second", "version", "position", "applied_to", "error")
+            ),
+        )
+    console.print(table)

@@ -1,0 +1,61 @@
+"""`cdc check`: everything that capture and apply need, looked at in one go, and nothing made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+
+from cdc.core.checks import Check
+from cdc.core.errors import CdcError
+from cdc.core.settings import Settings, TargetSettings
+from cdc.core.urls import redact
+from cdc.log.open import open_log
+from cdc.registry.confluent import ConfluentRegistry
+from cdc.sources.postgres.database import SourceDatabase
+from cdc.sources.postgres.preflight import checks as source_checks
+from consumers.targets.open import open_target
+
+
+def all_checks(settings: Settings) -> Iterator[Check]:
+    """Source, log, registry, each target. What can't be reached is a check that is not ok, never an exception."""
+    yield from _checked("source", lambda: _source(settings))
+    yield from _checked("log", lambda: _log(settings))
+    yield from _checked("registry", lambda: _registry(settings))
+    if not settings.targets:
+        yield Check(
+            name="targets", ok=True, found="none are configured", mend="add [targets.NAME] with a url to apply to it"
+        )
+    for target in settings.targets.values():
+        yield from _checked(f"target {target.name}", lambda target=target: _target(target))  # type: ignore[misc]
+
+
+def _checked(name: str, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
+    try:
+        yield from look()
+    except CdcError as error:
+        yield Check(name=name, ok=False, found=str(error), mend=error.mend)
+
+
+def _source(settings: Settings) -> Iterator[Check]:
+    with SourceDatabase(settings.source.url, application_name="cdc check") as database:
+        yield from source_checks(database.query, settings.source)
+
+
+def _log(settings: Settings) -> Iterator[Check]:
+    with open_log(settings.log) as log, closing(log.reader(f"{settings.log.prefix}-check")) as reader:
+        ours = [name for name in reader.topics() if name.startswith((f"{settings.log.prefix}.", settings.log.prefix))]
+        yield Check(name="log", ok=True, found=f"{redact(settings.log.url)}: {len(ours)} topics of this prefix")
+
+
+def _registry(settings: Settings) -> Iterator[Check]:
+    if settings.registry.url is None:
+        yield Check(name="registry", ok=True, found="embedded in the log")
+        return
+    with closing(ConfluentRegistry(settings.registry)) as registry:
+        registry.check()
+    yield Check(name="registry", ok=True, found=f"{redact(settings.registry.url)} answers")
+
+
+def _target(settings: TargetSettings) -> Iterator[Check]:
+    with closing(open_target(settings)) as target:
+        yield from target.checks()

@@ -1,0 +1,160 @@
+"""`cdc status`: how far source, log and targets are, from what they say themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cdc.avro.names import state_topic
+from cdc.core.errors import CdcError
+from cdc.core.log import LogReader, TopicPartition
+from cdc.core.patterns import TablePatterns
+from cdc.core.position import ORIGIN, format_lsn
+from cdc.core.settings import Settings, TargetSettings
+from cdc.core.state import LogState, read_state
+from cdc.log.open import open_log
+from cdc.log.reading import read_to_end
+from cdc.sources.postgres.catalog import quote_literal
+from cdc.sources.postgres.database import SourceDatabase
+from consumers.plan.checkpoint import Checkpoint
+from consumers.targets.open import open_target
+
+_RATE_SECONDS: Final = 1.0
+
+
+@dataclass(slots=True)
+class Status:
+    source: dict[str, Any] = field(default_factory=dict)
+    log: dict[str, Any] = field(default_factory=dict)
+    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def as_object(self) -> dict[str, Any]:
+        return {"source": self.source, "log": self.log, "targets": self.targets}
+
+
+def read_status(settings: Settings) -> Status:
+    """Look twice, a second apart, for rates. A part that can't be reached has its `error` instead."""
+    status = Status(source=_or_error(lambda: _source(settings)))
+    try:
+        with open_log(settings.log) as log, closing(log.reader(f"{settings.log.prefix}-status")) as reader:
+            state = _state(reader, state_topic(settings.log.prefix))
+            before = _ends(reader, state)
+            first = {name: _checkpoint(target) for name, target in settings.targets.items()}
+            time.sleep(_RATE_SECONDS)
+            ends = _ends(reader, state)
+    except CdcError as error:
+        status.log = {"error": str(error)}
+        return status
+    status.log = _log(state, before, ends)
+    for name, target in settings.targets.items():
+        status.targets[name] = _target(target, state, ends, first[name], _checkpoint(target))
+    return status
+
+
+def _source(settings: Settings) -> dict[str, Any]:
+    with SourceDatabase(settings.source.url, application_name="cdc status") as database:
+        rows = database.query(
+            "SELECT active, confirmed_flush_lsn::text, wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(),"
+            " confirmed_flush_lsn)::bigint, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint,"
+            f" pg_current_wal_lsn()::text FROM pg_replication_slots WHERE slot_name = {quote_literal(settings.source.slot)}",
+            doing="looking at the replication slot",
+        )
+    if not rows:
+        return {"slot": settings.source.slot, "error": "there is no such slot: capture has not run yet"}
+    active, confirmed, wal_status, lag, retained, current = rows[0]
+    return {
+        "slot": settings.source.slot,
+        "capture_running": active,
+        "current_lsn": current,
+        "confirmed_lsn": confirmed,
+        "lag_bytes": lag,
+        "retained_wal_bytes": retained,
+        "wal_status": wal_status,
+    }
+
+
+def _state(reader: LogReader, topic: str) -> LogState:
+    return read_state(read_to_end(reader, topic)) if topic in reader.topics() else LogState()
+
+
+def _ends(reader: LogReader, state: LogState) -> dict[TopicPartition, tuple[int, int]]:
+    ends = {}
+    for table in state.tables.values():
+        for number in range(table.partitions):
+            partition = TopicPartition(table.topic, number)
+            offsets = reader.offsets(partition)
+            ends[partition] = (offsets.first, offsets.next)
+    return ends
+
+
+def _log(
+    state: LogState, before: dict[TopicPartition, tuple[int, int]], ends: dict[TopicPartition, tuple[int, int]]
+) -> dict[str, Any]:
+    grown = sum(end for _, end in ends.values()) - sum(end for _, end in before.values())
+    return {
+        "tables": len(state.tables),
+        "records": sum(end - first for first, end in ends.values()),
+        "records_per_second": round(grown / _RATE_SECONDS),
+        "phase": state.source.phase if state.source else "capture has not run yet",
+        "epoch": state.source.epoch if state.source else None,
+        "recorded_lsn": format_lsn(state.recorded_lsn),
+    }
+
+
+def _checkpoint(target: TargetSettings) -> Checkpoint | CdcError:
+    try:
+        with closing(open_target(target)) as opened:
+            return opened.read_checkpoint()
+    except CdcError as error:
+        return error
+
+
+def _target(
+    settings: TargetSettings,
+    state: LogState,
+    ends: dict[TopicPartition, tuple[int, int]],
+    before: Checkpoint | CdcError,
+    now: Checkpoint | CdcError,
+) -> dict[str, Any]:
+    """`records_behind` counts tombstones too; `position` is the newest applied one."""
+    if isinstance(now, CdcError):
+        return dict.fromkeys(("records_behind", "events_per_second", "version", "position", "applied_to"), None) | {
+            "error": str(now)
+        }
+    patterns = TablePatterns(settings.tables)
+    wanted = {
+        partition: ends[partition]
+        for table in state.tables.values()
+        if patterns.matches(table.table)
+        for partition in (TopicPartition(table.topic, number) for number in range(table.partitions))
+        if partition in ends
+    }
+    done = {partition: now.partitions.get(partition) for partition in wanted}
+    behind = sum(
+        end - (progress.next_offset if (progress := done[partition]) else first)
+        for partition, (first, end) in wanted.items()
+    )
+    newest = max((progress.position for progress in done.values() if progress), default=ORIGIN)
+    applied = 0
+    if isinstance(before, Checkpoint):
+        applied = sum(p.next_offset for p in now.partitions.values()) - sum(
+            p.next_offset for p in before.partitions.values()
+        )
+    return {
+        "records_behind": behind,
+        "events_per_second": round(applied / _RATE_SECONDS),
+        "version": now.version,
+        "position": str(newest),
+        "applied_to": format_lsn(newest.commit_lsn),
+        "error": None,
+    }
+
+
+def _or_error(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return look()
+    except CdcError as error:
+        return {"error": str(error)}

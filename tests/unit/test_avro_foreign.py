@@ -1,0 +1,224 @@
+"""Events and schemas of a Debezium connector, as its Avro converter writes them."""
+
+import io
+import json
+
+import fastavro
+import pytest
+
+from cdc.avro.decoder import EventDecoder
+from cdc.avro.framing import frame
+from cdc.avro.tables import table_schema_from
+from cdc.core.errors import ProtocolViolationError
+from cdc.core.events import UNCHANGED, Create, Delete, FullImage, KeyImage, Truncate, Update
+from cdc.core.tables import TableId
+from cdc.core.types import ColumnType, Kind
+
+
+def optional(name, avro):
+    return {"name": name, "type": ["null", avro], "default": None}
+
+
+def named(primitive, connect_name, **parameters):
+    said = {"connect.parameters": parameters} if parameters else {}
+    return {"type": primitive, "connect.version": 1, **said, "connect.name": connect_name}
+
+
+DECIMAL = {
+    **named("bytes", "org.apache.kafka.connect.data.Decimal", scale="2", **{"connect.decimal.precision": "10"}),
+    "scale": 2, "precision": 10, "logicalType": "decimal",
+}  # fmt: skip
+VARIABLE = {
+    "type": "record", "name": "VariableScaleDecimal", "namespace": "io.debezium.data",
+    "fields": [{"name": "scale", "type": "int"}, {"name": "value", "type": "bytes"}],
+    "connect.doc": "Variable scaled decimal", "connect.version": 1,
+    "connect.name": "io.debezium.data.VariableScaleDecimal",
+}  # fmt: skip
+VARCHAR = {
+    "type": "string",
+    "connect.parameters": {"__debezium.source.column.type": "VARCHAR", "__debezium.source.column.length": "10"},
+}
+FIELDS = [
+    {"name": "id", "type": "int"},
+    optional("total", DECIMAL),
+    optional("any", VARIABLE),
+    optional("any2", "io.debezium.data.VariableScaleDecimal"),
+    optional("note", VARCHAR),
+    optional("at", named("long", "io.debezium.time.MicroTimestamp")),
+    optional("at_ms", named("long", "io.debezium.time.Timestamp")),
+    optional("zoned", named("string", "io.debezium.time.ZonedTimestamp")),
+    optional("small", {"type": "int", "connect.type": "int16"}),
+    optional("bits", named("bytes", "io.debezium.data.Bits", length="12")),
+    optional("data", "bytes"),
+    optional("names", {"type": "array", "items": ["null", "string"]}),
+    optional("span", named("long", "io.debezium.time.MicroDuration")),
+    optional("doc", named("string", "io.debezium.data.Json")),
+]
+SOURCE_FIELDS = [
+    {"name": "version", "type": "string"},
+    {"name": "connector", "type": "string"},
+    {"name": "name", "type": "string"},
+    {"name": "ts_ms", "type": "long"},
+    {
+        "name": "snapshot",
+        "type": [
+            {
+                "type": "string",
+                "connect.version": 1,
+                "connect.default": "false",
+                "connect.name": "io.debezium.data.Enum",
+            },
+            "null",
+        ],
+        "default": "false",
+    },
+    {"name": "db", "type": "string"},
+    optional("sequence", "string"),
+    {"name": "schema", "type": "string"},
+    {"name": "table", "type": "string"},
+    optional("txId", "long"),
+    optional("lsn", "long"),
+    optional("xmin", "long"),
+]
+BLOCK = {
+    "type": "record", "name": "block", "namespace": "event",
+    "fields": [
+        {"name": "id", "type": "string"}, {"name": "total_order", "type": "long"},
+        {"name": "data_collection_order", "type": "long"},
+    ],
+}  # fmt: skip
+
+
+def envelope_schema(fields):
+    return {
+        "type": "record",
+        "name": "Envelope",
+        "namespace": "pg.public.orders",
+        "fields": [
+            optional(
+                "before",
+                {"type": "record", "name": "Value", "fields": fields, "connect.name": "pg.public.orders.Value"},
+            ),
+            optional("after", "Value"),
+            {
+                "name": "source",
+                "type": {
+                    "type": "record",
+                    "name": "Source",
+                    "namespace": "io.debezium.connector.postgresql",
+                    "fields": SOURCE_FIELDS,
+                },
+            },
+            optional("transaction", BLOCK),
+            {"name": "op", "type": "string"},
+            optional("ts_ms", "long"),
+        ],
+        "connect.version": 1,
+        "connect.name": "pg.public.orders.Envelope",
+    }
+
+
+ENVELOPE = envelope_schema(FIELDS)
+KEY = {"type": "record", "name": "Key", "namespace": "pg.public.orders", "fields": [{"name": "id", "type": "int"}]}
+NULLS = dict.fromkeys([field["name"] for field in FIELDS])
+SOURCE = {
+    "version": "2.7.0", "connector": "postgresql", "name": "pg", "ts_ms": 1_700_000_000_123, "snapshot": "false",
+    "db": "shop", "sequence": '["500","480"]', "schema": "public", "table": "orders", "txId": 9, "lsn": 480,
+    "xmin": None,
+}  # fmt: skip
+
+
+def decode(op, before=None, after=None, *, block=None, source=SOURCE, key=None, said=()):
+    stream = io.BytesIO()
+    schema = json.loads(json.dumps(ENVELOPE).replace('"logicalType": "decimal"', '"x": 0'))
+    event = {"before": before, "after": after, "source": source, "transaction": block, "op": op, "ts_ms": 5}
+    fastavro.schemaless_writer(stream, schema, event)
+    return EventDecoder(json.dumps(ENVELOPE), json.dumps(KEY)).decode(key, frame(1, stream.getvalue()), said)
+
+
+def test_the_table_is_read_from_connects_names():
+    table = table_schema_from(json.dumps(ENVELOPE), json.dumps(KEY))
+    assert table.id == TableId("public", "orders")
+    assert table.key == (0,)
+    assert [column.nullable for column in table.columns] == [False] + [True] * (len(FIELDS) - 1)
+    assert [column.type for column in table.columns] == [
+        ColumnType(kind=Kind.INT32, name="integer"),
+        ColumnType(kind=Kind.DECIMAL, name="numeric(10,2)", precision=10, scale=2),
+        ColumnType(kind=Kind.VARIABLE_DECIMAL, name="numeric"),
+        ColumnType(kind=Kind.VARIABLE_DECIMAL, name="numeric"),
+        ColumnType(kind=Kind.STRING, name="character varying(10)", length=10),
+        ColumnType(kind=Kind.TIMESTAMP, name="timestamp without time zone"),
+        ColumnType(kind=Kind.TIMESTAMP, name="timestamp without time zone"),
+        ColumnType(kind=Kind.TIMESTAMPTZ, name="timestamp with time zone"),
+        ColumnType(kind=Kind.INT16, name="smallint"),
+        ColumnType(kind=Kind.BITS, name="bit varying(12)", length=12),
+        ColumnType(kind=Kind.BYTES, name="bytea"),
+        ColumnType(kind=Kind.ARRAY, name="text[]", element=ColumnType(kind=Kind.STRING, name="text")),
+        ColumnType(kind=Kind.INTERVAL, name="interval"),
+        ColumnType(kind=Kind.JSON, name="jsonb"),
+    ]
+
+
+def test_a_row_is_read_into_canonical_texts():
+    after = {
+        "id": 1, "total": b"\x04\xe2", "any": {"scale": 3, "value": b"\xce"}, "any2": None, "note": "hé",
+        "at": 86_400_500_000, "at_ms": 1, "zoned": "2026-01-31T12:34:56.789000Z", "small": -1, "bits": b"\x05\x00",
+        "data": b"\x01", "names": ["a", None], "span": 90_500_000, "doc": "{}",
+    }  # fmt: skip
+    block = {"id": "9:480", "total_order": 4, "data_collection_order": 2}
+    event = decode("c", after=after, block=block)
+    row = (
+        b"1", b"12.50", b"-0.050", None, "hé".encode(), b"1970-01-02 00:00:00.5", b"1970-01-01 00:00:00.001",
+        b"2026-01-31 12:34:56.789+00", b"-1", b"000000000101", rb"\x01", b"{a,NULL}", b"PT90.5S", b"{}",
+    )  # fmt: skip
+    assert event.change == Create(row)
+    assert event.position == (0, 500, 4)
+    assert event.transaction.xid == 9
+    assert event.transaction.commit_time_us == 1_700_000_000_123_000
+    assert event.captured_us == 5000
+
+
+def test_without_a_transaction_block_the_lsn_orders():
+    assert decode("t").position == (0, 500, 480)
+    assert decode("t", source={**SOURCE, "sequence": '[null,"480"]'}).position == (0, 0, 480)
+    assert decode("t").change == Truncate()
+
+
+def test_the_placeholder_means_unchanged():
+    text = "__debezium_unavailable_value"
+    after = {**NULLS, "id": 1, "note": text, "data": text.encode(), "names": [text], "doc": text}
+    values = dict(zip(NULLS, decode("u", after=after).change.after, strict=True))
+    assert {name for name, value in values.items() if value is UNCHANGED} == {"note", "data", "names", "doc"}
+
+
+def test_an_old_image_is_the_key_unless_it_says_more():
+    row = {**NULLS, "id": 1}
+    assert decode("d", before=row).change == Delete(KeyImage((b"1",)))
+    full = decode("u", before={**row, "small": 2}, after=row).change
+    assert isinstance(full, Update)
+    assert isinstance(full.before, FullImage)
+
+
+def test_a_delete_without_old_image_is_named_by_its_key():
+    assert decode("d", key=frame(1, b"\x02")).change == Delete(KeyImage((b"1",)))
+    with pytest.raises(ProtocolViolationError):
+        decode("d")
+
+
+def test_headers_in_json_leave_a_delete_and_a_create():
+    row = {**NULLS, "id": 1}
+    assert decode("d", before=row, said=(("__debezium.newkey", b'{"id":2}'),)).change.moved_to is None
+    assert decode("d", before=row, said=(("__debezium.newkey", frame(1, b"\x04")),)).change.moved_to == (b"2",)
+
+
+@pytest.mark.parametrize(
+    "avro",
+    [
+        ["null", "string", "int"],
+        ["null", {"type": "map", "values": "string"}],
+        ["null", named("string", "io.debezium.time.SomethingNew")],
+    ],
+)
+def test_types_without_a_text_form_are_refused(avro):
+    with pytest.raises(ProtocolViolationError):
+        table_schema_from(json.dumps(envelope_schema([{"name": "id", "type": avro}])))
