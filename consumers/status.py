@@ -59,7 +59,8 @@ def _source(settings: Settings) -> dict[str, Any]:
         rows = database.query(
             "SELECT active, confirmed_flush_lsn::text, wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(),"
             " confirmed_flush_lsn)::bigint, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint,"
-            f" pg_current_wal_lsn()::text FROM pg_replication_slots WHERE slot_name = {quote_literal(settings.source.slot)}",
+            " pg_current_wal_lsn()::text FROM pg_replication_slots"
+            f" WHERE slot_name = {quote_literal(settings.source.slot)}",
             doing="looking at the replication slot",
         )
     if not rows:

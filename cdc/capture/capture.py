@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Final, assert_never
 
 from cdc.avro.names import schemas_topic, state_topic, transaction_topic
-from cdc.avro.transactions import decode_end
+from cdc.avro.transactions import TransactionEnd, decode_boundary
 from cdc.capture.continuity import Load, Resume, decide
 from cdc.capture.pipeline import Pipeline
 from cdc.capture.publisher import Publisher
@@ -21,13 +21,14 @@ from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings
 from cdc.core.source import LoadPoint, Source, SourceIdentity
 from cdc.core.state import Phase, SourceState, log_record, read_state, recorded_record, source_record
-from cdc.log.reading import last_record, read_to_end
+from cdc.log.reading import last_records, read_to_end
 
 _MOST_MESSAGES: Final = 5_000  # of the stream between two looks at the log
 _MOST_BYTES_UNDER_WAY: Final = 32 << 20
 _IDLE_SECONDS: Final = 0.1  # the longest wait for either side; a stop is noticed within it
 _BUSY_SECONDS: Final = 0.002
 _RECORD_SECONDS: Final = 10.0  # between two records of a quiet source's progress
+_MOST_DANGLING_BEGINS: Final = 1_000
 _STOP_SECONDS: Final = 10.0  # to get what is under way into the log after a stop
 
 
@@ -143,9 +144,14 @@ class Capture:
         assert_never(decision)
 
     def _published_lsn(self) -> int:
-        """The end_lsn of the newest END in the log; 0 if there is none."""
-        last = last_record(self._reader, TopicPartition(transaction_topic(self._settings.prefix), 0))
-        return 0 if last is None or last.value is None else decode_end(last.value, self._registry.schema).end_lsn
+        """The end_lsn of the newest END in the log; 0 if there is none. A kill may have left BEGINs after it."""
+        topic = TopicPartition(transaction_topic(self._settings.prefix), 0)
+        for record in reversed(last_records(self._reader, topic, _MOST_DANGLING_BEGINS)):
+            if record.value is not None:
+                boundary = decode_boundary(record.value, self._registry.schema)
+                if isinstance(boundary, TransactionEnd):
+                    return boundary.end_lsn
+        return 0
 
     def _load(self, decision: Load, identity: SourceIdentity, stopping: Callable[[], bool]) -> int | None:
         epoch = decision.epoch

@@ -24,7 +24,8 @@ def check_sizes(records: Sequence[Record], limit: int) -> None:
 
 def too_large(topic: str, partition: int, size: int, limit: int) -> RecordTooLargeError:
     return RecordTooLargeError(
-        f"a record of {size} bytes for partition {partition} of topic {topic} is above [log] max_record_bytes ({limit})",
+        f"a record of {size:,} bytes for partition {partition} of topic {topic} is above [log] max_record_bytes "
+        f"({limit:,})",
         mend="raise [log] max_record_bytes (and max.message.bytes of a Kafka topic that exists), or leave the large "
         "column out",
     )
@@ -36,12 +37,13 @@ def check_offset(partition: TopicPartition, offset: int, held: Offsets) -> None:
         raise LogGapError(
             f"{_name(partition)} no longer holds offset {offset}: its first is {held.first}, "
             f"{held.first - offset} offsets were removed before they were read",
-            mend="rebuild the target with `cdc rebuild`, and keep records longer ([log] retention_hours)",
+            mend="`cdc capture --start-over` loads all tables again; a longer [log] retention_hours avoids it",
         )
     if offset > held.next:
         raise LogGapError(
             f"{_name(partition)} never held offset {offset}: its next is {held.next}",
-            mend="this log is not the one that was read before, or lost its end; check [log] url, or `cdc rebuild`",
+            mend="check [log] url: this is another log, or one that lost its end; `cdc capture --start-over` loads all "
+            "tables again",
         )
 
 
@@ -53,15 +55,15 @@ def missing_partition(partition: TopicPartition, offset: int) -> LogGapError:
     """For a reader that has a place in a partition which is not there."""
     return LogGapError(
         f"the log has no {_name(partition)}, to be read from offset {offset}",
-        mend="check [log] url and prefix; if the topic was deleted, rebuild the target with `cdc rebuild`",
+        mend="check [log] url and prefix; if the topic was deleted, `cdc capture --start-over` loads all tables again",
     )
 
 
 def topic_mismatch(spec: TopicSpec, partitions: int) -> TopicMismatchError:
     return TopicMismatchError(
         f"topic {spec.name} has {partitions} partitions, not {spec.partitions}",
-        mend=f"set [log] partitions to {partitions}, or choose another [log] prefix; partitions of a topic with records "
-        "must not be changed, because keys would move",
+        mend=f"set [log] partitions to {partitions}, or choose another [log] prefix (more partitions for a topic that "
+        "has records would move keys)",
     )
 
 

@@ -44,6 +44,19 @@ def _read(reader: LogReader, partition: TopicPartition, end: int) -> Iterator[St
             raise PassingError(f"topic {partition.topic} did not give its records up to offset {end}")
 
 
+def last_records(reader: LogReader, partition: TopicPartition, most: int) -> list[StoredRecord]:
+    """The newest records of the partition, up to `most`, in order. Nothing else may be assigned to `reader`."""
+    first, end = reader.offsets(partition)
+    records: list[StoredRecord] = []
+    if first < end:
+        reader.assign({partition: max(first, end - most)})
+        try:
+            records.extend(_read(reader, partition, end))
+        finally:
+            reader.unassign([partition])
+    return records
+
+
 def last_record(reader: LogReader, partition: TopicPartition) -> StoredRecord | None:
     """The newest record that the partition holds; None if it is empty. Nothing else may be assigned to `reader`."""
     first, end = reader.offsets(partition)

@@ -1,8 +1,8 @@
 """What a batch of events means for a target: the last write of each key before the database sees it.
 
 Tables don't depend on each other here: a target runs a plan in one transaction, so only the order within a table counts.
-Within one, a step is as large as it can be. Three things end it (a barrier): another version of the table, a truncate,
-and a moved row whose values are not all known.
+Within one, a step is as large as it can be. Three things end it (a barrier): another version of the table, a
+truncate, and a moved row whose values are not all known.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, cast
-
-from typing_extensions import assert_never
+from typing import Final, assert_never, cast
 
 from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
 from cdc.core.events import (

@@ -1,6 +1,6 @@
-"""Rows as PostgreSQL's COPY text format.
+r"""Rows as PostgreSQL's COPY text format.
 
-https://www.postgresql.org/docs/current/sql-copy.html: tabs between fields, `\\N` for NULL, backslash escapes.
+https://www.postgresql.org/docs/current/sql-copy.html: tabs between fields, `\N` for NULL, backslash escapes.
 """
 
 from __future__ import annotations

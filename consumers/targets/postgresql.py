@@ -294,12 +294,13 @@ def _columns(connection: sa.Connection, table: TableId) -> list[str] | None:
 
 
 def _create(connection: sa.Connection, table: TableSchema) -> None:
-    connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {_quoted(table.id.schema)}".replace("%", "%%"), ())
+    # psycopg2 reads % as a placeholder, because SQLAlchemy always hands it parameters, if empty ones.
+    connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {_quoted(table.id.schema)}".replace("%", "%%"))
     parts = [_declared(connection, column) for column in table.columns]
     if table.key:
         parts.append(f"PRIMARY KEY ({', '.join(_quoted(column.name) for column in table.key_columns)})")
     statement = f"CREATE TABLE IF NOT EXISTS {_quoted_table(table.id)} ({', '.join(parts)})"
-    connection.exec_driver_sql(statement.replace("%", "%%"), ())
+    connection.exec_driver_sql(statement.replace("%", "%%"))
 
 
 def _declared(connection: sa.Connection, column: Column) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import count
 
-from cdc.core.errors import ProtocolViolationError
+from cdc.core.errors import FidelityError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
     Begin,
@@ -73,7 +73,7 @@ class Assembler:
         match message:
             case wire.Insert(oid, new):
                 table = self._table(oid)
-                yield from self._change(table, Create(new), lsn)
+                yield from self._change(table, Create(_whole(table, new)), lsn)
             case wire.Update(oid, old, new):
                 table = self._table(oid)
                 yield from self._update(table, old, new, lsn)
@@ -162,7 +162,7 @@ class Assembler:
 
     def _update(self, table: TableSchema, old: wire.OldTuple | None, new: Row, lsn: int) -> Iterator[StreamItem]:
         before = None if old is None else _old_image(table, old)
-        after = _filled(table, before, new)
+        after = _filled(table, before, _as_wide(table, new))
         old_key = None if before is None else _key_of(table, before)
         new_key = row_key(table, after)
         if old_key is not None and table.key and old_key != new_key:
@@ -208,10 +208,26 @@ def _key_of(table: TableSchema, image: OldImage) -> Key:
     return image.key if isinstance(image, KeyImage) else row_key(table, image.row)
 
 
+def _as_wide(table: TableSchema, row: Row) -> Row:
+    """The row itself, if it has a value for each column that its Relation message announced."""
+    if len(row) != len(table.columns):
+        raise ProtocolViolationError(f"table {table.id}: a row of {len(row)} values for {len(table.columns)} columns")
+    return row
+
+
+def _whole(table: TableSchema, row: Row) -> Row:
+    """A new row has all its values, but for one that an update moved into the publication's row filter."""
+    if UNCHANGED in _as_wide(table, row):
+        raise FidelityError(
+            f"table {table.id}: an update moved a row into the publication's row filter, without its large values",
+            mend=f"ALTER TABLE {table.id} REPLICA IDENTITY FULL, or publish the table without a row filter",
+        )
+    return row
+
+
 def _old_image(table: TableSchema, old: wire.OldTuple) -> OldImage:
-    if isinstance(old, wire.FullTuple):
-        return FullImage(old.values)
-    return KeyImage(row_key(table, old.values))
+    row = _as_wide(table, old.values)
+    return FullImage(row) if isinstance(old, wire.FullTuple) else KeyImage(row_key(table, row))
 
 
 def _filled(table: TableSchema, before: OldImage | None, after: Row) -> Row:

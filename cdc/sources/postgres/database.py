@@ -39,7 +39,8 @@ class SourceDatabase:
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
-            result = self._connection.exec_driver_sql(sql)
+            # psycopg2 reads % as a placeholder, because SQLAlchemy always hands it parameters, if empty ones.
+            result = self._connection.exec_driver_sql(sql.replace("%", "%%"))
             return [tuple(row) for row in result] if result.returns_rows else []
         except DBAPIError as error:
             if error.connection_invalidated or _sqlstate(error) is None:

@@ -56,6 +56,7 @@ class PostgresSource:
         self._database = SourceDatabase(settings.url, application_name=_APPLICATION)
         self._catalog = Catalog(self._database.query)
         self._stream = ReplicationConnection(settings.url, application_name=_APPLICATION)
+        self._identity: SourceIdentity | None = None
         self._assembler: Assembler | None = None
         self._confirmed = 0
         self._status_due = 0.0
@@ -74,6 +75,12 @@ class PostgresSource:
         self._resources.close()
 
     def identify(self) -> SourceIdentity:
+        # Asked once: any command on the connection that made a slot would end the slot's snapshot.
+        if self._identity is None:
+            self._identity = self._identify()
+        return self._identity
+
+    def _identify(self) -> SourceIdentity:
         row = self._stream.execute("IDENTIFY_SYSTEM", doing="identifying the source")[0]
         system_id, timeline, _, database = row
         if system_id is None or timeline is None or database is None:

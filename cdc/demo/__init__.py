@@ -1,0 +1,1 @@
+"""`cdc demo`: the main job on embedded servers, with proof."""

@@ -1,0 +1,41 @@
+"""Who a server runs as. PostgreSQL refuses root: there it runs as an account without privileges."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from cdc.core.errors import CdcError
+
+
+class Account(NamedTuple):
+    uid: int
+    gid: int
+
+    def can_reach(self, path: Path) -> bool:
+        """Whether it may enter `path` (or what exists of it) and all directories above."""
+        existing = [place for place in (path, *path.resolve().parents) if place.exists()]
+        return all(self._can_enter(place.stat()) for place in existing)
+
+    def _can_enter(self, place: os.stat_result) -> bool:
+        if place.st_uid == self.uid:
+            return bool(place.st_mode & stat.S_IXUSR)
+        if place.st_gid == self.gid:
+            return bool(place.st_mode & stat.S_IXGRP)
+        return bool(place.st_mode & stat.S_IXOTH)
+
+
+def unprivileged_account() -> Account:
+    """Our own, or, if we are root, `postgres`, else `nobody`."""
+    if os.geteuid() != 0:
+        return Account(os.geteuid(), os.getegid())
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(entry.pw_uid, entry.pw_gid)
+    raise CdcError("PostgreSQL can't run as root, and there is no user postgres or nobody", mend="useradd postgres")

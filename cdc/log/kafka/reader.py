@@ -1,0 +1,181 @@
+"""Reading from Kafka."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaException, Message
+from confluent_kafka import TopicPartition as Place
+from typing_extensions import override
+
+from cdc.core.log import Headers, LogReader, Offsets, StoredRecord, TopicPartition
+from cdc.log.assignment import Assignment
+from cdc.log.kafka.client import Events, client_options, connect, made, topics_of
+from cdc.log.kafka.errors import GONE, OUT_OF_RANGE, translate
+from cdc.log.kafka.options import Options, consumer_options
+from cdc.log.limits import check_offset, missing_partition, unknown_partition
+
+_ASK_SECONDS: Final = 10.0
+_INTERNAL: Final = "__"  # __consumer_offsets and the like
+
+
+class KafkaReader(LogReader):
+    """Assigned partitions only: the group is a name for lag displays, and is never joined.
+
+    Pausing takes a partition out of librdkafka's hands and resuming gives it back at our own place: exact, whatever
+    librdkafka had fetched ahead.
+    """
+
+    def __init__(self, options: Options, group: str) -> None:
+        self._events = Events(options["bootstrap.servers"])
+        self._assignment = Assignment()
+        self._consumer = made(lambda: Consumer(client_options(consumer_options(options, group), self._events)))
+        try:
+            connect(self._consumer, lambda: self._consumer.poll(0), self._events)
+        except BaseException:
+            self._consumer.close()
+            raise
+
+    @override
+    def topics(self) -> dict[str, int]:
+        topics = topics_of(self._consumer, self._events)
+        return {name: count for name, count in topics.items() if not name.startswith(_INTERNAL)}
+
+    @override
+    def offsets(self, partition: TopicPartition) -> Offsets:
+        held = self._held_by(partition)
+        if held is None:
+            raise unknown_partition(partition)
+        return held
+
+    @override
+    def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
+        for partition, offset in offsets.items():
+            held = self._held_by(partition)
+            if held is None:
+                raise missing_partition(partition, offset)
+            check_offset(partition, offset, held)
+        self._stop(self._being_read(offsets))
+        self._assignment.assign(offsets)
+        self._start(offsets)
+
+    @override
+    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
+        going = self._assignment.assigned(partitions)
+        self._stop(self._being_read(going))
+        self._assignment.unassign(going)
+
+    @override
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        self._stop(self._assignment.pause(partitions))
+
+    @override
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        self._start(self._assignment.resume(partitions))
+
+    @override
+    def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
+        records = self._consume(max_records, 0)
+        if not records and timeout > 0:
+            # `consume` waits for all that it is asked for: so wait for one, and take what came with it.
+            records = self._consume(1, timeout)
+            if records and max_records > 1:
+                records += self._consume(max_records - 1, 0)
+        if not records:
+            self._check_brokers()
+        return records
+
+    @override
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        with contextlib.suppress(KafkaException):  # for lag displays only
+            self._consumer.commit(offsets=_places(offsets), asynchronous=True)
+
+    @override
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _being_read(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
+        return [partition for partition in partitions if self._assignment.reading_from(partition) is not None]
+
+    def _start(self, partitions: Iterable[TopicPartition]) -> None:
+        places = _places({partition: self._assignment.next_offset(partition) for partition in partitions})
+        if places:
+            self._consumer.incremental_assign(places)
+
+    def _stop(self, partitions: Iterable[TopicPartition]) -> None:
+        places = [Place(*partition) for partition in partitions]
+        if places:
+            self._consumer.incremental_unassign(places)
+
+    def _consume(self, most: int, timeout: float) -> list[StoredRecord]:
+        try:
+            messages = self._consumer.consume(most, timeout)
+        except KafkaException as error:
+            raise translate(error.args[0], self._events.servers, doing="reading") from None
+        self._events.raise_failure()
+        records: list[StoredRecord] = []
+        for message in messages:
+            if message.error() is not None:
+                self._raise_for(message)
+            record = _record(message)
+            partition = TopicPartition(record.topic, record.partition)
+            expected = self._assignment.reading_from(partition)
+            if expected is not None and record.offset >= expected:  # else: fetched before a pause or another assign
+                self._assignment.advance(partition, record.offset + 1)
+                records.append(record)
+        return records
+
+    def _raise_for(self, message: Message) -> None:
+        error = message.error()
+        assert error is not None
+        partition = TopicPartition(message.topic() or "", message.partition() or 0)
+        expected = self._assignment.reading_from(partition)
+        if expected is None:
+            return
+        if error.code() in GONE:
+            raise missing_partition(partition, expected)
+        if error.code() in OUT_OF_RANGE:
+            check_offset(partition, expected, self.offsets(partition))
+        where = f"reading partition {partition.partition} of topic {partition.topic}"
+        raise translate(error, self._events.servers, doing=where)
+
+    def _check_brokers(self) -> None:
+        """PassingError if no broker can be reached: else an outage would look like a quiet log."""
+        if self._events.down:
+            topics_of(self._consumer, self._events)
+            self._events.down = False
+
+    def _held_by(self, partition: TopicPartition) -> Offsets | None:
+        try:
+            found = self._consumer.get_watermark_offsets(Place(*partition), timeout=_ASK_SECONDS, cached=False)
+        except KafkaException as error:
+            if error.args[0].code() in GONE:
+                return None
+            where = f"asking for the offsets of partition {partition.partition} of topic {partition.topic}"
+            raise translate(error.args[0], self._events.servers, doing=where) from None
+        return Offsets(*found)
+
+
+def _places(offsets: Mapping[TopicPartition, int]) -> list[Place]:
+    return [Place(*partition, offset) for partition, offset in offsets.items()]
+
+
+def _record(message: Message) -> StoredRecord:
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    return StoredRecord(
+        topic, partition, offset, message.timestamp()[1], message.key(), message.value(), _headers(message)
+    )
+
+
+def _headers(message: Message) -> Headers:
+    """Other producers may write headers without a value, which ours can't be: they come as empty ones."""
+    headers = message.headers()
+    if not headers:
+        return ()
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return tuple((name, value.encode() if isinstance(value, str) else value or b"") for name, value in pairs)

@@ -1,0 +1,198 @@
+"""Reading the local log."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from typing_extensions import override
+
+from cdc.core.errors import LogError
+from cdc.core.log import LogReader, Offsets, StoredRecord, TopicPartition
+from cdc.log.assignment import Assignment, share
+from cdc.log.limits import check_offset, missing_partition, unknown_partition
+from cdc.log.local.database import open_for_reading, snapshot, translated
+from cdc.log.local.layout import OFFSET_MASK, place_of, unpack_headers
+
+_TICK_SECONDS: Final = 0.004  # between two looks at a counter that changes with every commit: 1.5 % of a core
+_ROWS_AT_ONCE: Final = 500
+_MOST_BYTES: Final = 32 << 20  # of one poll
+
+_STATE = "SELECT topic, partition, number, first_offset, next_offset FROM partitions"
+_RECORDS = (
+    "SELECT place, timestamp_ms, key, value, headers FROM records WHERE place >= ? AND place < ? ORDER BY place LIMIT ?"
+)
+
+
+class _Held(NamedTuple):
+    number: int
+    offsets: Offsets
+
+
+class LocalReader(LogReader):
+    """Reads in short transactions, so that the writer can always start the WAL over.
+
+    The file may come later: until then there are no topics.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._assignment = Assignment()
+        self._version = -1
+        self._behind = True
+
+    @override
+    def topics(self) -> dict[str, int]:
+        connection = self._opened()
+        if connection is None:
+            return {}
+        with translated(self._path):
+            return dict(connection.execute("SELECT name, partitions FROM topics").fetchall())
+
+    @override
+    def offsets(self, partition: TopicPartition) -> Offsets:
+        held = self._held_by(partition)
+        if held is None:
+            raise unknown_partition(partition)
+        return held
+
+    @override
+    def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
+        for partition, offset in offsets.items():
+            held = self._held_by(partition)
+            if held is None:
+                raise missing_partition(partition, offset)
+            check_offset(partition, offset, held)
+        self._assignment.assign(offsets)
+        self._behind = True
+
+    @override
+    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
+        self._assignment.unassign(partitions)
+
+    @override
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        self._assignment.pause(partitions)
+
+    @override
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        self._behind = bool(self._assignment.resume(partitions)) or self._behind
+
+    @override
+    def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
+        deadline = time.monotonic() + timeout
+        while True:
+            with translated(self._path):
+                records = self._take(max_records)
+            left = deadline - time.monotonic()
+            if records or left <= 0:
+                return records
+            time.sleep(min(_TICK_SECONDS, left))
+
+    @override
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Nothing: the local log has no lag display of its own, and a reader writes nothing here."""
+
+    @override
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _take(self, most: int) -> list[StoredRecord]:
+        """What there is to read now, a fair share of each partition that has something."""
+        connection = self._opened()
+        if connection is None or not self._news(connection):
+            return []
+        records: list[StoredRecord] = []
+        size = 0
+        with snapshot(connection):
+            state = _state(connection)
+            waiting = [partition for partition in self._assignment.turns() if self._has_more(partition, state)]
+            for done, partition in enumerate(waiting):
+                if len(records) == most or size >= _MOST_BYTES:
+                    break
+                found, bytes_read = self._read(
+                    connection, partition, state[partition], share(most - len(records), len(waiting) - done)
+                )
+                records += found
+                size += bytes_read
+            self._behind = any(self._has_more(partition, state) for partition in waiting)
+        return records
+
+    def _news(self, connection: sqlite3.Connection) -> bool:
+        """Whether anything was committed since the last look, or was left then."""
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        news = self._behind or version != self._version
+        self._version = version
+        return bool(news)
+
+    def _has_more(self, partition: TopicPartition, state: Mapping[TopicPartition, _Held]) -> bool:
+        held, offset = state.get(partition), self._assignment.next_offset(partition)
+        if held is None:
+            raise missing_partition(partition, offset)
+        check_offset(partition, offset, held.offsets)
+        return offset < held.offsets.next
+
+    def _read(
+        self, connection: sqlite3.Connection, partition: TopicPartition, held: _Held, most: int
+    ) -> tuple[list[StoredRecord], int]:
+        """Up to `most` records, fewer if they are large, and their size in bytes."""
+        places = (place_of(held.number, self._assignment.next_offset(partition)), place_of(held.number, OFFSET_MASK))
+        cursor = connection.execute(_RECORDS, (*places, most))
+        rows: list[tuple[int, int, bytes | None, bytes | None, bytes | None]] = []
+        size = 0
+        while size < _MOST_BYTES and (some := cursor.fetchmany(_ROWS_AT_ONCE)):
+            rows += some
+            size += sum(len(row[3]) for row in some if row[3])
+        cursor.close()
+        topic, number = partition
+        records = [
+            StoredRecord(topic, number, place & OFFSET_MASK, timestamp_ms, key, value, unpack_headers(headers))
+            for place, timestamp_ms, key, value, headers in rows
+        ]
+        whole = len(rows) < most and size < _MOST_BYTES
+        # Past the last record of a compacted topic there may be offsets without records.
+        self._assignment.advance(partition, held.offsets.next if whole else records[-1].offset + 1)
+        return records, size
+
+    def _held_by(self, partition: TopicPartition) -> Offsets | None:
+        connection = self._opened()
+        if connection is None:
+            return None
+        with translated(self._path):
+            row = connection.execute(
+                "SELECT first_offset, next_offset FROM partitions WHERE topic = ? AND partition = ?", partition
+            ).fetchone()
+        return None if row is None else Offsets(*row)
+
+    def _opened(self) -> sqlite3.Connection | None:
+        if self._connection is None:
+            self._file = _identity(self._path)
+            self._connection = open_for_reading(self._path)
+        elif _identity(self._path) != self._file:
+            raise LogError(
+                f"{self._path} was moved or replaced by another file while it was read",
+                mend="start again to read the new file; a target then says whether it has a gap",
+            )
+        return self._connection
+
+
+def _state(connection: sqlite3.Connection) -> dict[TopicPartition, _Held]:
+    return {
+        TopicPartition(topic, partition): _Held(number, Offsets(first, following))
+        for topic, partition, number, first, following in connection.execute(_STATE)
+    }
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,25 @@
+"""The target at a URL, found by its scheme among the entry points of group `cdc.targets`."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Final, cast
+
+from cdc.core.errors import ConfigError
+from cdc.core.settings import TargetSettings
+from cdc.core.urls import scheme
+from consumers.targets.target import Target
+
+_SYNONYMS: Final = {"postgres": "postgresql"}
+
+
+def open_target(settings: TargetSettings) -> Target:
+    """The adapter for `settings.url`; `Target.open` is what connects. ConfigError for an unknown one."""
+    dialect = scheme(settings.url).partition("+")[0]
+    wanted = _SYNONYMS.get(dialect, dialect)
+    known = entry_points(group="cdc.targets")
+    for entry in known:
+        if entry.name == wanted:
+            return cast("Target", entry.load()(settings))
+    schemes = ", ".join(sorted(f"{entry.name}://" for entry in known))
+    raise ConfigError(f"[targets.{settings.name}] url: no target is called {wanted}://", mend=f"known are {schemes}")
