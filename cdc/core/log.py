@@ -115,7 +115,8 @@ class LogReader(Protocol):
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Publish next offsets for lag displays only; need not be durable. The truth is in the target's
-        checkpoint."""
+        checkpoint.
+        """
 
     def close(self) -> None: ...
 

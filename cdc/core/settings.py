@@ -1,4 +1,7 @@
-"""What `cdc.toml` says, as values. `cdc.core.config` reads them from text."""
+"""What `cdc.toml` says, as values. `cdc.core.config` reads them from text.
+
+What may hold a secret (URLs, options) stands in no `repr`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from dataclasses import dataclass, field
 class SourceSettings:
     """`[source]`. `tables` are globs over `schema.table`; one that starts with `!` excludes."""
 
-    url: str
+    url: str = field(repr=False)
     tables: tuple[str, ...]
+    capture: str = "logical"
     slot: str = "cdc"
     publication: str = "cdc"
 
@@ -22,21 +26,21 @@ class LogSettings:
     `options` go to librdkafka as they are (`security.protocol`, `sasl.username`, …).
     """
 
-    url: str = "sqlite:///cdc-log.db"
+    url: str = field(default="sqlite:///cdc-log.db", repr=False)
     prefix: str = "cdc"
     partitions: int = 1
     replication_factor: int = 1
     retention_hours: int = 0
     max_record_bytes: int = 1_048_576
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrySettings:
     """`[registry]`. Without a URL the registry is embedded in the log."""
 
-    url: str | None = None
-    options: dict[str, str] = field(default_factory=dict)
+    url: str | None = field(default=None, repr=False)
+    options: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,7 @@ class TargetSettings:
     """`[targets.NAME]`. `tables` are globs as in `[source]`. `batch_events` bounds one target transaction."""
 
     name: str
-    url: str
+    url: str = field(repr=False)
     tables: tuple[str, ...] = ("*.*",)
     consistency: str = "key"
     batch_events: int = 10_000

@@ -30,6 +30,7 @@ _STOP_SIGNALS: dict[StopMode, signal.Signals] = {
     "fast": signal.SIGINT,
     "immediate": signal.SIGQUIT,
 }
+_SETTINGS_FILE = "embedded.conf"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 
@@ -156,6 +157,7 @@ class EmbeddedPostgres:
         return self.url(user=name, password=password)
 
     def _initialize(self, data: str, account: Account, inherited: Sequence[int]) -> None:
+        switch = _switch_to(account)
         done = subprocess.run(
             [
                 *(str(self.bin("initdb")), "-D", data, "--username=postgres", "--auth=trust"),
@@ -168,10 +170,14 @@ class EmbeddedPostgres:
             env=_environment(),
             cwd="/",
             pass_fds=inherited,
-            **_as_user(account),
+            user=switch and switch.uid,
+            group=switch and switch.gid,
+            extra_groups=switch and [],
         )
         if done.returncode != 0:
             raise CdcError(f"initdb of PostgreSQL {self._version} failed\n{done.stderr}")
+        with (self._data / "postgresql.conf").open("a") as configuration:
+            configuration.write(f"include '{_SETTINGS_FILE}'\n")
 
     def _configure(self, account: Account) -> None:
         settings = {
@@ -181,8 +187,10 @@ class EmbeddedPostgres:
             "wal_level": "logical",
             **self._settings,
         }
-        lines = [f"{name} = '{value.replace("'", "''")}'\n" for name, value in settings.items()]
-        for name, text in (("postgresql.conf", "".join(lines)), ("pg_hba.conf", _HOST_BASED_AUTHENTICATION)):
+        for name, text in (
+            (_SETTINGS_FILE, "".join(_setting_line(name, value) for name, value in settings.items())),
+            ("pg_hba.conf", _HOST_BASED_AUTHENTICATION),
+        ):
             path = self._data / name
             path.write_text(text)
             os.chown(path, *account)
@@ -227,6 +235,34 @@ class EmbeddedPostgres:
     ) -> None:
         # Fast would wait for clients of replication that no longer read.
         self.stop("fast" if kind is None else "immediate")
+
+
+def _setting_line(name: str, value: str) -> str:
+    quoted = value.replace("'", "''")
+    return f"{name} = '{quoted}'\n"
+
+
+def _environment() -> dict[str, str]:
+    """Ours, less what would tell PostgreSQL's programs about another server."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+
+
+def _await_end(processes: Sequence[psutil.Process]) -> None:
+    """Wait until none of them runs: the next postmaster refuses to start beside the last one's children. Where nobody
+    reaps orphans they stay as zombies, which is as good as gone.
+    """
+    deadline = time.monotonic() + _STOP_SECONDS
+    while any(_alive(process) for process in processes):
+        if time.monotonic() > deadline:
+            raise CdcError("PostgreSQL's processes survive SIGKILL")
+        time.sleep(0.005)
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _switch_to(account: Account) -> Account | None:

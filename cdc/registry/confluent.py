@@ -13,7 +13,8 @@ from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import RegistrySettings
 from cdc.core.urls import redact
 
-_TIMEOUT_SECONDS: Final = 10.0
+_PATIENCE: Final[dict[str, object]] = {"timeout": 10.0, "max.retries": 1, "retries.wait.ms": 200}
+_NUMBERS: Final = frozenset({"timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity"})
 _CONFLICT: Final = 409
 _INVALID: Final = 422
 _NOT_FOUND: Final = 404
@@ -28,11 +29,12 @@ class ConfluentRegistry(SchemaRegistry):
         if settings.url is None:
             raise ConfigError("[registry] url is missing")
         self._shown = redact(settings.url)
-        options: dict[str, object] = {"timeout": _TIMEOUT_SECONDS, "max.retries": 1, **settings.options}
+        if not settings.url.startswith(("http://", "https://")):
+            raise ConfigError(f"[registry] url {self._shown} is not one of HTTP", mend="write http://host:8081")
         try:
-            self._client = SchemaRegistryClient({"url": settings.url, **options})
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"[registry] {self._shown}: {error}") from None
+            self._client = SchemaRegistryClient({"url": settings.url, **_PATIENCE, **_typed(settings.options)})
+        except (ValueError, TypeError, OSError) as error:
+            raise ConfigError(f"[registry] {self._shown}: {error}", mend="correct [registry.options]") from None
         self._schemas: dict[int, str] = {}
 
     @override
@@ -41,8 +43,8 @@ class ConfluentRegistry(SchemaRegistry):
             return int(self._client.register_schema(subject, Schema(schema, "AVRO")))
         except SchemaRegistryError as error:
             raise self._translated(error, f"registering subject {subject!r}", subject=subject) from None
-        except Exception as error:  # noqa: BLE001 - the HTTP client's errors have no common type of their own
-            raise self._unreachable(error) from None
+        except Exception as error:  # noqa: BLE001 - which HTTP client's errors they are is confluent-kafka's choice
+            raise self._failed(error) from None
 
     @override
     def schema(self, schema_id: int) -> str:
@@ -58,11 +60,11 @@ class ConfluentRegistry(SchemaRegistry):
         except SchemaRegistryError as error:
             raise self._translated(error, "listing subjects") from None
         except Exception as error:  # noqa: BLE001 - as above
-            raise self._unreachable(error) from None
+            raise self._failed(error) from None
 
     @override
     def close(self) -> None:
-        """The client keeps no connection that needs closing."""
+        self._client.close()
 
     def _fetch(self, schema_id: int) -> str:
         try:
@@ -70,7 +72,7 @@ class ConfluentRegistry(SchemaRegistry):
         except SchemaRegistryError as error:
             raise self._translated(error, f"looking up schema id {schema_id}") from None
         except Exception as error:  # noqa: BLE001 - as above
-            raise self._unreachable(error) from None
+            raise self._failed(error) from None
         if text is None:
             raise UnknownSchemaError(f"schema id {schema_id} has no text at {self._shown}")
         return text
@@ -91,8 +93,19 @@ class ConfluentRegistry(SchemaRegistry):
             return PassingError(what, mend="check that the registry runs and that its store is reachable")
         return RegistryError(what, mend="check [registry] url")
 
-    def _unreachable(self, error: Exception) -> PassingError:
+    def _failed(self, error: Exception) -> CdcError:
+        """For what is no answer of a registry."""
+        if isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):
+            return RegistryError(
+                f"what answers at {self._shown} is no schema registry ({type(error).__name__})",
+                mend="check [registry] url; with Apicurio it ends in /apis/ccompat/v7",
+            )
         return PassingError(
             f"the registry at {self._shown} can't be reached ({type(error).__name__})",
             mend="check [registry] url, and that the registry runs",
         )
+
+
+def _typed(options: dict[str, str]) -> dict[str, object]:
+    """The options as the client takes them. ValueError if a number is none."""
+    return {name: float(text) if name in _NUMBERS else text for name, text in options.items()}

@@ -1,4 +1,4 @@
-"""A registry inside the log: a compacted topic of schemas, as Confluent's `_schemas` is one.
+"""A registry inside the log: a compacted topic of schemas, whose records look like those of Confluent's `_schemas`.
 
 It checks no compatibility (mode NONE): what refuses a schema is a registry that others share.
 """
@@ -6,20 +6,24 @@ It checks no compatibility (mode NONE): what refuses a schema is a registry that
 from __future__ import annotations
 
 import json
+import time
 from typing import Final
 
 from typing_extensions import override
 
-from cdc.core.errors import ProtocolViolationError, RegistryError, UnknownSchemaError
-from cdc.core.log import Log, LogReader, LogWriter, Record, StoredRecord
+from cdc.core.errors import PassingError, ProtocolViolationError, RegistryError, UnknownSchemaError
+from cdc.core.log import Log, LogReader, LogWriter, Record, StoredRecord, TopicSpec
 from cdc.core.registry import SchemaRegistry
 from cdc.log.reading import read_to_end
 
 _POLL_SECONDS: Final = 0.1
+_PATIENCE_SECONDS: Final = 30.0
 
 
 class EmbeddedRegistry(SchemaRegistry):
-    """Schemas in `topic` of `log`; registering needs the log's `writer`, which may be shared with others."""
+    """Schemas in `topic` of `log`. Registering needs the log's `writer`, which may be shared with others: polling it
+    here loses nothing, because `poll` always tells the highest durable ticket.
+    """
 
     def __init__(self, log: Log, writer: LogWriter | None, topic: str) -> None:
         self._log = log
@@ -28,26 +32,15 @@ class EmbeddedRegistry(SchemaRegistry):
         self._reader: LogReader | None = None
         self._schemas: dict[int, str] = {}
         self._ids: dict[str, int] = {}
-        self._versions: dict[str, list[int]] = {}
+        self._subjects: dict[str, list[int]] = {}
 
     @override
     def register(self, subject: str, schema: str) -> int:
-        if self._writer is None:
-            raise RegistryError("the embedded registry is open for reading only")
-        if not self._schemas:
+        known = self._registered(subject, schema)
+        if known is None:
             self._read()
-        known = self._ids.get(schema)
-        if known is not None and known in self._versions.get(subject, ()):
-            return known
-        schema_id = known or len(self._schemas) + 1
-        version = len(self._versions.get(subject, ())) + 1
-        key = json.dumps({"keytype": "SCHEMA", "subject": subject, "version": version})
-        value = json.dumps({"subject": subject, "version": version, "id": schema_id, "schema": schema})
-        ticket = self._writer.append([Record(self._topic, 0, key.encode(), value.encode())])
-        while self._writer.poll(_POLL_SECONDS) < ticket:
-            pass
-        self._keep(subject, schema_id, schema)
-        return schema_id
+            known = self._registered(subject, schema)
+        return self._store(subject, schema) if known is None else known
 
     @override
     def schema(self, schema_id: int) -> str:
@@ -57,7 +50,7 @@ class EmbeddedRegistry(SchemaRegistry):
             return self._schemas[schema_id]
         except KeyError:
             raise UnknownSchemaError(
-                f"no schema has id {schema_id} in topic {self._topic!r}",
+                f"no schema has id {schema_id} in topic {self._topic}",
                 mend="check [registry] url: the events were written with another registry",
             ) from None
 
@@ -67,14 +60,41 @@ class EmbeddedRegistry(SchemaRegistry):
             self._reader.close()
             self._reader = None
 
+    def _registered(self, subject: str, schema: str) -> int | None:
+        schema_id = self._ids.get(schema)
+        return schema_id if schema_id in self._subjects.get(subject, ()) else None
+
+    def _store(self, subject: str, schema: str) -> int:
+        if self._writer is None:
+            raise RegistryError(f"schemas of topic {self._topic} are open for reading only here")
+        schema_id = self._ids.get(schema) or max(self._schemas, default=0) + 1
+        version = len(self._subjects.get(subject, ())) + 1
+        key = {"keytype": "SCHEMA", "subject": subject, "version": version, "magic": 1}
+        value = {"subject": subject, "version": version, "id": schema_id, "schema": schema, "deleted": False}
+        self._write(self._writer, Record(self._topic, 0, json.dumps(key).encode(), json.dumps(value).encode()))
+        self._keep(subject, schema_id, schema)
+        return schema_id
+
+    def _write(self, writer: LogWriter, record: Record) -> None:
+        if self._topic not in self._opened().topics():
+            writer.create_topics([TopicSpec(self._topic, 1, compacted=True)])
+        ticket = writer.append([record])
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while writer.poll(_POLL_SECONDS) < ticket:
+            if time.monotonic() > deadline:
+                raise PassingError(f"the log does not take a schema for topic {self._topic}")
+
     def _read(self) -> None:
         """Read the whole topic: schemas are few."""
+        reader = self._opened()
+        if self._topic in reader.topics():
+            for record in read_to_end(reader, self._topic):
+                self._learn(record)
+
+    def _opened(self) -> LogReader:
         if self._reader is None:
-            self._reader = self._log.reader(f"{self._topic}-reader")
-        if self._topic not in self._reader.topics():
-            return
-        for record in read_to_end(self._reader, self._topic):
-            self._learn(record)
+            self._reader = self._log.reader(self._topic)
+        return self._reader
 
     def _learn(self, record: StoredRecord) -> None:
         if record.value is None:
@@ -84,12 +104,13 @@ class EmbeddedRegistry(SchemaRegistry):
             self._keep(value["subject"], int(value["id"]), value["schema"])
         except (ValueError, KeyError, TypeError) as error:
             raise ProtocolViolationError(
-                f"topic {record.topic!r}, offset {record.offset}: damaged schema record ({type(error).__name__})"
+                f"topic {record.topic}, offset {record.offset}: damaged schema record ({type(error).__name__})",
+                mend="check [log] prefix: the topic of schemas must be written by cdc only",
             ) from None
 
     def _keep(self, subject: str, schema_id: int, schema: str) -> None:
         self._schemas[schema_id] = schema
-        self._ids[schema] = schema_id
-        versions = self._versions.setdefault(subject, [])
-        if schema_id not in versions:
-            versions.append(schema_id)
+        self._ids.setdefault(schema, schema_id)
+        ids = self._subjects.setdefault(subject, [])
+        if schema_id not in ids:
+            ids.append(schema_id)

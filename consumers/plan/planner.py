@@ -1,6 +1,7 @@
 """What a batch of events means for a target: the last write of each key before the database sees it.
 
-Tables don't depend on each other here: a target runs a plan in one transaction, so only the order within a table counts.
+Tables don't depend on each other here: a target runs a plan in one transaction, so only the order within a table
+counts.
 Within one, a step is as large as it can be. Three things end it (a barrier): another version of the table, a
 truncate, and a moved row whose values are not all known.
 """

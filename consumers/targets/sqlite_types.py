@@ -1,7 +1,7 @@
 """How SQLite holds each kind of column: the declared type, and the stored value of a canonical text.
 
-Declared types matter: SQLite derives an affinity from them, and NUMERIC affinity would turn `12.50` into 12.5. So what has
-to stay exact text is declared TEXT. https://www.sqlite.org/datatype3.html
+Declared types matter: SQLite derives an affinity from them, and NUMERIC affinity would turn `12.50` into 12.5. So what
+has to stay exact text is declared TEXT. https://www.sqlite.org/datatype3.html
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from cdc.core.errors import CdcError, ConfigError, PassingError
 from cdc.log.kafka.errors import CREDENTIALS, translate
 from cdc.log.kafka.options import Options
 
-_CONNECT_SECONDS: Final = 15.0
+_CONNECT_SECONDS: Final = 10.0
 _TRY_SECONDS: Final = 1.0
 _DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - librdkafka's own codes begin with an underscore
 

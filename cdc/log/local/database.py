@@ -18,6 +18,7 @@ from cdc.core.errors import CdcError, LogError, PassingError
 from cdc.log.local.layout import APPLICATION_ID, TABLES, VERSION
 
 _BUSY_SECONDS: Final = 5.0
+_CHECKPOINT_MS: Final = 500
 _CHECKPOINT_PAGES: Final = 4096  # 16 MiB of WAL, in pages of 4 KiB
 _WAL_LIMIT: Final = 64 << 20
 _ANOTHER_FILE: Final = "name another file in [log] url"
@@ -89,6 +90,13 @@ def _create(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def checkpoint_and_truncate(connection: sqlite3.Connection) -> None:
+    """Move the WAL into the file and empty it; give up if a reader does not end its transaction soon."""
+    connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_MS}")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
 
 
 @contextmanager

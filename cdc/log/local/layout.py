@@ -1,8 +1,8 @@
 """How topics lie in the SQLite file.
 
 A record's place is one integer: the partition's number, shifted by 40 bits, plus the offset. It is the table's rowid,
-so a partition is one range of one B-tree, in order. Measured against a WITHOUT ROWID key (partition, offset) that writes
-a third faster, and it keeps large values out of the inner pages.
+so a partition is one range of one B-tree, in order. Against a WITHOUT ROWID key (partition, offset) that writes a third
+faster (measured), and it keeps large values out of the inner pages.
 """
 
 from __future__ import annotations

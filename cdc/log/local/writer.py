@@ -14,7 +14,7 @@ from cdc.core.errors import CdcError, LogError
 from cdc.core.log import LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.settings import LogSettings
 from cdc.log.limits import check_sizes, keyless_in_compacted, topic_mismatch, unknown_partition
-from cdc.log.local.database import open_for_writing, transaction, translated
+from cdc.log.local.database import checkpoint_and_truncate, open_for_writing, transaction, translated
 from cdc.log.local.layout import OFFSET_BITS, pack_headers
 from cdc.log.local.lock import lock_for_writing
 from cdc.log.local.retention import remove_older
@@ -141,7 +141,7 @@ class LocalWriter(LogWriter):
         when it has grown, wait for them once.
         """
         if self._wal_bytes() > self._wal_limit:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            checkpoint_and_truncate(self._connection)
             self._wal_limit = self._wal_bytes() + _WAL_BYTES
 
     def _wal_bytes(self) -> int:

@@ -1,0 +1,30 @@
+"""What `cdc init` writes: every key, with its default."""
+
+TEMPLATE = """\
+# Configuration of cdc. ${NAME} is taken from the environment; # marks defaults and examples.
+
+[source]
+url = "postgresql://cdc:${CDC_SOURCE_PASSWORD}@localhost:5432/shop"
+tables = ["public.*"]            # globs over schema.table; "*.*" is all, "!public.audit_*" leaves out
+# capture = "logical"            # logical replication (pgoutput)
+# slot = "cdc"                   # the replication slot; made if it is missing
+# publication = "cdc"            # made if it is missing
+
+[log]
+# url = "sqlite:///cdc-log.db"   # the default, for one machine; or "kafka://broker1:9092,broker2:9092"
+prefix = "shop"                  # topics are called <prefix>.<schema>.<table>
+# partitions = 1                 # of each new table topic
+# replication_factor = 1         # Kafka: copies of each new topic
+# retention = "forever"          # of events: "7d", "12h"; a target that stays away longer must be loaded again
+# max_record_bytes = 1048576     # above it capture stops with an error that names the topic
+# options = { "security.protocol" = "SASL_SSL" }   # Kafka: librdkafka's own settings
+
+[registry]
+# url = "http://localhost:8081"  # Confluent-compatible; without it, the registry is embedded in the log
+
+[targets.warehouse]
+url = "postgresql://cdc:${CDC_TARGET_PASSWORD}@localhost:5432/warehouse"   # or "sqlite:///replica.db"
+# tables = ["*.*"]               # which of the captured tables
+# consistency = "key"            # each key's changes in order
+# batch_events = 10000           # events in one target transaction, at most
+"""

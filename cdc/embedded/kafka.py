@@ -1,0 +1,163 @@
+"""A real Apache Kafka broker on the loopback: one node in KRaft mode, broker and controller in one process."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from cdc.core.errors import CdcError
+from cdc.embedded.jars import fetched
+from cdc.embedded.java import SMALL_JVM, JavaServer, find_java
+from cdc.embedded.ports import LOOPBACK, accepts_connections, free_port
+
+_LOCK = "kafka"
+_CLUSTER_ID = "ZW1iZWRkZWQtY2RjLWxvZw"
+# Its only answer while it starts: a broker that is not there yet is no news.
+_QUIET = {"log_level": 0, "socket.connection.setup.timeout.ms": 1000}
+_METADATA_SECONDS = 5.0
+
+_LOGGING = """\
+status = error
+appender.file.type = Console
+appender.file.name = file
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = [%d] %p %m (%c)%n
+rootLogger.level = WARN
+rootLogger.appenderRef.file.ref = file
+"""
+
+
+class EmbeddedKafka:
+    """A broker whose logs stay in `directory`, used again by the next broker there. Topics must be created.
+
+    `settings` go to `server.properties`. `jvm_options` are for a quick start; benchmarks want `("-Xmx1g",)`.
+    """
+
+    def __init__(
+        self, directory: Path, *, settings: Mapping[str, str] | None = None, jvm_options: Sequence[str] = SMALL_JVM
+    ) -> None:
+        self._directory = directory
+        self._settings = dict(settings or {})
+        self._jvm_options = tuple(jvm_options)
+        self._ports: tuple[int, int] | None = None
+        self._server = JavaServer("Kafka", directory)
+
+    @property
+    def port(self) -> int:
+        assert self._ports is not None, "not started yet"
+        return self._ports[0]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self._server.log
+
+    @property
+    def running(self) -> bool:
+        return self._server.running
+
+    def start(self) -> None:
+        """Start, fetching Kafka the first time; return when the broker serves metadata."""
+        jars = fetched(_LOCK)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        if self._ports is None:
+            self._ports = (free_port(), free_port())
+        properties = self._write_configuration()
+        self._format(jars, properties)
+        self._server.start(
+            [*self._jvm_options, *_class_path(jars, self._directory), "kafka.Kafka", str(properties)], self._serves
+        )
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def kill(self) -> None:
+        self._server.kill()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def _write_configuration(self) -> Path:
+        (self._directory / "log4j2.properties").write_text(_LOGGING)
+        assert self._ports is not None
+        path = self._directory / "server.properties"
+        path.write_text(_properties({**_settings(*self._ports, self._directory / "data"), **self._settings}))
+        return path
+
+    def _format(self, jars: Path, properties: Path) -> None:
+        data = self._directory / "data"
+        if (data / "meta.properties").exists():
+            return
+        done = subprocess.run(
+            [
+                *(str(find_java()), *SMALL_JVM, *_class_path(jars, self._directory), "kafka.tools.StorageTool"),
+                *("format", "--cluster-id", _CLUSTER_ID, "--config", str(properties)),
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise CdcError(f"Kafka could not format {data}\n{done.stdout}{done.stderr}")
+
+    def _serves(self) -> bool:
+        if not accepts_connections(self.port):
+            return False
+        client = AdminClient({"bootstrap.servers": self.bootstrap_servers, **_QUIET})
+        try:
+            return bool(client.list_topics(timeout=_METADATA_SECONDS).brokers)
+        except KafkaException:
+            return False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _class_path(jars: Path, directory: Path) -> list[str]:
+    return [f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}", "-cp", f"{jars}/*"]
+
+
+def _settings(broker_port: int, controller_port: int, data: Path) -> dict[str, str]:
+    return {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{broker_port},CONTROLLER://{LOOPBACK}:{controller_port}",
+        "controller.listener.names": "CONTROLLER",
+        "log.dirs": str(data),
+        "auto.create.topics.enable": "false",
+        # One node: nothing to replicate to, nobody to wait for.
+        "offsets.topic.num.partitions": "1",
+        "offsets.topic.replication.factor": "1",
+        "transaction.state.log.num.partitions": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "share.coordinator.state.topic.num.partitions": "1",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        "group.initial.rebalance.delay.ms": "0",
+        "num.network.threads": "2",
+        "num.io.threads": "4",
+        "log.cleaner.dedupe.buffer.size": "16777216",
+    }
+
+
+def _properties(settings: Mapping[str, str]) -> str:
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
