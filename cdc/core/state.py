@@ -23,8 +23,8 @@ Phase = Literal["creating", "loading", "streaming"]
 class SourceState:
     """Which source this log has, and how far the first load has come.
 
-    `creating`: about to make the slot; `loading`: the slot stands, rows are being read; `streaming`: all rows are in the
-    log.
+    `creating`: about to make the slot; `loading`: the slot stands, rows are being read; `streaming`: all rows are in
+    the log.
     """
 
     epoch: int

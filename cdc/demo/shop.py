@@ -48,6 +48,7 @@ INSERT INTO orders SELECT i, 1 + i % 20000, timestamptz '2026-01-01' + i * inter
     FROM generate_series(1, 30000) AS i;
 INSERT INTO order_lines SELECT 1 + (i - 1) / 3 * 2, 1 + i % 3, 'SKU-' || 1 + i % 5000, 1 + i % 4, 9.99
     FROM generate_series(1, 45000) AS i;
+INSERT INTO pulse VALUES (0, 0);
 ANALYZE;
 """
 

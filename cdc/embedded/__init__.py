@@ -2,6 +2,6 @@
 
 from cdc.embedded.kafka import EmbeddedKafka
 from cdc.embedded.postgres import EmbeddedPostgres
-#from cdc.embedded.registry import EmbeddedRegistry
+from cdc.embedded.registry import EmbeddedRegistry
 
 __all__ = ["EmbeddedKafka", "EmbeddedPostgres", "EmbeddedRegistry"]

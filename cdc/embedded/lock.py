@@ -18,23 +18,33 @@ def write_lock(path: Path) -> None:
     roots = [line.removeprefix(_ROOT) for line in path.read_text().splitlines() if line.startswith(_ROOT)]
     with TemporaryDirectory() as scratch:
         repository = Path(scratch)
-        needed = sorted(set(_resolve([Coordinates.parse(root) for root in roots], repository)))
         fetch = fetcher(repository)
         lines = [f"{_ROOT}{root}" for root in roots]
-        lines += [f"{sha256_of(fetch(coordinates))} {coordinates}" for coordinates in needed]
+        for coordinates in sorted(_nearest(map(Coordinates.parse, roots), repository)):
+            lines.append(f"{sha256_of(fetch(coordinates))} {coordinates}")  # noqa: PERF401 - reads better
     path.write_text("\n".join(lines) + "\n")
 
 
-def _resolve(roots: Iterable[Coordinates], repository: Path) -> Iterator[Coordinates]:
-    """The roots, and for jars all they need at run time. Archives hold what they need."""
-    yield from (root for root in roots if root.packaging != "jar")
-    jars = [root for root in roots if root.packaging == "jar"]
-    if jars:
+def _nearest(roots: Iterable[Coordinates], repository: Path) -> Iterable[Coordinates]:
+    """One version of each artifact: the one that the first root to need it wants.
+
+    Each root is resolved on its own: the versions that one manages must not bend the others'.
+    """
+    chosen: dict[Coordinates, Coordinates] = {}
+    for root in roots:
+        for needed in _needed(root, repository):
+            chosen.setdefault(needed._replace(version=""), needed)
+    return chosen.values()
+
+
+def _needed(root: Coordinates, repository: Path) -> Iterator[Coordinates]:
+    """The root, and if it is a jar all it needs at run time. An archive holds what it needs."""
+    yield root
+    if root.packaging == "jar":
         context = MavenContext(repo_cache=repository, local_repos=[], timeout=60)
-        dependencies = [context.create_dependency(str(jar)) for jar in jars]
-        for found in context.resolver.resolve(dependencies):
-            for needed in found:
-                yield Coordinates(needed.groupId, needed.artifactId, needed.version, needed.type, needed.classifier)
+        _, transitive = context.resolver.resolve([context.create_dependency(str(root))])
+        for needed in transitive:
+            yield Coordinates(needed.groupId, needed.artifactId, needed.version, needed.type, needed.classifier)
 
 
 if __name__ == "__main__":
