@@ -5,25 +5,57 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from cdc.core.config_values import (
+    InnerError,
+    Read,
+    expanded,
+    identifier,
+    matching,
+    number,
+    one_of,
+    options,
+    patterns,
+    retention_hours,
+    url,
+    url_with_host,
+)
 from cdc.core.errors import ConfigError
-from cdc.core.patterns import TablePatterns
 from cdc.core.settings import LogSettings, RegistrySettings, Settings, SourceSettings, TargetSettings
 from cdc.core.toml.lines import Path, key_lines
-from cdc.core.toml.variables import expand
-from cdc.core.urls import require_host, require_url
 
-Read = Callable[[Any], Any]
-"""A value as TOML has it -> as the settings have it. ConfigError says what it should be."""
+_SOURCE: Final[Mapping[str, Read]] = {
+    "url": url("postgresql", "postgres"),  # it may name no host: libpq then takes a socket
+    "capture": one_of(["logical"], later={"trigger": "trigger capture is not available in this version"}),
+    "tables": patterns,
+    "slot": matching(r"[a-z0-9_]{1,63}", "up to 63 of a-z, 0-9 and _"),
+    "publication": identifier,
+}
+_LOG: Final[Mapping[str, Read]] = {
+    "url": url(),  # logs are found by entry points, and know the rest
+    "prefix": matching(r"[a-zA-Z0-9._-]{1,100}", "up to 100 letters, digits, ., - and _"),
+    "partitions": number(1, 10_000),
+    "replication_factor": number(1, 100),
+    "retention": retention_hours,
+    "max_record_bytes": number(1_024, 1_000_000_000),  # librdkafka's most
+    "options": options,
+}
+_REGISTRY: Final[Mapping[str, Read]] = {"url": url_with_host("http", "https"), "options": options}
+_TARGET: Final[Mapping[str, Read]] = {
+    "url": url(),
+    "tables": patterns,
+    "consistency": one_of(["key"], later={"transaction": '"transaction" is not available in this version'}),
+    "batch_events": number(1, 1_000_000),
+}
+_TARGET_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_FIELD_NAMES: Final = {"retention": "retention_hours"}
 
-_SLOT: Final = re.compile(r"[a-z0-9_]{1,63}")
-_TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,100}")
-_TARGET: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
-_RETENTION: Final = re.compile(r"([1-9][0-9]*)([hd])")
-_HOURS: Final = {"h": 1, "d": 24}
+_SYNTAX_ERROR: Final = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+_MEND: Final = "`cdc init` writes an example with every key"
+_MEND_SYNTAX: Final = "correct the TOML there: texts stand in quotes, lists in brackets"
 
 
 def parse_settings(text: str, environ: Mapping[str, str], *, name: str = "cdc.toml") -> Settings:
@@ -31,32 +63,58 @@ def parse_settings(text: str, environ: Mapping[str, str], *, name: str = "cdc.to
 
     ConfigError with a line `name:line: what (mend)` for everything that is wrong.
     """
+    plain = text.removeprefix("\ufeff").replace("\r\n", "\n")
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: {error}", mend="correct the TOML there") from None
-    reader = _Reader(name, key_lines(text), environ)
+        document = tomllib.loads(plain)
+        lines = key_lines(plain)
+    except RecursionError:
+        raise ConfigError(f"{name}: not TOML that can be read: nested too deeply", mend=_MEND_SYNTAX) from None
+    except ValueError as error:  # also int's own, about numbers of thousands of digits
+        raise ConfigError(_syntax_error(name, plain, str(error)), mend=_MEND_SYNTAX) from None
+    reader = _Reader(lines, environ)
     settings = reader.settings(document)
     if settings is None:
-        raise ConfigError("\n".join(reader.problems), mend="`cdc init` writes an example with every key")
+        problems = sorted(reader.problems, key=lambda problem: problem.line)
+        raise ConfigError("\n".join(each.said(name) for each in problems), mend=_MEND)
     return settings
+
+
+def _syntax_error(name: str, text: str, error: str) -> str:
+    """tomllib says where, but not in the form that editors understand."""
+    place = _SYNTAX_ERROR.search(error)
+    if place is None:
+        return f"{name}: not TOML: {error}"
+    what = error[: place.start()]
+    if place["line"] is None:
+        return f"{name}:{text.count(chr(10)) + 1}: not TOML: {what} at the end of the file"
+    return f"{name}:{place['line']}: not TOML: {what} (column {place['column']})"
+
+
+class _Problem(NamedTuple):
+    line: int
+    what: str
+    mend: str | None
+
+    def said(self, name: str) -> str:
+        return f"{name}:{self.line}: {self.what}{f' ({self.mend})' if self.mend else ''}"
 
 
 class _Reader:
     """Reads tables, and collects what is wrong with their line."""
 
-    def __init__(self, name: str, lines: Mapping[Path, int], environ: Mapping[str, str]) -> None:
-        self._name = name
+    def __init__(self, lines: Mapping[Path, int], environ: Mapping[str, str]) -> None:
         self._lines = lines
         self._environ = environ
-        self.problems: list[str] = []
+        self.problems: list[_Problem] = []
 
     def settings(self, document: dict[str, Any]) -> Settings | None:
-        self._known((), document, {"source", "log", "registry", "targets"})
+        self._known((), document, ["source", "log", "registry", "targets"])
         source = self._table(("source",), document.get("source"), _SOURCE, SourceSettings)
         log = self._table(("log",), document.get("log", {}), _LOG, LogSettings)
         registry = self._table(("registry",), document.get("registry", {}), _REGISTRY, RegistrySettings)
         targets = self._targets(document.get("targets", {}))
+        if source is not None:
+            self._refuse_replication_onto_itself(source, targets)
         if self.problems or source is None or log is None or registry is None:
             return None
         return Settings(source=source, log=log, registry=registry, targets=targets)
@@ -68,18 +126,24 @@ class _Reader:
         targets: dict[str, TargetSettings] = {}
         for target, table in tables.items():
             path = ("targets", target)
-            if not _TARGET.fullmatch(target):
+            if not _TARGET_NAME.fullmatch(target):
                 self._problem(path, f"{target!r} is no name for a target", "use letters, digits, - and _")
-            read = self._table(path, table, _TARGET_KEYS, TargetSettings, name=target)
+            read = self._table(path, table, _TARGET, TargetSettings, name=target)
             if read is not None:
                 targets[target] = read
         return targets
+
+    def _refuse_replication_onto_itself(self, source: SourceSettings, targets: Mapping[str, TargetSettings]) -> None:
+        for name, target in targets.items():
+            if _same_spelling(target.url) == _same_spelling(source.url):
+                what = f"[targets.{name}] url: is the source: every change would be captured again, without end"
+                self._problem(("targets", name, "url"), what, "name another database")
 
     def _table(self, path: Path, table: Any, readers: Mapping[str, Read], into: type[Any], **given: Any) -> Any:
         """An `into` from the table's values; None if something is wrong with it."""
         header = ".".join(map(str, path))
         if table is None:
-            self.problems.append(f"{self._name}: [{header}] is missing")
+            self._problem((), f"[{header}] is missing", "add it")
             return None
         if not isinstance(table, dict):
             self._problem(path, f"{header} is not a table", f"write [{header}]")
@@ -96,33 +160,24 @@ class _Reader:
 
     def _value(self, path: Path, key: str, value: Any, read: Read) -> dict[str, Any]:
         try:
-            found = read(self._expanded(value))
+            found = read(expanded(value, self._environ))
         except ConfigError as error:
-            self._problem(path, f"{key}: {error}", error.mend)
+            inner = error.path if isinstance(error, InnerError) else ()
+            self._problem((*path, *inner), f"[{'.'.join(map(str, path[:-1]))}] {key}: {error}", error.mend)
             return {}
         return {_FIELD_NAMES.get(key, key): found}
 
-    def _expanded(self, value: Any) -> Any:
-        match value:
-            case str():
-                return expand(value, self._environ)
-            case list():
-                return [self._expanded(item) for item in value]
-            case dict():
-                return {key: self._expanded(item) for key, item in value.items()}
-            case _:
-                return value
-
-    def _known(self, path: Path, table: Mapping[str, Any], known: Any) -> None:
+    def _known(self, path: Path, table: Mapping[str, Any], known: Collection[str]) -> None:
         for key in table:
             if key not in known:
                 close = difflib.get_close_matches(key, list(known), 1)
                 mend = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
-                self._problem((*path, key), f"unknown key {key!r}", mend)
+                where = f" in [{'.'.join(map(str, path))}]" if path else ""
+                self._problem((*path, key), f"unknown key {key!r}{where}", mend)
 
     def _problem(self, path: Path, what: str, mend: str | None) -> None:
         line = next((self._lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self._lines), 1)
-        self.problems.append(f"{self._name}:{line}: {what}{f' ({mend})' if mend else ''}")
+        self.problems.append(_Problem(line, what, mend))
 
 
 def _required(into: type[Any]) -> set[str]:
@@ -132,99 +187,5 @@ def _required(into: type[Any]) -> set[str]:
     return {each.name for each in fields(into) if not has_default(each)} - {"name"}
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"should be text, not {_said(value)}", mend='write "…"')
-    return value
-
-
-def _matching(pattern: re.Pattern[str], what: str) -> Read:
-    def read(value: Any) -> str:
-        if not pattern.fullmatch(_text(value)):
-            raise ConfigError(f"{value!r} is not allowed", mend=what)
-        return str(value)
-
-    return read
-
-
-def _number(low: int, high: int) -> Read:
-    def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"should be a whole number, not {_said(value)}")
-        if not low <= value <= high:
-            raise ConfigError(f"{value} is out of range", mend=f"from {low} to {high}")
-        return value
-
-    return read
-
-
-def _patterns(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ConfigError(f"should be a list of patterns, not {_said(value)}", mend='write ["public.*"]')
-    TablePatterns(value)
-    return tuple(value)
-
-
-def _options(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(item, str | int | float) for item in value.values()):
-        raise ConfigError("should be a table of texts, numbers and booleans")
-    return {key: str(item).lower() if isinstance(item, bool) else str(item) for key, item in value.items()}
-
-
-def _retention(value: Any) -> int:
-    """Hours; 0 is for ever."""
-    if value == "forever":
-        return 0
-    found = _RETENTION.fullmatch(_text(value))
-    if found is None:
-        raise ConfigError(f"{value!r} is no retention", mend='write "7d", "12h" or "forever"')
-    return int(found[1]) * _HOURS[found[2]]
-
-
-def _one_of(allowed: Mapping[str, str | None]) -> Read:
-    """Allowed values; one with a reason is refused with it."""
-
-    def read(value: Any) -> str:
-        if value not in allowed:
-            raise ConfigError(f"{value!r} is not allowed", mend=f"one of {', '.join(map(repr, allowed))}")
-        if (reason := allowed[value]) is not None:
-            raise ConfigError(reason)
-        return str(value)
-
-    return read
-
-
-def _said(value: Any) -> str:
-    kinds = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list", dict: "a table"}
-    return "empty" if value == "" else kinds.get(type(value), "a date or time")
-
-
-_SOURCE: Final[dict[str, Read]] = {
-    "url": lambda value: require_host(_text(value), ("postgresql", "postgres")),
-    "capture": _one_of({"logical": None, "trigger": "trigger capture is not available in this version"}),
-    "tables": _patterns,
-    "slot": _matching(_SLOT, "up to 63 of a-z, 0-9 and _"),
-    "publication": _text,
-}
-_LOG: Final[dict[str, Read]] = {
-    "url": lambda value: require_url(_text(value)),
-    "prefix": _matching(_TOPIC, "up to 100 letters, digits, ., - and _"),
-    "partitions": _number(1, 10_000),
-    "replication_factor": _number(1, 100),
-    "retention": _retention,
-    "max_record_bytes": _number(1_024, 1 << 30),
-    "options": _options,
-}
-_REGISTRY: Final[dict[str, Read]] = {
-    "url": lambda value: require_host(_text(value), ("http", "https")),
-    "options": _options,
-}
-_TARGET_KEYS: Final[dict[str, Read]] = {
-    "url": lambda value: require_url(_text(value)),
-    "tables": _patterns,
-    "consistency": _one_of(
-        {"key": None, "transaction": 'consistency = "transaction" is not available in this version; use "key"'}
-    ),
-    "batch_events": _number(1, 1_000_000),
-}
-_FIELD_NAMES: Final = {"retention": "retention_hours"}
+def _same_spelling(url: str) -> str:
+    return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)

@@ -31,8 +31,8 @@ class TablePatterns:
 
     def __init__(self, patterns: Sequence[str]) -> None:
         """ConfigError if one is not a pattern, or if none includes anything."""
-        included = {text: pattern_regex(text) for text in patterns if not text.startswith(_EXCLUDES)}
-        excluded = [pattern_regex(text) for text in patterns if text.startswith(_EXCLUDES)]
+        included = {text: _regex(text) for text in patterns if not text.startswith(_EXCLUDES)}
+        excluded = [_regex(text) for text in patterns if text.startswith(_EXCLUDES)]
         if not included:
             raise ConfigError(
                 "the patterns exclude tables, but include none" if excluded else "no pattern says which tables",
@@ -54,8 +54,12 @@ class TablePatterns:
         return tuple(text for text, regex in self._included.items() if not any(map(regex.fullmatch, names)))
 
 
-def pattern_regex(text: str) -> str:
-    """The regular expression of one pattern, with or without its `!`. ConfigError if it is not a pattern."""
+def require_pattern(text: str) -> None:
+    """ConfigError if it is not a pattern, with or without its `!`."""
+    _regex(text)
+
+
+def _regex(text: str) -> str:
     parts = [""]
     pattern = text.removeprefix(_EXCLUDES)
     at = 0

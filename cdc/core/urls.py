@@ -14,13 +14,13 @@ from cdc.core.errors import ConfigError
 HIDDEN: Final = "***"
 
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
-_UNPRINTABLE: Final = re.compile(r"[\s\x00-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(?::(?P<port>.*))?", re.DOTALL)
 # The last @, not the first: a password with an @ that should have been %40 must be hidden whole.
-_PASSWORD: Final = re.compile(r"(?<=://)(?P<user>[^:@]*):.*@", re.DOTALL)
+_PASSWORD: Final = re.compile(r"(?<=://)(?P<user>[^:]*):.*@", re.DOTALL)
 _SECRET_PARAMETER: Final = re.compile(
-    r"(?P<name>[?&][^=&]*(?:password|passwd|pwd|secret|token)[^=&]*)=[^&#]*", re.IGNORECASE
+    r"(?P<name>[^=&?\s]*(?:password|passwd|pwd|secret|token)[^=&\s]*)\s*=\s*(?:'[^']*'|[^&\s]*)", re.IGNORECASE
 )
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -28,8 +28,8 @@ _ENCODE: Final = "Percent-encode what does not belong there: in a password, @ is
 
 
 def redact(url: str) -> str:
-    """The URL with `***` for its password and for parameters that are called like secrets. Never shows too much, also
-    of a malformed one.
+    """The URL, or a text with one in it, with `***` for the password and for parameters that are called like secrets.
+    Of a malformed URL it hides too much rather than too little.
     """
     return _SECRET_PARAMETER.sub(rf"\g<name>={HIDDEN}", _PASSWORD.sub(rf"\g<user>:{HIDDEN}@", url))
 
@@ -55,6 +55,8 @@ def require_url(url: str, schemes: Collection[str] = ()) -> str:
         _require_file(parts["authority"], parts["rest"])
     else:
         _require_authority(parts["authority"])
+        if _BAD_PERCENT.search(parts["rest"]):
+            raise ConfigError("the URL has a % that encodes nothing", mend=_ENCODE)
     return url
 
 
@@ -65,20 +67,21 @@ def require_host(url: str, schemes: Collection[str]) -> str:
     return url
 
 
-def has_user(url: str) -> bool:
-    return "@" in _split(url)["authority"]
-
-
 def _split(url: str) -> re.Match[str]:
     parts = _URL.fullmatch(url)
     if parts is None:
         raise ConfigError("this is not a URL", mend="Write SCHEME://…")
+    if _CONTROL.search(url):
+        raise ConfigError(
+            "the URL holds a line break or another control character",
+            mend="Take it out; a file's last line break is easily taken along into a variable.",
+        )
     return parts
 
 
 def _require_authority(authority: str) -> None:
     user, _, hosts = authority.rpartition("@")
-    if "@" in user or _BAD_PERCENT.search(authority) or _UNPRINTABLE.search(authority):
+    if "@" in user or _BAD_PERCENT.search(authority) or " " in authority:
         raise ConfigError("the URL is malformed before or in the host", mend=_ENCODE)
     for host in hosts.split(","):
         parts = _HOST.fullmatch(host)

@@ -1,4 +1,4 @@
-"""Real servers on the loopback, without Docker and without root: what `cdc demo`, the tests and the benchmarks run on."""
+"""Real servers on the loopback, without Docker and without root: for `cdc demo`, tests and benchmarks."""
 
 from cdc.embedded.kafka import EmbeddedKafka
 from cdc.embedded.postgres import EmbeddedPostgres

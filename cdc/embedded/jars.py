@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import tenacity
+from typing_extensions import override
 
 from cdc.core.errors import CdcError
 from cdc.embedded.cache import cache_root, kept_directory
@@ -35,6 +36,7 @@ class Coordinates(NamedTuple):
     def parse(cls, text: str) -> Coordinates:
         return cls(*text.strip().split(":"))
 
+    @override
     def __str__(self) -> str:
         short = f"{self.group}:{self.artifact}:{self.version}"
         return short if self.packaging == "jar" and not self.classifier else ":".join(self)

@@ -1,4 +1,4 @@
-"""`python -m cdc.embedded.lock FILE.lock`: resolve a lock file's roots again, and write what they need and its hashes."""
+"""`python -m cdc.embedded.lock FILE.lock`: resolve its roots again, write what they need and the hashes."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 from psycopg import sql
+from psycopg.rows import TupleRow
 
 from cdc.core.errors import CdcError
 from cdc.embedded import process
@@ -84,7 +85,7 @@ class EmbeddedPostgres:
         return self._process is not None and self._process.running
 
     def bin(self, name: str) -> Path:
-        """A program of this version: `pgbench`, `pg_recvlogical`, …"""
+        """A program of this version: `pgbench`, `pg_recvlogical` and so on."""
         return binaries_for(self._version, unprivileged_account()) / name
 
     def url(self, database: str = "postgres", user: str = "postgres", password: str | None = None) -> str:
@@ -141,20 +142,47 @@ class EmbeddedPostgres:
         self.start()
 
     def create_user(self, name: str, password: str, options: str = "LOGIN") -> str:
-        """Make a user who must give this password; return their URL. `options` as in CREATE ROLE: `LOGIN REPLICATION`."""
+        """Make a user who must give this password; return their URL. `options` are CREATE ROLE's."""
         role, member = sql.Identifier(_PASSWORD_ROLE), sql.Identifier(name)
-        with psycopg.connect(self.url(), autocommit=True) as connection:
+        with self._session() as connection:
             with contextlib.suppress(psycopg.errors.DuplicateObject):
                 connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(role))
             connection.execute(
                 sql.SQL("CREATE ROLE {} {} PASSWORD {} IN ROLE {}").format(
                     member,
-                    sql.SQL(options),  # type: ignore[arg-type]  # a literal in our callers
+                    sql.SQL(options),
                     sql.Literal(password),
                     role,
                 )
             )
         return self.url(user=name, password=password)
+
+    def create_database(self, name: str) -> str:
+        """Return its URL."""
+        with self._session() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop it with all that holds on to it: sessions, replication slots, prepared transactions."""
+        self._roll_back_prepared(name)
+        with self._session() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+            connection.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s", [name]
+            )
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _roll_back_prepared(self, database: str) -> None:
+        with self._session(database) as connection:
+            prepared = connection.execute("SELECT gid FROM pg_prepared_xacts WHERE database = %s", [database])
+            for (transaction,) in prepared.fetchall():
+                connection.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(transaction)))
+
+    def _session(self, database: str = "postgres") -> psycopg.Connection[TupleRow]:
+        return psycopg.connect(self.url(database), autocommit=True)
 
     def _initialize(self, data: str, account: Account, inherited: Sequence[int]) -> None:
         switch = _switch_to(account)

@@ -50,9 +50,7 @@ class EmbeddedRegistry:
         if self._port is None:
             self._port = free_port()
         options = [f"-D{name}={value}" for name, value in self._settings().items()]
-        self._server.start(
-            [*self._jvm_options, *options, "-jar", str(installation / "quarkus-run.jar")], self._answers
-        )
+        self._server.start([*self._jvm_options, *options, "-jar", str(installation / "quarkus-run.jar")], self._answers)
 
     def stop(self) -> None:
         self._server.stop()

@@ -55,5 +55,5 @@ def watch(pid: int, stop_signal: signal.Signals) -> None:
 
 
 def forget(pid: int, stop_signal: signal.Signals) -> None:
-    """This server has ended: its pid may soon be somebody else's."""
+    """The server has ended: its pid may soon be somebody else's."""
     _warden.tell(f"forget {pid}:{stop_signal.value}")

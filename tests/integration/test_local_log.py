@@ -282,7 +282,7 @@ def test_retention_gives_space_back(path):
     log = LocalLog(LogSettings(url=f"sqlite:///{path}", retention_hours=1), clock=lambda: now[0])
     with closing(log.writer()) as writer, closing(log.reader("r")) as reader:
         writer.create_topics([TopicSpec("t", 2), TopicSpec("c", 1, compacted=True)])
-        store(writer, records(45_000, size=100) + [Record("c", 0, b"k", b"kept")])
+        store(writer, [*records(45_000, size=100), Record("c", 0, b"k", b"kept")])
         writer._connection.execute("PRAGMA wal_checkpoint").fetchall()
         before = path.stat().st_size
         now[0] += 3700

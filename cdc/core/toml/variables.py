@@ -16,10 +16,6 @@ _USERINFO: Final = re.compile(
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def has_variables(text: str) -> bool:
-    return any(reference["escape"] is None for reference in _REFERENCE.finditer(text))
-
-
 def expand(text: str, environ: Mapping[str, str]) -> str:
     """`text` with its variables' values, which are not expanded again. ConfigError for one that is not set.
 

@@ -31,16 +31,20 @@ class KafkaReader(LogReader):
     def __init__(self, options: Options, group: str) -> None:
         self._events = Events(options["bootstrap.servers"])
         self._assignment = Assignment()
+        self._closed = False
         self._consumer = made(lambda: Consumer(client_options(consumer_options(options, group), self._events)))
+        # A broker answers a connection's requests in turn: on the one that fetches, a question about offsets waits for
+        # the fetch before it, 100 ms when there is nothing new. So questions have connections of their own.
+        self._asking = made(lambda: Consumer(client_options(consumer_options(options, group), self._events)))
         try:
-            connect(self._consumer, lambda: self._consumer.poll(0), self._events)
+            connect(self._asking, lambda: self._asking.poll(0), self._events)
         except BaseException:
-            self._consumer.close()
+            self.close()
             raise
 
     @override
     def topics(self) -> dict[str, int]:
-        topics = topics_of(self._consumer, self._events)
+        topics = topics_of(self._asking, self._events)
         return {name: count for name, count in topics.items() if not name.startswith(_INTERNAL)}
 
     @override
@@ -94,6 +98,7 @@ class KafkaReader(LogReader):
 
     @override
     def close(self) -> None:
+        self._asking.close()
         self._consumer.close()
 
     def _being_read(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
@@ -144,12 +149,12 @@ class KafkaReader(LogReader):
     def _check_brokers(self) -> None:
         """PassingError if no broker can be reached: else an outage would look like a quiet log."""
         if self._events.down:
-            topics_of(self._consumer, self._events)
+            topics_of(self._asking, self._events)
             self._events.down = False
 
     def _held_by(self, partition: TopicPartition) -> Offsets | None:
         try:
-            found = self._consumer.get_watermark_offsets(Place(*partition), timeout=_ASK_SECONDS, cached=False)
+            found = self._asking.get_watermark_offsets(Place(*partition), timeout=_ASK_SECONDS, cached=False)
         except KafkaException as error:
             if error.args[0].code() in GONE:
                 return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from cdc.log.kafka.topics import create_topics
 from cdc.log.limits import check_sizes, unknown_partition
 
 _WAIT_SECONDS: Final = 0.1  # at a time: signals are handled in between
+_REASON_SECONDS: Final = 2.0
 
 
 class _Call:
@@ -50,6 +52,7 @@ class KafkaWriter(LogWriter):
         self._calls: deque[_Call] = deque()
         self._ticket = 0
         self._durable = 0
+        self._closed = False
         self._producer = made(
             lambda: Producer(client_options(producer_options(options, settings.max_record_bytes), self._events))
         )
@@ -92,15 +95,28 @@ class KafkaWriter(LogWriter):
 
     @override
     def close(self) -> None:
-        self._producer.purge(blocking=False)
-        self._producer.close()
+        if not self._closed:
+            self._closed = True
+            self._producer.purge(blocking=False)  # else closing waits for what may never be delivered
+            self._producer.close()
 
     def _serve(self, timeout: float) -> None:
-        if self._producer.poll(timeout):
-            self._events.down = False
+        try:
+            if self._producer.poll(timeout):
+                self._events.down = False
+        except KafkaException as error:
+            self._fail_fatally(error.args[0])
         self._events.raise_failure()
         while self._calls and not self._calls[0].missing:
             self._durable = self._calls.popleft().ticket
+
+    def _fail_fatally(self, fatal: KafkaError) -> None:
+        """First librdkafka tells that it gives up, then, in the delivery reports, why."""
+        deadline = time.monotonic() + _REASON_SECONDS
+        while self._events.failure is None and time.monotonic() < deadline:
+            with contextlib.suppress(KafkaException):
+                self._producer.poll(_WAIT_SECONDS)
+        self._events.fail(translate(fatal, self._events.servers, doing="writing"))
 
     def _produce(self, record: Record, call: _Call) -> None:
         topic, partition, key, value, headers = record
@@ -108,11 +124,9 @@ class KafkaWriter(LogWriter):
             try:
                 self._producer.produce(topic, value, key, partition, call, headers=list(headers) if headers else None)
             except BufferError:
-                self._producer.poll(_WAIT_SECONDS)
-                self._events.raise_failure()
+                self._serve(_WAIT_SECONDS)  # the queue is full: delivery reports make room
             except KafkaException as error:
-                where = f"writing partition {partition} of topic {topic}"
-                self._events.fail(translate(error.args[0], self._events.servers, doing=where))
+                self._fail_fatally(error.args[0])
                 self._events.raise_failure()
             else:
                 return

@@ -22,8 +22,13 @@ def remove_older(connection: sqlite3.Connection, before_ms: int) -> bool:
         "WHERE NOT compacted AND first_offset < next_offset"
     ).fetchall()
     more = [_remove(connection, number, first, following, before_ms) for number, first, following in partitions]
-    connection.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES})").fetchall()
     return any(more)
+
+
+def give_space_back(connection: sqlite3.Connection) -> None:
+    """Shorten the file by some of the pages that are free. Not inside a transaction."""
+    # Only `executescript` runs this statement to its end: it gives a row without columns for each page.
+    connection.executescript(f"PRAGMA incremental_vacuum({_FREE_PAGES})")
 
 
 def _remove(connection: sqlite3.Connection, number: int, first: int, following: int, before_ms: int) -> bool:

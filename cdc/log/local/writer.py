@@ -17,7 +17,7 @@ from cdc.log.limits import check_sizes, keyless_in_compacted, topic_mismatch, un
 from cdc.log.local.database import checkpoint_and_truncate, open_for_writing, transaction, translated
 from cdc.log.local.layout import OFFSET_BITS, pack_headers
 from cdc.log.local.lock import lock_for_writing
-from cdc.log.local.retention import remove_older
+from cdc.log.local.retention import give_space_back, remove_older
 
 _ROWS_AT_ONCE: Final = 50_000  # waiting rows beyond this are stored by `append` itself
 _RETENTION_SECONDS: Final = 60.0
@@ -152,8 +152,10 @@ class LocalWriter(LogWriter):
 
     def _remove_old(self) -> None:
         now = self._clock()
-        with self._failing(), transaction(self._connection):
-            more = remove_older(self._connection, int(now * 1000) - self._retention_ms)
+        with self._failing():
+            with transaction(self._connection):
+                more = remove_older(self._connection, int(now * 1000) - self._retention_ms)
+            give_space_back(self._connection)
         self._retention_due = now + (0.0 if more else _RETENTION_SECONDS)
 
     def _is_missing(self, spec: TopicSpec) -> bool:
