@@ -80,7 +80,7 @@ def parse_settings(text: str, environ: Mapping[str, str], *, name: str = "cdc.to
 
 
 def _syntax_error(name: str, text: str, error: str) -> str:
-    """tomllib says where, but not in the form that editors understand."""
+    """What tomllib says, with the place in front, where editors look for it."""
     place = _SYNTAX_ERROR.search(error)
     if place is None:
         return f"{name}: not TOML: {error}"

@@ -86,7 +86,7 @@ def matching(pattern: str, allowed: str) -> Read:
 
 
 def identifier(value: Any) -> str:
-    """PostgreSQL cuts longer names off, silently. https://www.postgresql.org/docs/current/limits.html"""
+    """A name that PostgreSQL takes whole: longer ones it cuts off (https://www.postgresql.org/docs/current/limits.html)."""
     if len(text(value).encode("utf-8", "surrogateescape")) > 63 or not value.isprintable():
         raise ConfigError("is no name for PostgreSQL", mend="at most 63 bytes, without control characters")
     return str(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cdc.core.errors import ProtocolViolationError
 from cdc.core.log import Record, StoredRecord
@@ -60,13 +60,11 @@ class LogState:
         """The state after one more record of the topic. Unknown keys are left alone: a newer version wrote them."""
         if record.key is None or record.value is None:
             return self
-        key = record.key.decode()
         try:
-            value = json.loads(record.value)
-            return self._with(key, value)
+            return self._with(record.key.decode(), json.loads(record.value))
         except (ValueError, KeyError, TypeError) as error:
             raise ProtocolViolationError(
-                f"topic {record.topic}, offset {record.offset}: state record {key!r} is damaged ({error})"
+                f"topic {record.topic}, offset {record.offset}: state record {record.key!r} is damaged ({error})"
             ) from None
 
     def _with(self, key: str, value: dict[str, Any]) -> LogState:
@@ -75,7 +73,7 @@ class LogState:
             case "log":
                 return replace(self, log_id=str(value["id"]))
             case "source":
-                return replace(self, source=SourceState(**value))
+                return replace(self, source=_source_state(value))
             case "recorded":
                 return replace(self, recorded_lsn=parse_lsn(value["lsn"]))
             case "table":
@@ -115,13 +113,19 @@ def table_record(topic: str, table: TableState) -> Record:
     return _record(topic, f"table:{table.topic}", value)
 
 
+def _source_state(value: dict[str, Any]) -> SourceState:
+    if value["phase"] not in get_args(Phase):
+        raise ValueError("unknown phase")
+    return SourceState(**{**value, "epoch": int(value["epoch"]), "timeline": int(value["timeline"])})
+
+
 def _table_state(topic: str, value: dict[str, Any]) -> TableState:
     truncated = value["truncated"]
     return TableState(
         table=TableId(value["schema"], value["table"]),
         topic=topic,
         partitions=int(value["partitions"]),
-        truncated=None if truncated is None else Position.parse(truncated),
+        truncated=None if truncated is None else Position.parse(str(truncated)),
     )
 
 

@@ -6,14 +6,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
-import psutil
 import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
@@ -124,18 +122,11 @@ class EmbeddedPostgres:
 
     def kill(self) -> None:
         """SIGKILL to all its processes, as a crash of the machine would (less what the disk's cache loses)."""
-        if self._process is None:
-            return
-        # Stopped first, so that it starts no other child between our look and its end.
-        postmaster = psutil.Process(self._process.pid)
-        postmaster.suspend()
-        children = postmaster.children(recursive=True)
-        self._process.kill()
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        _await_end(children)
-        self._process = None
+        if self._process is not None:
+            from cdc.embedded.crash import kill_with_children  # noqa: PLC0415 - psutil is optional
+
+            kill_with_children(self._process)
+            self._process = None
 
     def restart(self, mode: StopMode = "fast") -> None:
         self.stop(mode)
@@ -273,24 +264,6 @@ def _setting_line(name: str, value: str) -> str:
 def _environment() -> dict[str, str]:
     """Ours, less what would tell PostgreSQL's programs about another server."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-
-
-def _await_end(processes: Sequence[psutil.Process]) -> None:
-    """Wait until none of them runs: the next postmaster refuses to start beside the last one's children. Where nobody
-    reaps orphans they stay as zombies, which is as good as gone.
-    """
-    deadline = time.monotonic() + _STOP_SECONDS
-    while any(_alive(process) for process in processes):
-        if time.monotonic() > deadline:
-            raise CdcError("PostgreSQL's processes survive SIGKILL")
-        time.sleep(0.005)
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _switch_to(account: Account) -> Account | None:

@@ -255,7 +255,7 @@ def test_null_stays_null() -> None:
     stream.feed(
         BEGIN,
         relation(ITEMS, "items", ReplicaIdentity.FULL),
-        wire.Update(ITEMS, wire.FullTuple((b"1", None, UNCHANGED)), (b"1", UNCHANGED, None)),
+        wire.Update(ITEMS, wire.FullTuple((b"1", None, b"x")), (b"1", UNCHANGED, None)),
     )
 
     (event,) = stream.events

@@ -25,6 +25,7 @@ GONE: Final = frozenset(
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
     }
 )
+LEADERLESS: Final = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION})
 OUT_OF_RANGE: Final = frozenset(
     {
         KafkaError.OFFSET_OUT_OF_RANGE,

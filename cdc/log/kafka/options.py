@@ -52,7 +52,11 @@ _WRITING: Final[Options] = {
     "queue.buffering.max.kbytes": 256 * 1024,
     "queue.buffering.max.messages": 500_000,
 }
-_READING: Final[Options] = {"fetch.wait.max.ms": 100, "queued.max.messages.kbytes": 32 * 1024}
+_READING: Final[Options] = {
+    "fetch.wait.max.ms": 100,
+    "fetch.queue.backoff.ms": 10,
+    "queued.max.messages.kbytes": 32 * 1024,
+}
 # log.connection.close: brokers close idle connections, which is no news.
 _QUIET: Final[Options] = {"client.id": "cdc", "log.connection.close": False}
 

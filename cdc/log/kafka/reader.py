@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
-from typing import Final
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeVar
 
+import tenacity
 from confluent_kafka import Consumer, KafkaException, Message
 from confluent_kafka import TopicPartition as Place
 from typing_extensions import override
@@ -13,11 +15,13 @@ from typing_extensions import override
 from cdc.core.log import Headers, LogReader, Offsets, StoredRecord, TopicPartition
 from cdc.log.assignment import Assignment
 from cdc.log.kafka.client import Events, client_options, connect, made, topics_of
-from cdc.log.kafka.errors import GONE, OUT_OF_RANGE, translate
+from cdc.log.kafka.errors import GONE, LEADERLESS, OUT_OF_RANGE, translate
 from cdc.log.kafka.options import Options, consumer_options
 from cdc.log.limits import check_offset, missing_partition, unknown_partition
 
 _ASK_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 10.0
+_Answer = TypeVar("_Answer")
 _INTERNAL: Final = "__"  # __consumer_offsets and the like
 
 
@@ -32,6 +36,7 @@ class KafkaReader(LogReader):
         self._events = Events(options["bootstrap.servers"])
         self._assignment = Assignment()
         self._closed = False
+        self._look_due = time.monotonic() + _LOOK_SECONDS
         self._consumer = made(lambda: Consumer(client_options(consumer_options(options, group), self._events)))
         # A broker answers a connection's requests in turn: on the one that fetches, a question about offsets waits for
         # the fetch before it, 100 ms when there is nothing new. So questions have connections of their own.
@@ -88,7 +93,8 @@ class KafkaReader(LogReader):
             if records and max_records > 1:
                 records += self._consume(max_records - 1, 0)
         if not records:
-            self._check_brokers()
+            self._asking.poll(0)  # else its events would pile up
+            self._look_around()
         return records
 
     @override
@@ -98,8 +104,10 @@ class KafkaReader(LogReader):
 
     @override
     def close(self) -> None:
-        self._asking.close()
-        self._consumer.close()
+        if not self._closed:
+            self._closed = True
+            self._asking.close()
+            self._consumer.close()
 
     def _being_read(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
         return [partition for partition in partitions if self._assignment.reading_from(partition) is not None]
@@ -146,21 +154,40 @@ class KafkaReader(LogReader):
         where = f"reading partition {partition.partition} of topic {partition.topic}"
         raise translate(error, self._events.servers, doing=where)
 
-    def _check_brokers(self) -> None:
-        """PassingError if no broker can be reached: else an outage would look like a quiet log."""
-        if self._events.down:
-            topics_of(self._asking, self._events)
+    def _look_around(self) -> None:
+        """An outage and a deleted topic both look like a quiet log: librdkafka waits for either to pass. So ask."""
+        now = time.monotonic()
+        if self._events.down or now >= self._look_due:
+            there = topics_of(self._asking, self._events)
             self._events.down = False
+            self._look_due = now + _LOOK_SECONDS
+            for partition in self._assignment.turns():
+                if partition.partition >= there.get(partition.topic, 0):
+                    raise missing_partition(partition, self._assignment.next_offset(partition))
 
     def _held_by(self, partition: TopicPartition) -> Offsets | None:
         try:
-            found = self._asking.get_watermark_offsets(Place(*partition), timeout=_ASK_SECONDS, cached=False)
+            found = _electing(self._asking.get_watermark_offsets, Place(*partition), timeout=_ASK_SECONDS, cached=False)
         except KafkaException as error:
             if error.args[0].code() in GONE:
                 return None
             where = f"asking for the offsets of partition {partition.partition} of topic {partition.topic}"
             raise translate(error.args[0], self._events.servers, doing=where) from None
         return Offsets(*found)
+
+
+def _electing(ask: Callable[..., _Answer], *arguments: object, **options: object) -> _Answer:
+    """Ask again while a partition has no leader yet, or a new one: a moment after it was made, or a broker went."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_has_no_leader),
+        wait=tenacity.wait_fixed(0.05),
+        stop=tenacity.stop_after_delay(_ASK_SECONDS),
+        reraise=True,
+    )(ask, *arguments, **options)
+
+
+def _has_no_leader(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in LEADERLESS
 
 
 def _places(offsets: Mapping[TopicPartition, int]) -> list[Place]:
