@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import psycopg
 import pytest
@@ -62,6 +63,7 @@ class Replication:
     def __init__(self, folder: Path, source: str, target: str, log: str, name: str, *, partitions: int) -> None:
         self.source = source
         self.target = target
+        self.errors: list[BaseException] = []
         self.config = folder / "cdc.toml"
         self.config.write_text(
             CONFIG.format(source=source, target=target, log=log, name=name, partitions=partitions), encoding="utf-8"
@@ -103,14 +105,13 @@ class Replication:
     def applying(self) -> Iterator[None]:
         """An applier in a thread of this process; an error of it fails the test."""
         stop = threading.Event()
-        errors: list[BaseException] = []
 
         def apply() -> None:
             try:
                 with apply_session(load_settings(self.config), "replica", lambda _: None) as applier:
                     applier.run(stop.is_set)
             except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
-                errors.append(error)
+                self.errors.append(error)
 
         thread = threading.Thread(target=apply)
         thread.start()
@@ -119,12 +120,13 @@ class Replication:
         finally:
             stop.set()
             thread.join()
-        assert not errors, errors
+        assert not self.errors, self.errors
 
     def await_equal(self) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         expected = rows(self.source)
         while (found := rows(self.target)) != expected:
+            assert not self.errors, self.errors
             assert time.monotonic() < deadline, difference(expected, found)
             time.sleep(0.1)  # between two looks at a database that tells no one when it changes
 
@@ -139,7 +141,7 @@ class Writer:
         self._thread = threading.Thread(target=self._write)
         self.transactions = 0
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -408,12 +408,12 @@ def toml_values(draw: st.DrawFn, marks: list[str], depth: int = 0) -> str:  # no
     mark = f"m{len(marks)}m"
     marks.append(mark)
     text = "".join(draw(st.lists(NOISE, max_size=4)))
-    flat = text.replace("\n", "").replace("\\", "")
+    flat = text.replace("\n", "")
     match draw(st.integers(0, 6 if depth < 3 else 4)):
         case 0:
             return f'"{mark}{flat}"'
         case 1:
-            return f"'{mark}{flat.replace(chr(39), '').replace(chr(34), '')}'"
+            return f"'{mark}{flat.replace(chr(39), '')}'"
         case 2:
             return f'"""{mark}{text}{draw(st.sampled_from(["", chr(34), chr(34) * 2]))}"""'
         case 3:
@@ -524,3 +524,22 @@ x = -inf # 11
         ("t", 1, "v", 0): 10,
         ("t", 1, "v", 0, "x"): 11,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (r'"a\"b" = 1', ('a"b',)),
+        (r'"a\\" = "#"', ("a\\",)),
+        (r'"\u0061.b" . "]" = 1', ("a.b", "]")),
+        ("'a\"b' = '\\'", ('a"b',)),
+        (r'a = { "b\"}" = "}", c = 1 }', ("a", 'b"}')),
+        (r'a = ["\"]", "x"]', ("a", 1)),
+        (r'["a\"]"]', ('a"]',)),
+    ],
+)
+def test_quoted_keys_and_texts_with_escapes(text: str, path: Path) -> None:
+    lines = key_lines(f"# \n{text}\n\nafter = 1\n")
+
+    assert lines[path] == 2
+    assert [line for at, line in lines.items() if at[-1] == "after"] == [4]

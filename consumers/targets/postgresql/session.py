@@ -34,7 +34,12 @@ _SETTINGS: Final = {
     # Statements here are short and many: compiling one costs more than it gives.
     "jit": "off",
 }
-_KEEPALIVE: Final = {"connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
+_KEEPALIVE: Final = {
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
 # The server may not have noticed yet that the applier before us, killed or cut off, is gone.
 _LOCK_WAIT: Final = "2s"
 _LOCK_TIMED_OUT: Final = "55P03"
@@ -80,9 +85,7 @@ class PostgresSession:
 
     def lock_definitions(self) -> None:
         """Wait until no other applier creates tables here, until the transaction ends: IF NOT EXISTS alone races."""
-        self.query(
-            "SELECT pg_advisory_xact_lock(%s)", (_lock_number("definitions"),), doing="waiting to create tables"
-        )
+        self.query("SELECT pg_advisory_xact_lock(%s)", (_lock_number("definitions"),), doing="waiting to create tables")
 
     @contextmanager
     def transaction(self, *, doing: str) -> Iterator[None]:
