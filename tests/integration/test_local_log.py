@@ -202,7 +202,10 @@ def test_a_busy_partition_does_not_starve_the_others(log):
 
         batch = reader.poll(100, 1)
         assert len(batch) == 100
-        assert sum(record.partition == 1 for record in batch) == 5
+        assert [sum(record.partition == partition for record in batch) for partition in range(3)] in (
+            [47, 5, 48],
+            [48, 5, 47],
+        )
         one_by_one = [reader.poll(1, 1)[0].partition for _ in range(10)]
         assert set(one_by_one) == {0, 2}
 

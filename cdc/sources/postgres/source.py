@@ -140,7 +140,8 @@ class PostgresSource:
             )
 
     def load(self, at: LoadPoint, *, epoch: int, again: bool) -> Iterator[StreamItem]:
-        with ReplicationConnection(self._settings.url, application_name=_APPLICATION) as connection:
+        # The stream's connection holds the snapshot and must run nothing; rows need no second WAL sender.
+        with ReplicationConnection(self._settings.url, application_name=_APPLICATION, replication=False) as connection:
             yield from load_tables(
                 connection,
                 [(table, self._schema_now(table)) for table in self._captured_tables()],

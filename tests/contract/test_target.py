@@ -1,0 +1,577 @@
+"""What every target does, over real databases: PostgreSQL of three versions, and SQLite."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from cdc.core.errors import (
+    AlreadyRunningError,
+    CdcError,
+    FidelityError,
+    GapError,
+    StaleApplierError,
+    TargetSchemaError,
+)
+from cdc.core.events import UNCHANGED, Row
+from cdc.core.log import TopicPartition
+from cdc.core.position import Position
+from cdc.core.settings import TargetSettings
+from cdc.core.tables import Column, TableId, TableSchema
+from cdc.core.types import ColumnType, Kind
+from cdc.sources.postgres.load import parse_copy_line
+from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.steps import MoveRow, TruncateTable, WriteRows
+from consumers.targets.open import open_target
+from consumers.targets.target import Target
+
+ONE = TopicPartition("shop.public.orders", 0)
+TWO = TopicPartition("shop.public.orders", 1)
+
+
+def at(ordinal: int) -> PartitionProgress:
+    return PartitionProgress(Position(1, 0x1_0000_0000, ordinal), ordinal)
+
+
+def text(name: str, *, nullable: bool = True) -> Column:
+    return Column(name=name, type=ColumnType(kind=Kind.STRING, name="text"), nullable=nullable)
+
+
+def version(*columns: Column, key: tuple[int, ...] = (0,), name: str = "orders", schema: str = "public") -> TableSchema:
+    return TableSchema(id=TableId(schema, name), columns=columns, key=key)
+
+
+ORDERS = version(text("id", nullable=False), text("a"), text("b"))
+KEYLESS = version(text("a"), text("b"), key=(), name="keyless")
+
+
+class Database:
+    """A target's database, looked at from outside."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def target(self, name: str = "copy") -> Target:
+        return open_target(TargetSettings(name=name, url=self.url))
+
+    @contextmanager
+    def opened(self, name: str = "copy") -> Iterator[Target]:
+        target = self.target(name)
+        try:
+            target.open()
+            yield target
+        finally:
+            target.close()
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.startswith("sqlite")
+
+    def execute(self, sql: str) -> list[tuple[object, ...]]:
+        if self.is_sqlite:
+            with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection, connection:
+                return connection.execute(sql).fetchall()
+        with closing(psycopg2.connect(self.url)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall() if cursor.description else []
+
+    def rows(self, table: TableSchema) -> list[Row]:
+        """All rows in canonical text, sorted."""
+        columns = ", ".join('"' + column.name.replace('"', '""') + '"' for column in table.columns)
+        if self.is_sqlite:
+            dotted = table.id.name if table.id.schema == "public" else f"{table.id.schema}.{table.id.name}"
+            quoted = dotted.replace('"', '""')
+            found = [
+                tuple(canonical(column, value) for column, value in zip(table.columns, row, strict=True))
+                for row in self.execute(f'SELECT {columns} FROM "{quoted}"')
+            ]
+        else:
+            found = [parse_copy_line(line) for line in self._copied(f"SELECT {columns} FROM {pg_name(table.id)}")]
+        return sorted(found, key=repr)
+
+    def _copied(self, query: str) -> list[bytes]:
+        settings = "-c IntervalStyle=iso_8601 -c TimeZone=UTC -c lc_monetary=C"
+        with closing(psycopg2.connect(self.url, options=settings)) as connection, connection.cursor() as cursor:
+            out = io.BytesIO()
+            cursor.copy_expert(f"COPY ({query}) TO STDOUT", out)
+            return [line + b"\n" for line in out.getvalue().split(b"\n")[:-1]]
+
+
+def pg_name(table: TableId) -> str:
+    return ".".join('"' + part.replace('"', '""') + '"' for part in table)
+
+
+def canonical(column: Column, value: object) -> bytes | None:
+    match value:
+        case None:
+            return None
+        case bytes():
+            return rb"\x" + value.hex().encode()
+        case int() if column.type.kind is Kind.BOOLEAN:
+            return b"t" if value else b"f"
+        case float():
+            return {"inf": b"Infinity", "-inf": b"-Infinity"}.get(repr(value), repr(value).encode())
+        case _:
+            return str(value).encode()
+
+
+@pytest.fixture(params=["sqlite", "postgresql-15", "postgresql-16", "postgresql-18"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    kind, _, number = request.param.partition("-")
+    if kind == "sqlite":
+        return Database(f"sqlite:///{tmp_path / 'target.db'}")
+    new_database: Callable[..., str] = request.getfixturevalue("new_database")
+    return Database(new_database(version=int(number)))
+
+
+@pytest.fixture
+def target(database: Database) -> Iterator[Target]:
+    with database.opened() as target:
+        yield target
+
+
+def apply(target: Target, *steps: WriteRows | TruncateTable | MoveRow, ordinal: int = 1) -> None:
+    for step in steps:
+        target.prepare(step.table)
+    target.apply(steps, {ONE: at(ordinal)}, log_id="log")
+
+
+def upserted(target: Target, *rows: Row, table: TableSchema = ORDERS) -> None:
+    apply(target, WriteRows(table, upserts=list(rows)))
+
+
+# Checkpoints
+
+
+def test_a_new_target_has_an_empty_checkpoint(database):
+    target = database.target()
+    try:
+        checkpoint = target.open()
+    finally:
+        target.close()
+    assert (checkpoint.log_id, checkpoint.partitions) == (None, {})
+
+
+def test_the_checkpoint_is_found_again(database):
+    with database.opened() as target:
+        target.prepare(ORDERS)
+        target.apply([], {ONE: at(1), TWO: at(2)}, log_id="log")
+        target.apply([], {ONE: at(7)}, log_id="log")
+    target = database.target()
+    try:
+        checkpoint = target.open()
+    finally:
+        target.close()
+    assert checkpoint.log_id == "log"
+    assert checkpoint.partitions == {ONE: at(7), TWO: at(2)}
+
+
+def test_each_transaction_raises_the_version(database):
+    with database.opened() as target:
+        before = target.read_checkpoint().version
+        for ordinal in (1, 2, 3):
+            target.apply([], {ONE: at(ordinal)}, log_id="log")
+            assert target.read_checkpoint().version == before + ordinal
+
+
+def test_checkpoints_of_two_appliers_are_their_own(database):
+    with database.opened("one") as one, database.opened("two") as two:
+        one.apply([], {ONE: at(1)}, log_id="log")
+        two.apply([], {ONE: at(2)}, log_id="other")
+        assert one.read_checkpoint().partitions == {ONE: at(1)}
+        assert two.read_checkpoint().log_id == "other"
+
+
+def test_a_second_applier_of_the_name_is_refused(database, target):
+    second = database.target()
+    with pytest.raises(AlreadyRunningError) as raised:
+        second.open()
+    second.close()
+    assert raised.value.mend
+    target.close()
+    with database.opened():
+        pass
+
+
+def test_a_stale_applier_writes_nothing(database, target):
+    upserted(target, (b"1", b"x", b"y"))
+    database.execute("UPDATE cdc_applier SET version = version + 1")
+    with pytest.raises(StaleApplierError):
+        apply(target, WriteRows(ORDERS, upserts=[(b"2", b"x", b"y")]), ordinal=2)
+    assert database.rows(ORDERS) == [(b"1", b"x", b"y")]
+    assert target.read_checkpoint().partitions == {ONE: at(1)}
+
+
+def test_close_twice(database):
+    target = database.target()
+    target.close()
+    target.open()
+    target.close()
+    target.close()
+
+
+CHILD = """
+import sys
+from cdc.core.log import TopicPartition
+from cdc.core.position import Position
+from cdc.core.settings import TargetSettings
+from cdc.core.tables import Column, TableId, TableSchema
+from cdc.core.types import ColumnType, Kind
+from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.steps import WriteRows
+from consumers.targets.open import open_target
+
+text = ColumnType(kind=Kind.STRING, name="text")
+columns = (Column(name="id", type=text, nullable=False), Column(name="a", type=text), Column(name="b", type=text))
+table = TableSchema(id=TableId("public", "orders"), columns=columns, key=(0,))
+target = open_target(TargetSettings(name="copy", url=sys.argv[1]))
+target.open()
+target.prepare(table)
+at = PartitionProgress(Position(1, 0x1_0000_0000, 2), 2)
+target.apply([WriteRows(table, upserts=[(b"2", b"x", b"y")])],
+             {TopicPartition("shop.public.orders", 0): at}, log_id="log")
+"""
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "committed"),
+    [
+        ("apply.1-fenced", False),
+        ("apply.2-written", False),
+        ("apply.3-checkpointed", False),
+        ("apply.4-committed", True),
+    ],
+)
+def test_rows_and_checkpoint_survive_a_kill_together(database, failpoint, committed):
+    with database.opened() as target:
+        upserted(target, (b"1", b"x", b"y"))
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, database.url], env=os.environ | {"CDC_FAILPOINT": failpoint}, check=False
+    )
+    assert child.returncode == -signal.SIGKILL
+    with reopened(database) as target:
+        assert target.read_checkpoint().partitions == {ONE: at(2 if committed else 1)}
+        assert [row[0] for row in database.rows(ORDERS)] == ([b"1", b"2"] if committed else [b"1"])
+        apply(target, WriteRows(ORDERS, upserts=[(b"2", b"x", b"y")]), ordinal=2)
+    assert [row[0] for row in database.rows(ORDERS)] == [b"1", b"2"]
+
+
+@contextmanager
+def reopened(database: Database) -> Iterator[Target]:
+    """Opened as soon as the server has noticed that the one before is dead."""
+    for _ in range(200):
+        try:
+            with database.opened() as target:
+                yield target
+                return
+        except AlreadyRunningError:
+            database.execute("SELECT pg_sleep(0.02)")
+    pytest.fail("the dead applier's lock is still held")
+
+
+# Rows
+
+
+def test_upserts_insert_and_replace(database, target):
+    upserted(target, (b"1", b"x", b"y"), (b"2", b"x", None))
+    upserted(target, (b"2", b"", b"z"), (b"3", None, None))
+    assert database.rows(ORDERS) == [(b"1", b"x", b"y"), (b"2", b"", b"z"), (b"3", None, None)]
+
+
+def test_deletes_remove_what_is_there(database, target):
+    upserted(target, (b"1", b"x", b"y"), (b"2", b"x", b"y"))
+    apply(target, WriteRows(ORDERS, deletes=[(b"1",), (b"9",)]))
+    assert database.rows(ORDERS) == [(b"2", b"x", b"y")]
+
+
+def test_partials_leave_unchanged_values_alone(database, target):
+    upserted(target, (b"1", b"x", b"y"), (b"2", b"x", b"y"), (b"3", b"x", b"y"))
+    partials: list[Row] = [(b"1", b"n", UNCHANGED), (b"2", UNCHANGED, None), (b"3", UNCHANGED, UNCHANGED)]
+    apply(target, WriteRows(ORDERS, partials=partials))
+    assert database.rows(ORDERS) == [(b"1", b"n", b"y"), (b"2", b"x", None), (b"3", b"x", b"y")]
+
+
+@pytest.mark.parametrize("partial", [(b"9", b"n", UNCHANGED), (b"9", UNCHANGED, UNCHANGED)])
+def test_a_missing_partial_row_is_a_gap_and_nothing_is_written(database, target, partial):
+    upserted(target, (b"1", b"x", b"y"))
+    with pytest.raises(GapError, match="orders"):
+        apply(target, WriteRows(ORDERS, upserts=[(b"2", b"x", b"y")], partials=[partial]), ordinal=2)
+    assert database.rows(ORDERS) == [(b"1", b"x", b"y")]
+    assert target.read_checkpoint().partitions == {ONE: at(1)}
+    apply(target, WriteRows(ORDERS, deletes=[(b"1",)]), ordinal=2)
+    assert database.rows(ORDERS) == []
+
+
+def test_a_move_keeps_unchanged_values(database, target):
+    upserted(target, (b"1", b"x", b"y"), (b"2", b"x", b"z"))
+    apply(
+        target,
+        WriteRows(ORDERS, deletes=[(b"2",)]),
+        MoveRow(ORDERS, (b"1",), (b"2", b"n", UNCHANGED)),
+        MoveRow(ORDERS, (b"2",), (b"3", None, UNCHANGED)),
+        WriteRows(ORDERS, upserts=[(b"1", b"new", b"new")]),
+    )
+    assert database.rows(ORDERS) == [(b"1", b"new", b"new"), (b"3", None, b"y")]
+
+
+def test_a_missing_moved_row_is_a_gap(database, target):
+    upserted(target, (b"1", b"x", b"y"))
+    with pytest.raises(GapError):
+        apply(target, MoveRow(ORDERS, (b"8",), (b"9", b"n", UNCHANGED)), ordinal=2)
+    assert target.read_checkpoint().partitions == {ONE: at(1)}
+
+
+def test_truncate_takes_its_place_among_the_steps(database, target):
+    upserted(target, (b"1", b"x", b"y"))
+    apply(target, TruncateTable(ORDERS), WriteRows(ORDERS, upserts=[(b"2", b"x", b"y")]))
+    assert database.rows(ORDERS) == [(b"2", b"x", b"y")]
+
+
+def test_rows_without_key_are_a_multiset(database, target):
+    apply(target, WriteRows(KEYLESS, added=[(b"a", None), (b"a", None), (b"a", None), (b"a", b""), (b"b", b"b")]))
+    apply(target, WriteRows(KEYLESS, removed=[(b"a", None), (b"a", None), (b"b", b"b")], added=[(b"c", b"c")]))
+    assert database.rows(KEYLESS) == [(b"a", None), (b"a", b""), (b"c", b"c")]
+
+
+def test_removing_more_copies_than_there_are_is_a_gap(database, target):
+    apply(target, WriteRows(KEYLESS, added=[(b"a", None)]))
+    with pytest.raises(GapError, match="keyless"):
+        apply(target, WriteRows(KEYLESS, removed=[(b"a", None), (b"a", None)]))
+    assert database.rows(KEYLESS) == [(b"a", None)]
+
+
+def test_a_key_of_several_columns_in_its_own_order(database, target):
+    table = version(text("x"), text("k1", nullable=False), text("k2", nullable=False), key=(2, 1))
+    upserted(target, (b"v", b"1", b"2"), (b"w", b"2", b"1"), table=table)
+    apply(target, WriteRows(table, deletes=[(b"2", b"1")], partials=[(b"n", b"2", b"1")]))
+    assert database.rows(table) == [(b"n", b"2", b"1")]
+
+
+def test_a_table_that_is_all_key(database, target):
+    table = version(text("one", nullable=False), text("two", nullable=False), key=(0, 1))
+    upserted(target, (b"1", b"1"), table=table)
+    upserted(target, (b"1", b"1"), (b"1", b"2"), table=table)
+    apply(target, WriteRows(table, deletes=[(b"1", b"1")]))
+    assert database.rows(table) == [(b"1", b"2")]
+
+
+def test_text_with_everything_special_to_a_format(database, target):
+    values = [
+        rb"\N",
+        rb"\.",
+        b"\\",
+        rb"\\N",
+        b"tab\there",
+        b"line\nend",
+        b"line\r\nend\r",
+        b"NULL",
+        b"",
+        b" pad ",
+        b"'\"`;--",
+        b"%s %(x)s ?1 :x",
+        "é \u2028 \U0001f600".encode(),
+        b"\x01\x1f\x7f",
+    ]
+    rows: list[Row] = [(b"%02d" % index, value, value) for index, value in enumerate(values)]
+    upserted(target, *rows)
+    assert database.rows(ORDERS) == rows
+    apply(target, WriteRows(KEYLESS, added=[row[1:] for row in rows]))
+    apply(target, WriteRows(KEYLESS, removed=[row[1:] for row in rows]))
+    assert database.rows(KEYLESS) == []
+
+
+# Tables
+
+
+NAMES = [
+    'q"uote',
+    "do.t",
+    "per%cent %s",
+    "UPPER",
+    "with space",
+    "select",
+    "é\u00fc",
+    "x" * 63,
+    "back\\slash",
+    "a;b--",
+    "1st",
+    "c0",
+]
+
+
+def test_any_name_will_do(database, target):
+    columns = [text(name, nullable=index > 0) for index, name in enumerate(NAMES)]
+    for name, schema in [*((name, "public") for name in NAMES), ("t", 'we"ird. schema %')]:
+        table = version(*columns, name=name, schema=schema)
+        row: Row = tuple(b"%d" % index for index in range(len(NAMES)))
+        upserted(target, row, table=table)
+        apply(target, WriteRows(table, partials=[(b"0", b"new", *[UNCHANGED] * (len(NAMES) - 2))]))
+        apply(target, MoveRow(table, (b"0",), (b"9", *[UNCHANGED] * (len(NAMES) - 1))))
+        assert database.rows(table) == [(b"9", b"new", *row[2:])]
+
+
+def test_prepare_again_and_after_reopening(database):
+    for _ in range(2):
+        with database.opened() as target:
+            target.prepare(ORDERS)
+            target.prepare(version(*ORDERS.columns))
+            upserted(target, (b"1", b"x", b"y"))
+    assert database.rows(ORDERS) == [(b"1", b"x", b"y")]
+
+
+def test_another_order_of_columns_is_fine(database, target):
+    database.execute("CREATE TABLE orders (b text, a text, id text PRIMARY KEY NOT NULL)")
+    upserted(target, (b"1", b"x", b"y"))
+    assert database.rows(ORDERS) == [(b"1", b"x", b"y")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [("id text PRIMARY KEY, a text", "b"), ("id text PRIMARY KEY, a text, b text, extra text", "extra")],
+)
+def test_other_columns_are_refused_by_name(database, target, columns, named):
+    database.execute(f"CREATE TABLE orders ({columns})")
+    with pytest.raises(TargetSchemaError, match=rf"orders.*\b{named}\b") as raised:
+        target.prepare(ORDERS)
+    assert raised.value.mend
+
+
+def test_a_table_without_a_unique_key_is_refused(database, target):
+    database.execute("CREATE TABLE orders (id text, a text, b text)")
+    with pytest.raises(TargetSchemaError, match="orders") as raised:
+        target.prepare(ORDERS)
+    database.execute(str(raised.value.mend))
+    upserted(target, (b"1", b"x", b"y"))
+
+
+def test_a_version_with_a_new_column_is_refused(target):
+    target.prepare(ORDERS)
+    with pytest.raises(TargetSchemaError, match="new_one"):
+        target.prepare(version(*ORDERS.columns, text("new_one")))
+
+
+def test_what_is_not_null_at_the_source_is_not_null_here(database, target):
+    table = version(text("id", nullable=False), text("a", nullable=False), text("b"))
+    target.prepare(table)
+    with pytest.raises((sqlite3.IntegrityError, psycopg2.IntegrityError)):
+        database.execute("INSERT INTO orders (id, b) VALUES ('1', '2')")
+
+
+# Values
+
+
+VALUES: list[tuple[Kind, str, list[bytes]]] = [
+    (Kind.BOOLEAN, "boolean", [b"t", b"f"]),
+    (Kind.INT16, "smallint", [b"-32768", b"0", b"32767"]),
+    (Kind.INT32, "integer", [b"-2147483648", b"2147483647"]),
+    (Kind.INT64, "bigint", [b"-9223372036854775808", b"9223372036854775807"]),
+    (Kind.FLOAT32, "real", [b"0.1", b"3.4028235e+38", b"Infinity", b"-Infinity"]),
+    (Kind.FLOAT64, "double precision", [b"0.1", b"1e-07", b"1.7976931348623157e+308", b"Infinity", b"-Infinity"]),
+    (Kind.DECIMAL, "numeric(10,2)", [b"12.50", b"-0.10", b"0.00", b"NaN"]),
+    (
+        Kind.VARIABLE_DECIMAL,
+        "numeric",
+        [b"1", b"1.0", b"1.00", b"NaN", b"Infinity", b"12345678901234567890.1234567890"],
+    ),
+    (Kind.STRING, "character varying(10)", [b"a  ", b"", b"1.10", b"0x10"]),
+    (Kind.STRING, "character(3)", [b"a  ", b"   "]),
+    (Kind.STRING, "inet", [b"10.0.0.0/8", b"::1"]),
+    (Kind.STRING, "int4range", [b"[1,5)", b"empty"]),
+    (Kind.BYTES, "bytea", [rb"\x", rb"\x00ff5c0a"]),
+    (Kind.DATE, "date", [b"2026-01-31", b"0044-03-15 BC", b"infinity", b"-infinity", b"5874897-12-31"]),
+    (Kind.TIME, "time without time zone", [b"12:34:56.789", b"24:00:00"]),
+    (Kind.TIMETZ, "time with time zone", [b"12:34:56.789+02", b"00:00:00-15:59"]),
+    (
+        Kind.TIMESTAMP,
+        "timestamp without time zone",
+        [b"2026-01-31 12:34:56.789", b"infinity", b"4713-01-01 00:00:00 BC"],
+    ),
+    (Kind.TIMESTAMP, "timestamp(3) without time zone", [b"2026-01-31 12:34:56.789"]),
+    (Kind.TIMESTAMPTZ, "timestamp with time zone", [b"2026-01-31 12:34:56.789+00", b"-infinity"]),
+    (Kind.INTERVAL, "interval", [b"P1Y2M3DT4H5M6.7S", b"P-1Y-2M3DT-4H-5M-6.7S", b"PT0S"]),
+    (Kind.UUID, "uuid", [b"9f1c1a36-0000-4000-8000-000000000000"]),
+    (Kind.JSON, "json", [b'{"a": 1,  "a": 2}', b"null", b'"\\u00e9"']),
+    (Kind.JSON, "jsonb", [b'{"a": 1, "b": 1.00}']),
+    (Kind.BIT, "bit(1)", [b"1", b"0"]),
+    (Kind.BITS, "bit(5)", [b"01010"]),
+    (Kind.BITS, "bit varying", [b"", b"00101"]),
+    (Kind.OTHER, "tsvector", [b"'a':1 'b':2"]),
+    (Kind.OTHER, "pg_lsn", [b"16/B374D848"]),
+    (Kind.ENUM, "public.no_such_mood", [b"happy", b's,a"d']),
+    (Kind.HSTORE, "no_such_hstore", [b'"a"=>"1", "b"=>NULL']),
+    (Kind.LTREE, "no_such_ltree", [b"a.b.c"]),
+    (Kind.VECTOR, "no_such_vector(3)", [b"[1,2.5]"]),
+    (Kind.OTHER, "int unsigned nonsense", [b"(1,2)"]),
+    (Kind.OTHER, 'text); DROP TABLE "x"; --', [b"x"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "values"), VALUES, ids=[f"{kind.value}-{name}" for kind, name, _ in VALUES])
+def test_every_value_comes_out_as_it_went_in(database, target, kind, name, values):
+    precision, scale = (10, 2) if kind is Kind.DECIMAL else (None, None)
+    length = 10 if name == "character varying(10)" else None
+    type_ = ColumnType(kind=kind, name=name, precision=precision, scale=scale, length=length)
+    table = version(text("id", nullable=False), Column(name="v", type=type_))
+    rows: list[Row] = [(b"%02d" % index, value) for index, value in enumerate([*values, None])]
+    upserted(target, *rows, table=table)
+    upserted(target, *rows, table=table)
+    assert database.rows(table) == rows
+    keyless = TableSchema(id=TableId("public", "keyless_values"), columns=table.columns, key=())
+    apply(target, WriteRows(keyless, added=rows))
+    apply(target, WriteRows(keyless, removed=rows))
+    assert database.rows(keyless) == []
+
+
+def test_arrays_come_out_as_they_went_in(database, target):
+    integer = ColumnType(kind=Kind.INT32, name="integer")
+    mood = ColumnType(kind=Kind.ENUM, name="no_such_mood")
+    table = version(
+        text("id", nullable=False),
+        Column(name="i", type=ColumnType(kind=Kind.ARRAY, name="integer[]", element=integer)),
+        Column(name="e", type=ColumnType(kind=Kind.ARRAY, name="no_such_mood[]", element=mood)),
+    )
+    row = (b"1", b"[0:1]={1,NULL}", b'{"a b",NULL,"NULL"}')
+    upserted(target, row, table=table)
+    assert database.rows(table) == [row]
+
+
+def test_what_can_not_be_held_is_refused_without_the_value(database, target):
+    """A float's NaN and the sign of zero in SQLite; a text that is no number in PostgreSQL."""
+    real = ColumnType(kind=Kind.FLOAT64, name="double precision")
+    table = version(text("id", nullable=False), Column(name="v", type=real))
+    for value in (b"NaN", b"-0") if database.is_sqlite else (b'se"cret',):
+        with pytest.raises(FidelityError, match=r"orders") as raised:
+            upserted(target, (b"1", value), table=table)
+        assert raised.value.mend
+        assert "cret" not in str(raised.value)
+        assert database.rows(table) == []
+
+
+def test_a_narrower_column_is_refused_not_rounded(database, target):
+    """PostgreSQL rounds into numeric(10,1) and SQLite drops the scale in a NUMERIC column, both without a word."""
+    declared = "numeric" if database.is_sqlite else "numeric(10,1)"
+    database.execute(f"CREATE TABLE orders (id text PRIMARY KEY NOT NULL, v {declared})")
+    decimal = ColumnType(kind=Kind.DECIMAL, name="numeric(10,2)", precision=10, scale=2)
+    table = version(text("id", nullable=False), Column(name="v", type=decimal))
+    with pytest.raises(CdcError, match=r"\bv\b"):
+        upserted(target, (b"1", b"1.25"), table=table)
+
+
+def test_columns_that_the_target_generates_are_left_to_it(database, target):
+    database.execute(
+        "CREATE TABLE orders (id text PRIMARY KEY NOT NULL, a text, b text GENERATED ALWAYS AS (a || '!') STORED)"
+    )
+    upserted(target, (b"1", b"x", b"x!"))
+    upserted(target, (b"1", b"y", b"y!"))
+    apply(target, WriteRows(ORDERS, partials=[(b"1", b"z", UNCHANGED)]))
+    assert database.rows(ORDERS) == [(b"1", b"z", b"z!")]
