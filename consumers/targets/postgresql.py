@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ _SESSION: Final = (
     "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=postgres -c lc_monetary=C -c client_encoding=UTF8"
     " -c idle_in_transaction_session_timeout=60000 -c standard_conforming_strings=on"
 )
+_SYNTAX_ERROR: Final = "42601"
 _LOCK_CLASS: Final = 0x636463  # "cdc"
 
 
@@ -305,15 +307,28 @@ def _create(connection: sa.Connection, table: TableSchema) -> None:
 
 def _declared(connection: sa.Connection, column: Column) -> str:
     """The column as the source declares it, where the target knows that type."""
-    known = connection.execute(sa.text("SELECT to_regtype(:name)::text"), {"name": _bare(column.type.name)}).scalar()
-    declared = column.type.name if known is not None else fallback(column.type)
+    declared = column.type.name if _knows(connection, column.type.name) else fallback(column.type)
     return f"{_quoted(column.name)} {declared}{'' if column.nullable else ' NOT NULL'}"
 
 
-def _bare(name: str) -> str:
-    """A type's name without its modifier: older to_regtype() takes none."""
-    head, bracket, rest = name.partition("(")
-    return head + rest.partition(")")[2] if bracket else name
+_TYPE_NAME: Final = re.compile(
+    r"""(?:(?:[A-Za-z_]\w*|"(?:[^"]|"")+")\.)?(?:[A-Za-z_][\w ]*|"(?:[^"]|"")+")"""  # public.mood
+    r"(?:\( ?-?\d+(?: ?, ?-?\d+)* ?\))?"  # (10,2)
+    r"(?: with(?:out)? time zone)?(?:\[\])*"
+)
+
+
+def _knows(connection: sa.Connection, name: str) -> bool:
+    """Whether that is the name of a type in the target. It came from a topic, and will stand in a statement as it is."""
+    if not _TYPE_NAME.fullmatch(name):
+        return False
+    try:
+        with connection.begin_nested():
+            return connection.execute(sa.text("SELECT to_regtype(:name)::text"), {"name": name}).scalar() is not None
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) == _SYNTAX_ERROR:  # before PostgreSQL 16 an error, not NULL
+            return False
+        raise
 
 
 def _require_same_columns(table: TableSchema, existing: Sequence[str]) -> None:

@@ -323,7 +323,7 @@ def _require_unique_key(connection: sa.Connection, table: TableSchema, name: str
         listed = ", ".join(_quoted(column.name) for column in table.key_columns)
         raise TargetSchemaError(
             f"table {name} of the target has no unique index over its key ({', '.join(sorted(key))})",
-            mend=f"CREATE UNIQUE INDEX ON {_quoted(name)} ({listed})",
+            mend=f"CREATE UNIQUE INDEX {_quoted(f'{name}_key')} ON {_quoted(name)} ({listed})",
         )
 
 

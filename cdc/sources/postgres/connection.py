@@ -31,7 +31,8 @@ _NOTHING_YET: Final = 0
 class ReplicationConnection:
     """A connection in replication mode (`replication=database`), which also answers plain SQL.
 
-    With `replication` off it is an ordinary one, under the same settings, that takes no WAL sender. One thread. Errors come out translated; a broken connection is a PassingError.
+    With `replication` off it is an ordinary one, under the same settings, that takes no WAL sender. One thread. Errors
+    come out translated; a broken connection is a PassingError.
     """
 
     def __init__(self, url: str, *, application_name: str, replication: bool = True) -> None:

@@ -75,7 +75,6 @@ class PostgresSource:
         self._resources.close()
 
     def identify(self) -> SourceIdentity:
-        # Asked once: any command on the connection that made a slot would end the slot's snapshot.
         if self._identity is None:
             self._identity = self._identify()
         return self._identity
@@ -126,6 +125,7 @@ class PostgresSource:
 
     @contextmanager
     def create(self) -> Iterator[LoadPoint]:
+        self.identify()  # not later: any command on the connection that made the slot ends the slot's snapshot
         tables = self._captured_tables()
         ensure_publication(self._database.query, self._settings.publication, tables)
         with SourceDatabase(self._settings.url, application_name=_APPLICATION) as locks:
