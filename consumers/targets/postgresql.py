@@ -319,7 +319,7 @@ _TYPE_NAME: Final = re.compile(
 
 
 def _knows(connection: sa.Connection, name: str) -> bool:
-    """Whether that is the name of a type in the target. It came from a topic, and will stand in a statement as it is."""
+    """Whether the target knows a type of that name. It came from a topic, and will stand in a statement as it is."""
     if not _TYPE_NAME.fullmatch(name):
         return False
     try:

@@ -70,7 +70,7 @@ class Replication:
         )
         with psycopg.connect(source, autocommit=True) as connection:
             for statement in TABLES.values():
-                connection.execute(statement)  # type: ignore[call-overload]
+                connection.execute(statement)
             connection.execute("INSERT INTO items SELECT g, g, repeat('x', g % 50) FROM generate_series(1, 3000) g")
             connection.execute("INSERT INTO twins SELECT g % 100, 'twin' FROM generate_series(1, 300) g")
             connection.execute("INSERT INTO whole SELECT g, g::text FROM generate_series(1, 100) g")
@@ -155,7 +155,7 @@ class Writer:
             while not self._stop.is_set():
                 for _ in range(self._dice.randint(1, 4)):
                     next_id += 1
-                    connection.execute(self._statement(next_id))  # type: ignore[call-overload]
+                    connection.execute(self._statement(next_id))
                 connection.commit()
                 self.transactions += 1
                 self._stop.wait(0.005)  # a few hundred a second: more only burdens the machine
@@ -184,12 +184,7 @@ def rows(url: str) -> dict[str, list[str]] | None:
     with psycopg.connect(url) as connection:
         try:
             return {
-                table: [
-                    text
-                    for (text,) in connection.execute(
-                        f"SELECT t::text FROM {table} t ORDER BY 1"  # type: ignore[call-overload]
-                    )
-                ]
+                table: [text for (text,) in connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1")]
                 for table in TABLES
             }
         except psycopg.errors.UndefinedTable:

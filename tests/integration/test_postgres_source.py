@@ -50,14 +50,14 @@ class Site:
 
     def execute(self, *statements: str) -> None:
         for statement in statements:
-            self.writer.execute(statement)  # type: ignore[call-overload]
+            self.writer.execute(statement)
 
     def transaction(self, *statements: str) -> None:
         with self.writer.transaction():
             self.execute(*statements)
 
     def lsn(self, expression: str) -> int:
-        row = self.writer.execute(f"SELECT ({expression})::text").fetchone()  # type: ignore[call-overload]
+        row = self.writer.execute(f"SELECT ({expression})::text").fetchone()
         assert row is not None
         return parse_lsn(row[0])
 

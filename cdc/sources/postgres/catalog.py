@@ -79,6 +79,19 @@ def capturable_tables(query: Query) -> list[SourceTable]:
     ]
 
 
+def storage(query: Query, tables: Sequence[SourceTable]) -> set[tuple[int, int | None]]:
+    """The file that each table, or each of its partitions, is stored in: another one after it was rewritten or
+    truncated.
+    """
+    oids = ", ".join(str(table.oid) for table in tables)
+    rows = query(
+        f"SELECT part::oid::bigint, pg_relation_filenode(part)::bigint FROM unnest(ARRAY[{oids}]::oid[]) AS tables(root),"
+        " LATERAL (SELECT root::regclass AS part UNION SELECT relid FROM pg_partition_tree(root)) AS parts",
+        doing="looking at the source's tables",
+    )
+    return {(part, file) for part, file in rows}
+
+
 class Catalog:
     """Builds table versions. Types are asked for once and kept: an oid never changes what it means."""
 

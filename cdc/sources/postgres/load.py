@@ -47,7 +47,6 @@ def load_tables(
     if again:
         for _, schema in tables:
             yield numbered.event(schema, Truncate())
-    _adopt_snapshot(connection, at)
     for table, schema in tables:
         report(f"loading {schema.id} (about {table.estimated_rows:,} rows)")
         for row in read_rows(connection, schema):
@@ -104,10 +103,20 @@ def _unescaped(field: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _adopt_snapshot(connection: ReplicationConnection, at: LoadPoint) -> None:
+def adopt_snapshot(connection: ReplicationConnection, at: LoadPoint, tables: Sequence[SourceTable]) -> None:
+    """Read from now on as of `at`, and keep rewriting ALTER TABLEs and TRUNCATEs of these tables out.
+
+    They are not MVCC-safe: an older snapshot sees no rows (https://www.postgresql.org/docs/current/mvcc-caveats.html).
+    Locks that were taken before the slot is made would keep them out altogether, but deadlock where nobody sees it: the
+    slot waits for a transaction that has written to end, and that one for our lock to truncate. So the locks come after
+    it, and the caller compares the tables' `storage` before and after.
+    """
     doing = "reading under the slot's snapshot"
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", doing=doing)
     connection.execute(f"SET TRANSACTION SNAPSHOT {quote_literal(at.snapshot)}", doing=doing)
+    if tables:
+        names = ", ".join(quote_table(table.id) for table in tables)
+        connection.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE", doing=doing)
 
 
 class _Numbered:

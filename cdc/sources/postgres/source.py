@@ -26,16 +26,17 @@ from cdc.sources.postgres.catalog import (
     capturable_tables,
     quote_identifier,
     quote_literal,
-    quote_table,
+    storage,
 )
 from cdc.sources.postgres.connection import ReplicationConnection
 from cdc.sources.postgres.database import SourceDatabase
-from cdc.sources.postgres.load import load_tables
+from cdc.sources.postgres.load import adopt_snapshot, load_tables
 from cdc.sources.postgres.preflight import require
 from cdc.sources.postgres.publication import ensure_publication
 
 _STATUS_SECONDS: Final = 5.0  # well below wal_sender_timeout, 60 s by default
 _APPLICATION: Final = "cdc capture"
+_MOST_SLOTS: Final = 10  # to make, until one is whose snapshot no rewritten table spoils
 
 
 class PostgresSource:
@@ -56,6 +57,7 @@ class PostgresSource:
         self._database = SourceDatabase(settings.url, application_name=_APPLICATION)
         self._catalog = Catalog(self._database.query)
         self._stream = ReplicationConnection(settings.url, application_name=_APPLICATION)
+        self._rows = self._stream
         self._identity: SourceIdentity | None = None
         self._assembler: Assembler | None = None
         self._confirmed = 0
@@ -128,10 +130,24 @@ class PostgresSource:
         self.identify()  # not later: any command on the connection that made the slot ends the slot's snapshot
         tables = self._captured_tables()
         ensure_publication(self._database.query, self._settings.publication, tables)
-        with SourceDatabase(self._settings.url, application_name=_APPLICATION) as locks:
-            _lock(locks, tables)
+        for _ in range(_MOST_SLOTS):
+            before = storage(self._database.query, tables)
             self._report("creating the replication slot (waits for open transactions of the source to end)")
-            yield self._create_slot()
+            at = self._create_slot()
+            # The stream's connection must run nothing now; rows need no second WAL sender.
+            with ReplicationConnection(
+                self._settings.url, application_name=_APPLICATION, replication=False
+            ) as self._rows:
+                adopt_snapshot(self._rows, at, tables)
+                if storage(self._database.query, tables) == before:
+                    yield at
+                    return
+            self._report("a table was rewritten or truncated meanwhile: beginning again with a new slot")
+            self.drop_slot()
+        raise SourceError(
+            f"tables were rewritten or truncated during each of {_MOST_SLOTS} tries to take a snapshot of them",
+            mend="start again when no ALTER TABLE or TRUNCATE runs at the source",
+        )
 
     def drop_slot(self) -> None:
         if self.slot() is not None:
@@ -140,18 +156,16 @@ class PostgresSource:
             )
 
     def load(self, at: LoadPoint, *, epoch: int, again: bool) -> Iterator[StreamItem]:
-        # The stream's connection holds the snapshot and must run nothing; rows need no second WAL sender.
-        with ReplicationConnection(self._settings.url, application_name=_APPLICATION, replication=False) as connection:
-            yield from load_tables(
-                connection,
-                [(table, self._schema_now(table)) for table in self._captured_tables()],
-                at,
-                epoch=epoch,
-                again=again,
-                database=self.identify().database,
-                now_us=self._now_us,
-                report=self._report,
-            )
+        yield from load_tables(
+            self._rows,
+            [(table, self._schema_now(table)) for table in self._captured_tables()],
+            at,
+            epoch=epoch,
+            again=again,
+            database=self.identify().database,
+            now_us=self._now_us,
+            report=self._report,
+        )
 
     def start(self, *, epoch: int) -> None:
         ensure_publication(self._database.query, self._settings.publication, self._captured_tables())
@@ -240,14 +254,3 @@ class PostgresSource:
             raise ProtocolViolationError("CREATE_REPLICATION_SLOT gave NULL")
         self._report(f"created replication slot {self._settings.slot!r} at {format_lsn(parse_lsn(consistent_point))}")
         return LoadPoint(lsn=parse_lsn(consistent_point), snapshot=snapshot)
-
-
-def _lock(database: SourceDatabase, tables: Sequence[SourceTable]) -> None:
-    """Keep rewriting ALTER TABLEs out until the rows are read: they are not MVCC-safe, an older snapshot sees no rows.
-
-    https://www.postgresql.org/docs/current/mvcc-caveats.html. The locks end with the connection.
-    """
-    if tables:
-        database.query("BEGIN", doing="locking the source's tables")
-        names = ", ".join(quote_table(table.id) for table in tables)
-        database.query(f"LOCK TABLE {names} IN ACCESS SHARE MODE", doing="locking the source's tables")
