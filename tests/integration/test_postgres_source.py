@@ -410,6 +410,26 @@ def test_messages_in_and_outside_of_transactions(version: int, new_site: Callabl
     assert messages[0].position < events(items)[0].position < messages[1].position
 
 
+def test_a_writer_that_truncates_while_the_slot_is_made_does_not_deadlock(new_site: Callable[..., Site]) -> None:
+    """The slot waits for the writer's transaction to end; the writer must not have to wait for us in turn."""
+    site = new_site()
+    site.execute(
+        "CREATE TABLE a (id int PRIMARY KEY)", "CREATE TABLE b (id int PRIMARY KEY)", "INSERT INTO b VALUES (1)"
+    )
+    loaded: list[StreamItem] = []
+    thread = threading.Thread(target=lambda: loaded.extend(site.load()[1]))
+    waiting = "SELECT FROM pg_stat_activity WHERE query LIKE 'CREATE_REPLICATION_SLOT%' AND wait_event_type = 'Lock'"
+    with psycopg.connect(site.url) as other:
+        other.execute("INSERT INTO a VALUES (1)")
+        thread.start()
+        _await(lambda: site.writer.execute(f"SELECT EXISTS ({waiting})").fetchone() == (True,))
+        other.execute("SET lock_timeout = '10s'")
+        other.execute("TRUNCATE b")
+        other.execute("INSERT INTO b VALUES (2)")
+    thread.join()
+    assert sorted(changes(loaded), key=repr) == [Read((b"1",)), Read((b"2",))]
+
+
 def _await(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not true():

@@ -85,7 +85,8 @@ def storage(query: Query, tables: Sequence[SourceTable]) -> set[tuple[int, int |
     """
     oids = ", ".join(str(table.oid) for table in tables)
     rows = query(
-        f"SELECT part::oid::bigint, pg_relation_filenode(part)::bigint FROM unnest(ARRAY[{oids}]::oid[]) AS tables(root),"
+        "SELECT part::oid::bigint, pg_relation_filenode(part)::bigint"
+        f" FROM unnest(ARRAY[{oids}]::oid[]) AS tables(root),"
         " LATERAL (SELECT root::regclass AS part UNION SELECT relid FROM pg_partition_tree(root)) AS parts",
         doing="looking at the source's tables",
     )

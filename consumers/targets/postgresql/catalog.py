@@ -1,0 +1,122 @@
+"""What a target database has: tables, columns, unique keys, types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from cdc.core.errors import TargetError, TargetSchemaError
+from cdc.core.tables import TableId
+from consumers.targets.postgresql.session import PostgresSession
+from consumers.targets.postgresql.types import DeclaredType, modifiers_in
+
+_TABLE_KINDS: Final = {"r", "p"}  # ordinary and partitioned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetColumn:
+    """`staging` is the type to stage values in: the column's own, or what its domain is over (a domain may refuse NULL,
+    which stands for what is not staged).
+    """
+
+    name: str
+    declared: DeclaredType
+    staging: str
+    generated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExistingTable:
+    columns: tuple[TargetColumn, ...]
+    unique_keys: frozenset[frozenset[str]]
+
+
+def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None:
+    """The table as it is now. TargetSchemaError if the name belongs to something else."""
+    doing = f"looking up table {table}"
+    found = session.query(
+        "SELECT c.oid::bigint, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relname = %s",
+        tuple(table),
+        doing=doing,
+    )
+    if not found:
+        return None
+    oid, kind = found[0]
+    if kind not in _TABLE_KINDS:
+        raise TargetSchemaError(f"target {table} is not a table", mend="rename or drop it at the target")
+    return ExistingTable(columns=_columns(session, oid, doing), unique_keys=_unique_keys(session, oid, doing))
+
+
+def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColumn, ...]:
+    rows = session.query(
+        """
+        WITH RECURSIVE unwrapped AS (
+            SELECT a.attnum, a.attname::text AS name, a.attgenerated <> '' AS generated, a.atttypid AS type,
+                   a.atttypmod AS modifier
+            FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+            UNION ALL
+            SELECT u.attnum, u.name, u.generated, t.typbasetype, t.typtypmod
+            FROM unwrapped u JOIN pg_type t ON t.oid = u.type WHERE t.typtype = 'd'
+        )
+        SELECT u.name, u.generated, format_type(u.type, NULL), format_type(u.type, u.modifier),
+               t.typnamespace = 'pg_catalog'::regnamespace
+        FROM unwrapped u JOIN pg_type t ON t.oid = u.type WHERE t.typtype <> 'd' ORDER BY u.attnum
+        """,
+        (oid,),
+        doing=doing,
+    )
+    return tuple(
+        TargetColumn(
+            name=name,
+            generated=generated,
+            staging=whole,
+            declared=DeclaredType(base, modifiers_in(whole) if built_in else "", built_in),
+        )
+        for name, generated, base, whole, built_in in rows
+    )
+
+
+def _unique_keys(session: PostgresSession, oid: int, doing: str) -> frozenset[frozenset[str]]:
+    """The sets of columns that ON CONFLICT can name: unique, not deferrable, on columns, for all rows."""
+    rows = session.query(
+        """
+        SELECT i.indexrelid, array_agg(a.attname::text)
+        FROM pg_index i
+        JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, nth) ON k.nth <= i.indnkeyatts
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+        WHERE i.indrelid = %s AND i.indisunique AND i.indimmediate AND i.indisvalid
+          AND i.indpred IS NULL AND i.indexprs IS NULL
+        GROUP BY i.indexrelid
+        """,
+        (oid,),
+        doing=doing,
+    )
+    return frozenset(frozenset(names) for _, names in rows)
+
+
+def resolve_types(session: PostgresSession, names: Iterable[str]) -> dict[str, str]:
+    """What this server calls those of the types that it knows, without modifiers. `to_regtype` takes nothing but a
+    whole type name, so what it knows is safe to stand in a statement.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        resolved = _resolved(session, name)
+        if resolved is not None:
+            known[name] = resolved
+    return known
+
+
+def _resolved(session: PostgresSession, name: str) -> str | None:
+    doing = "looking up a type"
+    session.execute("SAVEPOINT looking_up", doing=doing)
+    try:
+        rows = session.query("SELECT format_type(to_regtype(%s), NULL)", (name,), doing=doing)
+    except TargetError:
+        # PostgreSQL before 16 fails on what does not even look like a type (`int unsigned`).
+        session.execute("ROLLBACK TO SAVEPOINT looking_up", doing=doing)
+        return None
+    session.execute("RELEASE SAVEPOINT looking_up", doing=doing)
+    resolved: str | None = rows[0][0]
+    return resolved

@@ -1,0 +1,171 @@
+"""One connection to a PostgreSQL target: it holds the applier's lock, and does all its writing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import psycopg2
+import sqlalchemy
+from psycopg2.extensions import parse_dsn
+from sqlalchemy.pool import NullPool, PoolProxiedConnection
+
+from cdc.core.errors import AlreadyRunningError, ConfigError
+from consumers.targets.postgresql.copying import Chunks
+from consumers.targets.postgresql.errors import is_broken, translate
+
+_SETTINGS: Final = {
+    # Under these, PostgreSQL reads the canonical text of `cdc.core.types` exactly.
+    "DateStyle": "ISO",
+    "TimeZone": "UTC",
+    "IntervalStyle": "iso_8601",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "lc_monetary": "C",
+    "client_encoding": "UTF8",
+    # A stopped applier must let its locks go; one that works may take as long as its batch needs.
+    "idle_in_transaction_session_timeout": "60s",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "default_transaction_isolation": "read committed",
+    "synchronous_commit": "on",
+    # Statements here are short and many: compiling one costs more than it gives.
+    "jit": "off",
+}
+_KEEPALIVE: Final = {
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
+# The server may not have noticed yet that the applier before us, killed or cut off, is gone.
+_LOCK_WAIT: Final = "2s"
+_LOCK_TIMED_OUT: Final = "55P03"
+
+
+class PostgresSession:
+    """Statements go to the driver as they are: `%` is not special where no parameters are given."""
+
+    def __init__(self, url: str, *, applier: str) -> None:
+        self._applier = applier
+        dsn: dict[str, Any] = {**_KEEPALIVE, **_parsed(url), "application_name": f"cdc:{applier}"}
+        # libpq reads the parameters itself, so that all it knows (sslmode, several hosts, service) works.
+        self._engine = sqlalchemy.create_engine(
+            "postgresql+psycopg2://", creator=lambda: psycopg2.connect(**dsn), poolclass=NullPool
+        )
+        self._connection: PoolProxiedConnection | None = None
+
+    def connect(self) -> None:
+        """PassingError if the server can't be reached now, TargetError if it refuses us."""
+        try:
+            self._connection = self._engine.raw_connection()
+        except psycopg2.Error as error:
+            raise translate(error, doing="connecting to the target") from None
+        with self.transaction(doing="preparing the session"):
+            for name, value in _SETTINGS.items():
+                self.query("SELECT set_config(%s, %s, false)", (name, value), doing="preparing the session")
+
+    def lock_applier(self) -> None:
+        """Become the only applier of this name, for as long as the connection lives. AlreadyRunningError."""
+        doing = "taking the applier's lock"
+        with self.transaction(doing=doing):
+            self.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'", doing=doing)
+            try:
+                self._run("SELECT pg_advisory_lock(%s)", (_lock_number(f"applier:{self._applier}"),))
+            except psycopg2.Error as error:
+                if error.pgcode != _LOCK_TIMED_OUT:
+                    raise translate(error, doing=doing) from None
+                raise AlreadyRunningError(
+                    f"another applier named {self._applier!r} works on this target",
+                    mend="stop it first; it is in pg_stat_activity as "
+                    f"application_name 'cdc:{self._applier}' (pg_terminate_backend ends a lost one)",
+                ) from None
+
+    def lock_definitions(self) -> None:
+        """Wait until no other applier creates tables here, until the transaction ends: IF NOT EXISTS alone races."""
+        self.query("SELECT pg_advisory_xact_lock(%s)", (_lock_number("definitions"),), doing="waiting to create tables")
+
+    @contextmanager
+    def transaction(self, *, doing: str) -> Iterator[None]:
+        """Commit at the end, roll back on any error. A connection lost during the commit is a PassingError: whether
+        it happened is in the checkpoint.
+        """
+        try:
+            yield
+        except BaseException:
+            self._roll_back()
+            raise
+        try:
+            self._live().commit()
+        except psycopg2.Error as error:
+            self._roll_back()
+            raise self._translated(error, doing, ()) from None
+
+    def query(self, sql: str, parameters: Sequence[Any] | None = None, *, doing: str) -> list[tuple[Any, ...]]:
+        """Run one statement; its rows, if it has any."""
+        try:
+            return self._run(sql, parameters)[1]
+        except psycopg2.Error as error:
+            raise self._translated(error, doing, ()) from None
+
+    def execute(self, sql: str, parameters: Sequence[Any] | None = None, *, doing: str) -> int:
+        """Run one statement; how many rows it wrote."""
+        try:
+            return self._run(sql, parameters)[0]
+        except psycopg2.Error as error:
+            raise self._translated(error, doing, ()) from None
+
+    def copy_in(self, sql: str, chunks: Iterator[bytes], *, doing: str, columns: Sequence[str]) -> None:
+        """COPY … FROM STDIN. `columns` are the names behind c0, c1, … for errors."""
+        try:
+            with self._live().cursor() as cursor:
+                cursor.copy_expert(sql, Chunks(chunks))
+        except psycopg2.Error as error:
+            raise self._translated(error, doing, columns) from None
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg2.Error):
+                connection.close()
+
+    def _run(self, sql: str, parameters: Sequence[Any] | None) -> tuple[int, list[tuple[Any, ...]]]:
+        with self._live().cursor() as cursor:
+            cursor.execute(sql, parameters)
+            rows = cursor.fetchall() if cursor.description else []
+            return cursor.rowcount, rows
+
+    def _live(self) -> Any:
+        if self._connection is None:
+            raise psycopg2.InterfaceError("the connection is closed")
+        return self._connection
+
+    def _translated(self, error: psycopg2.Error, doing: str, columns: Sequence[str]) -> Exception:
+        translated = translate(error, doing=doing, columns=columns)
+        if is_broken(error):
+            self.close()
+        return translated
+
+    def _roll_back(self) -> None:
+        if self._connection is not None:
+            try:
+                self._connection.rollback()
+            except psycopg2.Error:
+                self.close()
+
+
+def _parsed(url: str) -> dict[str, str]:
+    scheme, _, rest = url.partition("://")
+    try:
+        return dict(parse_dsn(f"postgresql://{rest}" if scheme.startswith("postgres") else url))
+    except psycopg2.Error:
+        # libpq's message may quote the password.
+        raise ConfigError(
+            "a target's url is not a PostgreSQL connection URL", mend="postgresql://user:password@host:port/database"
+        ) from None
+
+
+def _lock_number(what: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"cdc:{what}".encode()).digest()[:8], signed=True)

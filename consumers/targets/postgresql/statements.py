@@ -1,0 +1,116 @@
+"""The SQL that works on one table, and on its staging table: pure text.
+
+All rows go by COPY into a temporary staging table with the target's own types, `part` telling apart what they are for;
+then one statement for each part does the work. Its columns are called c0, c1, …, so that no user's name meets ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cdc.core.tables import TableId
+from consumers.targets.identifiers import quoted, quoted_list
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableStatements:
+    """`names` are the columns that events bring, in their order; `key` and `written` index into them. `written` leaves
+    out what the target generates itself.
+    """
+
+    table: TableId
+    staging: str
+    names: tuple[str, ...]
+    key: tuple[int, ...]
+    written: tuple[int, ...]
+
+    @property
+    def target(self) -> str:
+        return f"{quoted(self.table.schema)}.{quoted(self.table.name)}"
+
+    def create_staging(self, types: Sequence[str]) -> str:
+        columns = "".join(f", c{index} {type_}" for index, type_ in enumerate(types))
+        return f"CREATE TEMPORARY TABLE {self.staging} (part integer NOT NULL{columns}) ON COMMIT DELETE ROWS"
+
+    def copy(self, columns: Iterable[int]) -> str:
+        return f"COPY pg_temp.{self.staging} ({', '.join(['part', *_staged('', columns)])}) FROM STDIN"
+
+    def insert(self, part: int) -> str:
+        """OVERRIDING SYSTEM VALUE: an identity column takes the source's value, not one of its own."""
+        names = f" ({quoted_list(self._name(index) for index in self.written)})" if self.written else ""
+        return (
+            f"INSERT INTO {self.target}{names} OVERRIDING SYSTEM VALUE"
+            f" SELECT {', '.join(_staged('', self.written))} FROM pg_temp.{self.staging} WHERE part = {part}"
+        )
+
+    def upsert(self, part: int) -> str:
+        others = [index for index in self.written if index not in self.key]
+        sets = ", ".join(f"{quoted(self._name(index))} = EXCLUDED.{quoted(self._name(index))}" for index in others)
+        action = f"DO UPDATE SET {sets}" if sets else "DO NOTHING"
+        key = quoted_list(self._name(index) for index in self.key)
+        return f"{self.insert(part)} ON CONFLICT ({key}) {action}"
+
+    def delete(self, part: int) -> str:
+        return (
+            f"DELETE FROM {self.target} AS t USING pg_temp.{self.staging} AS s"
+            f" WHERE s.part = {part} AND {self._same_key('s')}"
+        )
+
+    def update(self, part: int, present: Iterable[int]) -> str:
+        """Rows that are there get the `present` values. The key is set to itself where nothing else is: the row must be
+        there all the same.
+        """
+        columns = [index for index in present if index in self.written and index not in self.key] or list(self.key[:1])
+        return (
+            f"UPDATE {self.target} AS t SET {self._sets(columns)} FROM pg_temp.{self.staging} AS s"
+            f" WHERE s.part = {part} AND {self._same_key('s')}"
+        )
+
+    def move(self, part: int, old_part: int, present: Iterable[int]) -> str:
+        """The row at the key that is staged as `old_part` gets the values staged as `part`, its key too."""
+        columns = [index for index in present if index in self.written]
+        return (
+            f"UPDATE {self.target} AS t SET {self._sets(columns)}"
+            f" FROM pg_temp.{self.staging} AS s, pg_temp.{self.staging} AS o"
+            f" WHERE s.part = {part} AND o.part = {old_part} AND {self._same_key('o')}"
+        )
+
+    def remove(self, part: int) -> str:
+        """One row for each that is staged: of equal rows, that many. Equal means the same text in every column, NULL
+        the same as NULL: `=` would take 1.0 for 1.00, and json has none. A ctid is one within its partition (tableoid).
+        """
+        staged = f"ROW({', '.join(_staged('s.', self.written))})::text"
+        present = f"ROW({', '.join(f't.{quoted(self._name(index))}' for index in self.written)})::text"
+        return (
+            f"WITH wanted AS (SELECT {staged} AS whole, count(*) AS copies FROM pg_temp.{self.staging} AS s"
+            f" WHERE s.part = {part} GROUP BY 1),"
+            " found AS (SELECT t.tableoid AS part_of, t.ctid AS place, w.copies,"
+            " row_number() OVER (PARTITION BY w.whole) AS nth"
+            f" FROM {self.target} AS t JOIN wanted AS w ON w.whole = {present})"
+            f" DELETE FROM {self.target} AS t USING found AS f"
+            " WHERE t.tableoid = f.part_of AND t.ctid = f.place AND f.nth <= f.copies"
+        )
+
+    def truncate(self) -> str:
+        """All rows go, by DELETE.
+
+        TRUNCATE waits for every reader and makes all others wait behind it, is seen at once by snapshots
+        taken before it (they find an empty table, not the old rows), and fails where a foreign key refers to the table,
+        even from an empty one. The price is that a huge table takes its time, and a vacuum.
+        https://www.postgresql.org/docs/current/mvcc-caveats.html
+        """
+        return f"DELETE FROM {self.target}"
+
+    def _name(self, index: int) -> str:
+        return self.names[index]
+
+    def _sets(self, columns: Iterable[int]) -> str:
+        return ", ".join(f"{quoted(self._name(index))} = s.c{index}" for index in columns)
+
+    def _same_key(self, staged: str) -> str:
+        return " AND ".join(f"t.{quoted(self._name(index))} = {staged}.c{index}" for index in self.key)
+
+
+def _staged(alias: str, columns: Iterable[int]) -> list[str]:
+    return [f"{alias}c{index}" for index in columns]

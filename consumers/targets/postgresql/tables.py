@@ -1,0 +1,100 @@
+"""Target tables: created where they are missing, checked where they are there, and made ready for writing."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from cdc.core.errors import TargetSchemaError
+from cdc.core.tables import TableSchema
+from consumers.targets.identifiers import quoted, quoted_list
+from consumers.targets.postgresql.catalog import ExistingTable, find_table, resolve_types
+from consumers.targets.postgresql.session import PostgresSession
+from consumers.targets.postgresql.statements import TableStatements
+from consumers.targets.postgresql.types import fallback, keeps_exactly
+from consumers.targets.schema_check import refuse_own_table, require_same_columns
+
+
+class PreparedTables:
+    """The table versions that a session can write. As temporary tables do, they end with the session."""
+
+    def __init__(self, session: PostgresSession) -> None:
+        self._session = session
+        self._prepared: dict[TableSchema, TableStatements] = {}
+        self._numbers = count(1)
+
+    def prepare(self, version: TableSchema) -> TableStatements:
+        """In a transaction of its own, unless it was done before. TargetSchemaError if the table can't take it."""
+        statements = self._prepared.get(version)
+        if statements is None:
+            with self._session.transaction(doing=f"preparing table {version.id}"):
+                statements = self._made_ready(version)
+            self._prepared[version] = statements
+        return statements
+
+    def _made_ready(self, version: TableSchema) -> TableStatements:
+        if version.id.schema == "public":
+            refuse_own_table(version.id, version.id.name)
+        resolved = resolve_types(self._session, {column.type.name for column in version.columns})
+        table = find_table(self._session, version.id) or self._created(version, resolved)
+        _require_fitting(version, table, resolved)
+        by_name = {column.name: column for column in table.columns}
+        columns = [by_name[column.name] for column in version.columns]
+        statements = TableStatements(
+            table=version.id,
+            staging=f"cdc_staging_{next(self._numbers)}",
+            names=tuple(column.name for column in columns),
+            key=version.key,
+            written=tuple(index for index, column in enumerate(columns) if not column.generated),
+        )
+        create = statements.create_staging([column.staging for column in columns])
+        self._session.execute(create, doing=f"preparing table {version.id}")
+        return statements
+
+    def _created(self, version: TableSchema, resolved: dict[str, str]) -> ExistingTable:
+        doing = f"creating table {version.id}"
+        self._session.lock_definitions()
+        table = find_table(self._session, version.id)  # another applier may have made it while we waited
+        if table is None:
+            schema = version.id.schema
+            if not self._session.query("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,), doing=doing):
+                self._session.execute(f"CREATE SCHEMA {quoted(schema)}", doing=doing)
+            self._session.execute(_create_table(version, resolved), doing=doing)
+            table = find_table(self._session, version.id)
+        if table is None:
+            raise TargetSchemaError(f"target table {version.id} went away while it was being created")
+        return table
+
+
+def _create_table(version: TableSchema, resolved: dict[str, str]) -> str:
+    columns = [
+        f"{quoted(column.name)} {column.type.name if column.type.name in resolved else fallback(column.type)}"
+        f"{'' if column.nullable else ' NOT NULL'}"
+        for column in version.columns
+    ]
+    if version.key:
+        columns.append(f"PRIMARY KEY ({quoted_list(column.name for column in version.key_columns)})")
+    return f"CREATE TABLE {quoted(version.id.schema)}.{quoted(version.id.name)} ({', '.join(columns)})"
+
+
+def _require_fitting(version: TableSchema, table: ExistingTable, resolved: dict[str, str]) -> None:
+    generated = [column.name for column in table.columns if column.generated]
+    require_same_columns(
+        version.id, (column.name for column in version.columns), (column.name for column in table.columns), generated
+    )
+    target = f"{quoted(version.id.schema)}.{quoted(version.id.name)}"
+    key = [column.name for column in version.key_columns]
+    if key and frozenset(key) not in table.unique_keys:
+        raise TargetSchemaError(
+            f"target table {version.id} has no unique key on {', '.join(key)} (one that is not deferrable)",
+            mend=f"ALTER TABLE {target} ADD UNIQUE ({quoted_list(key)})",
+        )
+    by_name = {column.name: column for column in table.columns}
+    for column in version.columns:
+        there = by_name[column.name]
+        if not there.generated and not keeps_exactly(column.type, resolved.get(column.type.name), there.declared):
+            wanted = column.type.name if column.type.name in resolved else fallback(column.type)
+            raise TargetSchemaError(
+                f"target table {version.id}, column {column.name}: {there.staging} would change values of the source's"
+                f" {column.type.name} silently",
+                mend=f"ALTER TABLE {target} ALTER COLUMN {quoted(column.name)} TYPE {wanted}",
+            )

@@ -1,0 +1,186 @@
+"""Runs plans on PostgreSQL: COPY into staging tables, then one statement for each table and kind of change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import assert_never
+
+from typing_extensions import override
+
+from cdc.core import failpoints
+from cdc.core.checks import Check
+from cdc.core.errors import CdcError, GapError, TargetError
+from cdc.core.events import UNCHANGED, Key, Row
+from cdc.core.log import TopicPartition
+from cdc.core.settings import TargetSettings
+from cdc.core.tables import TableSchema
+from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.plan.steps import MoveRow, Step, TruncateTable, WriteRows
+from consumers.targets.grouping import by_present_columns
+from consumers.targets.postgresql.checkpoints import Checkpoints
+from consumers.targets.postgresql.copying import copy_lines
+from consumers.targets.postgresql.session import PostgresSession
+from consumers.targets.postgresql.statements import TableStatements
+from consumers.targets.postgresql.tables import PreparedTables
+from consumers.targets.target import Target
+
+
+class PostgresTarget(Target):
+    """See `Target`. The applier's name is the target's, unless `applier` is given."""
+
+    def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
+        self._applier = applier or settings.name
+        self._url = settings.url
+        self._session: PostgresSession | None = None
+        self._tables: PreparedTables | None = None
+        self._version = 0
+
+    @override
+    def open(self) -> Checkpoint:
+        self.close()
+        session = PostgresSession(self._url, applier=self._applier)
+        try:
+            session.connect()
+            session.lock_applier()
+            with session.transaction(doing="reading the checkpoint"):
+                checkpoint = Checkpoints(session, self._applier).open()
+        except CdcError:
+            session.close()
+            raise
+        self._session, self._tables, self._version = session, PreparedTables(session), checkpoint.version
+        return checkpoint
+
+    @override
+    def prepare(self, table: TableSchema) -> None:
+        self._opened()[1].prepare(table)
+
+    @override
+    def apply(
+        self, steps: Sequence[Step], progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str
+    ) -> None:
+        session, tables = self._opened()
+        for step in steps:
+            tables.prepare(step.table)  # what it creates is not of this transaction
+        checkpoints = Checkpoints(session, self._applier)
+        writer = _Writer(session, tables)
+        with session.transaction(doing="committing the batch"):
+            checkpoints.compare_and_set(self._version, log_id)
+            failpoints.reached("apply.1-fenced")
+            for step in steps:
+                writer.run(step)
+            failpoints.reached("apply.2-written")
+            checkpoints.write(progress)
+            failpoints.reached("apply.3-checkpointed")
+        self._version += 1
+        failpoints.reached("apply.4-committed")
+
+    @override
+    def read_checkpoint(self) -> Checkpoint:
+        session = PostgresSession(self._url, applier=self._applier)
+        try:
+            session.connect()
+            with session.transaction(doing="reading the checkpoint"):
+                return Checkpoints(session, self._applier).read()
+        finally:
+            session.close()
+
+    @override
+    def checks(self) -> Iterator[Check]:
+        name, doing = f"target {self._applier}", "checking"
+        session = PostgresSession(self._url, applier=self._applier)
+        try:
+            session.connect()
+            with session.transaction(doing=doing):
+                ((may_create, read_only, version),) = session.query(
+                    "SELECT has_schema_privilege('public', 'CREATE'), pg_is_in_recovery(),"
+                    " current_setting('server_version')",
+                    doing=doing,
+                )
+        finally:
+            session.close()
+        yield Check(name=name, ok=True, found=f"PostgreSQL {version} answers")
+        if read_only:
+            mend = "name its primary in the target's url"
+            yield Check(name=name, ok=False, found="is a read-only standby", mend=mend)
+        if not may_create:
+            mend = "GRANT CREATE ON SCHEMA public TO <the role in the target's url>"
+            yield Check(name=name, ok=False, found="its role may not create tables in schema public", mend=mend)
+
+    @override
+    def close(self) -> None:
+        session, self._session, self._tables = self._session, None, None
+        if session is not None:
+            session.close()
+
+    def _opened(self) -> tuple[PostgresSession, PreparedTables]:
+        if self._session is None or self._tables is None:
+            raise TargetError(f"target {self._applier!r} is not open")
+        return self._session, self._tables
+
+
+class _Writer:
+    """Writes one transaction. Parts are numbered through it, so that no step meets the staged rows of another."""
+
+    def __init__(self, session: PostgresSession, tables: PreparedTables) -> None:
+        self._session = session
+        self._tables = tables
+        self._parts = count(1)
+
+    def run(self, step: Step) -> None:
+        statements = self._tables.prepare(step.table)
+        match step:
+            case WriteRows():
+                self._write(statements, step)
+            case TruncateTable():
+                self._session.execute(statements.truncate(), doing=f"truncating table {statements.table}")
+            case MoveRow(_, old_key, row):
+                self._move(statements, old_key, row)
+            case _:
+                assert_never(step)
+
+    def _write(self, table: TableStatements, step: WriteRows) -> None:
+        written = table.written
+        if step.deletes:
+            self._execute(table, self._staged(table, table.key, step.deletes), table.delete)
+        if step.upserts:
+            self._execute(table, self._staged(table, written, _only(step.upserts, table)), table.upsert)
+        for present, rows in by_present_columns(step.partials).items():
+            part = self._staged(table, written, _only(rows, table))
+            done = self._execute(table, part, lambda part, present=present: table.update(part, present))  # type: ignore[misc]
+            self._require(done, len(rows), table, "to be changed")
+        if step.removed:
+            done = self._execute(table, self._staged(table, written, _only(step.removed, table)), table.remove)
+            self._require(done, len(step.removed), table, "to be removed")
+        if step.added:
+            self._execute(table, self._staged(table, written, _only(step.added, table)), table.insert)
+
+    def _move(self, table: TableStatements, old_key: Key, row: Row) -> None:
+        part = self._staged(table, table.written, _only([row], table))
+        old_part = self._staged(table, table.key, [old_key])
+        present = [index for index, value in enumerate(row) if value is not UNCHANGED]
+        done = self._execute(table, part, lambda part: table.move(part, old_part, present))
+        self._require(done, 1, table, "to be moved to another key")
+
+    def _staged(self, table: TableStatements, columns: Iterable[int], rows: Sequence[Row]) -> int:
+        part = next(self._parts)
+        doing = f"writing table {table.table}"
+        self._session.copy_in(table.copy(columns), copy_lines(part, rows), doing=doing, columns=table.names)
+        return part
+
+    def _execute(self, table: TableStatements, part: int, statement: Callable[[int], str]) -> int:
+        return self._session.execute(statement(part), doing=f"writing table {table.table}")
+
+    def _require(self, done: int, wanted: int, table: TableStatements, what: str) -> None:
+        if done != wanted:
+            raise GapError(
+                f"target table {table.table}: {wanted - done} of {wanted} rows {what} are not there",
+                mend="something else wrote to this table, or its events are incomplete: rebuild the target",
+            )
+
+
+def _only(rows: Sequence[Row], table: TableStatements) -> Sequence[Row]:
+    """The values of the written columns."""
+    if len(table.written) == len(table.names):
+        return rows
+    return [tuple([row[index] for index in table.written]) for row in rows]

@@ -1,0 +1,35 @@
+"""Whether a table that is there can take the events of a source table: the same for every dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cdc.core.errors import TargetSchemaError
+from cdc.core.tables import TableId
+
+OWN_TABLES = frozenset({"cdc_applier", "cdc_checkpoint", "cdc_table"})
+
+
+def require_same_columns(
+    table: TableId, wanted: Iterable[str], present: Iterable[str], optional: Iterable[str]
+) -> None:
+    """The target must have the `wanted` columns, in any order, and no others but `optional` ones (generated)."""
+    wanted_set, present_set = set(wanted), set(present)
+    missing = sorted(wanted_set - present_set)
+    extra = sorted(present_set - wanted_set - set(optional))
+    if not missing and not extra:
+        return
+    found = [f"lacks {', '.join(missing)}"] if missing else []
+    found += [f"has {', '.join(extra)}, which the source has not"] if extra else []
+    raise TargetSchemaError(
+        f"target table {table} {', and '.join(found)}",
+        mend="give it the source's columns (ALTER TABLE … ADD COLUMN or DROP COLUMN), or drop it to have it made anew",
+    )
+
+
+def refuse_own_table(table: TableId, name: str) -> None:
+    if name in OWN_TABLES:
+        raise TargetSchemaError(
+            f"source table {table} has the name of one of our own tables at the target",
+            mend="exclude it in the target's tables",
+        )

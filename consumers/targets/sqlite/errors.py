@@ -1,0 +1,37 @@
+"""SQLite's errors, translated once. Of its own messages, only those of constraints are kept: they name columns."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from cdc.core.errors import CdcError, FidelityError, PassingError, TargetError
+
+_PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_MENDS: Final = {
+    sqlite3.SQLITE_FULL: "make room on the target's disk",
+    sqlite3.SQLITE_READONLY: "make the database file and its folder writable",
+    sqlite3.SQLITE_CANTOPEN: "make the folder in the target's url, and let this user write to it",
+    sqlite3.SQLITE_PERM: "let this user write to the database file",
+    sqlite3.SQLITE_NOTADB: "point the target's url at a SQLite database, or at no file",
+    sqlite3.SQLITE_CORRUPT: "restore the file, or remove it and rebuild the target",
+    sqlite3.SQLITE_IOERR: "check the target's disk",
+    sqlite3.SQLITE_CONSTRAINT: "drop the constraint at the target: the source decides which rows are right",
+}
+_PRIMARY: Final = 0xFF  # https://www.sqlite.org/rescode.html#extended_result_code_list
+
+
+def translate(error: sqlite3.Error, *, doing: str) -> CdcError:
+    """The error to raise for `error`, met while `doing` something."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return TargetError(f"{doing}: {type(error).__name__}")
+    primary = code & _PRIMARY
+    what = f"{doing}: {error.sqlite_errorname}"
+    if primary in _PASSING:
+        return PassingError(f"{what}: another process holds the database")
+    if primary == sqlite3.SQLITE_TOOBIG:
+        return FidelityError(f"{what}: a value is longer than SQLite allows", mend="exclude the table")
+    if primary == sqlite3.SQLITE_CONSTRAINT:
+        what = f"{what}: {error}"
+    return TargetError(what, mend=_MENDS.get(primary))

@@ -1,0 +1,169 @@
+"""Target tables in SQLite: named, created where they are missing, checked where they are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from cdc.core.errors import TargetSchemaError
+from cdc.core.tables import TableId, TableSchema
+from consumers.targets.identifiers import quoted, quoted_list
+from consumers.targets.schema_check import refuse_own_table, require_same_columns
+from consumers.targets.sqlite.session import SqliteSession
+from consumers.targets.sqlite.types import RowCodec, declared_type, keeps_exactly
+
+_GENERATED: Final = {2, 3}  # `hidden` in PRAGMA table_xinfo: virtual and stored
+_ROW_IDS: Final = ("rowid", "_rowid_", "oid")
+
+
+class PreparedTable(NamedTuple):
+    """`written` are the indexes of the columns that the target does not generate itself."""
+
+    version: TableSchema
+    name: str
+    written: tuple[int, ...]
+    codec: RowCodec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TargetColumn:
+    name: str
+    declared: str
+    generated: bool
+    key_place: int
+
+
+def target_name(table: TableId) -> str:
+    """SQLite has no schemas: `name` for the schema public, else `schema.name`."""
+    return table.name if table.schema == "public" else f"{table.schema}.{table.name}"
+
+
+class PreparedTables:
+    """The table versions that were checked in this session."""
+
+    def __init__(self, session: SqliteSession) -> None:
+        self._session = session
+        self._prepared: dict[TableSchema, PreparedTable] = {}
+
+    def prepare(self, version: TableSchema) -> PreparedTable:
+        """In a transaction of its own, unless it was done before. TargetSchemaError if the table can't take it."""
+        prepared = self._prepared.get(version)
+        if prepared is None:
+            with self._session.transaction(doing=f"preparing table {version.id}"):
+                prepared = self._made_ready(version)
+            self._prepared[version] = prepared
+        return prepared
+
+    def _made_ready(self, version: TableSchema) -> PreparedTable:
+        name = target_name(version.id)
+        _refuse_impossible(version, name)
+        self._claim(version.id, name)
+        columns = self._columns(version.id, name)
+        if not columns:
+            self._session.execute(_create_table(version, name), doing=f"creating table {version.id}")
+            columns = self._columns(version.id, name)
+        self._require_fitting(version, name, columns)
+        generated = {column.name.lower() for column in columns if column.generated}
+        written = tuple(i for i, column in enumerate(version.columns) if column.name.lower() not in generated)
+        return PreparedTable(version, name, written, RowCodec(version))
+
+    def _claim(self, table: TableId, name: str) -> None:
+        """The name is this source table's from now on. TargetSchemaError if it is another's."""
+        doing = f"preparing table {table}"
+        self._session.execute(
+            "INSERT INTO cdc_table (name, source_schema, source_table) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (name, *table),
+            doing=doing,
+        )
+        rows = self._session.query(
+            "SELECT source_schema, source_table FROM cdc_table WHERE name = ?", (name,), doing=doing
+        )
+        owner = TableId(*rows[0])
+        if owner != table:
+            raise TargetSchemaError(
+                f"source tables {owner} and {table} would both be {name!r} in SQLite",
+                mend="exclude one of them in the target's tables",
+            )
+
+    def _columns(self, table: TableId, name: str) -> list[_TargetColumn]:
+        rows = self._session.query(
+            "SELECT name, type, hidden, pk FROM pragma_table_xinfo(?)", (name,), doing=f"looking up table {table}"
+        )
+        return [
+            _TargetColumn(name=column, declared=declared, generated=hidden in _GENERATED, key_place=place)
+            for column, declared, hidden, place in rows
+        ]
+
+    def _require_fitting(self, version: TableSchema, name: str, columns: list[_TargetColumn]) -> None:
+        by_name = {column.name.lower(): column for column in columns}
+        generated = [column.name.lower() for column in columns if column.generated]
+        require_same_columns(version.id, (column.name.lower() for column in version.columns), by_name, generated)
+        key = frozenset(column.name.lower() for column in version.key_columns)
+        if key and key not in self._unique_keys(version.id, name, columns):
+            names = quoted_list(column.name for column in version.key_columns)
+            raise TargetSchemaError(
+                f"target table {name!r} has no unique key on {', '.join(sorted(key))} (one that tells case apart)",
+                mend=f"CREATE UNIQUE INDEX {quoted(f'{name}_key')} ON {quoted(name)} ({names})",
+            )
+        for column in version.columns:
+            there = by_name[column.name.lower()]
+            if not there.generated and not keeps_exactly(column.type, there.declared):
+                raise TargetSchemaError(
+                    f"target table {name!r}, column {column.name}: declared {there.declared or 'without type'}, it"
+                    f" would change values of the source's {column.type.name} silently",
+                    mend=f"declare it {declared_type(column.type)}, or drop the table to have it made anew",
+                )
+
+    def _unique_keys(self, table: TableId, name: str, columns: list[_TargetColumn]) -> set[frozenset[str]]:
+        rows = self._session.query(
+            "SELECT l.name, lower(x.name), x.coll FROM pragma_index_list(?) AS l JOIN pragma_index_xinfo(l.name) AS x"
+            ' WHERE l."unique" AND NOT l.partial AND x.key',
+            (name,),
+            doing=f"looking up table {table}",
+        )
+        indexes: dict[str, set[str | None]] = {}
+        for index, column, collation in rows:
+            # None is no column's name, so such an index is no key of ours.
+            indexes.setdefault(index, set()).add(column if collation == "BINARY" else None)
+        keys = {frozenset(c for c in index if c) for index in indexes.values() if None not in index}
+        # An INTEGER PRIMARY KEY is the row's own number, and has no index.
+        primary = [column for column in columns if column.key_place]
+        if len(primary) == 1 and primary[0].declared.upper() == "INTEGER":
+            keys.add(frozenset({primary[0].name.lower()}))
+        return keys
+
+
+def row_id(version: TableSchema) -> str:
+    """A name for the row's number that no column has taken."""
+    taken = {column.name.lower() for column in version.columns}
+    for name in _ROW_IDS:
+        if name not in taken:
+            return name
+    raise TargetSchemaError(
+        f"table {version.id} has no key, and columns called rowid, _rowid_ and oid: SQLite can't tell its rows apart",
+        mend="add a primary key at the source, or exclude the table in the target's tables",
+    )
+
+
+def _refuse_impossible(version: TableSchema, name: str) -> None:
+    refuse_own_table(version.id, name.lower())
+    if name.lower().startswith("sqlite_"):
+        raise TargetSchemaError(
+            f"table {version.id}: SQLite keeps names with sqlite_ to itself", mend="exclude it in the target's tables"
+        )
+    names = [column.name.lower() for column in version.columns]
+    if not names or len(set(names)) < len(names):
+        reason = "it has no columns" if not names else "SQLite does not tell its columns apart by case"
+        raise TargetSchemaError(
+            f"table {version.id} can't be in SQLite: {reason}", mend="exclude it in the target's tables"
+        )
+
+
+def _create_table(version: TableSchema, name: str) -> str:
+    columns = [
+        f"{quoted(column.name)} {declared_type(column.type)}{'' if column.nullable else ' NOT NULL'}"
+        for column in version.columns
+    ]
+    if version.key:
+        columns.append(f"PRIMARY KEY ({quoted_list(column.name for column in version.key_columns)})")
+    return f"CREATE TABLE {quoted(name)} ({', '.join(columns)})"

@@ -1,0 +1,208 @@
+"""Runs plans on SQLite: prepared statements, each run for all rows of its kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import assert_never
+
+from typing_extensions import override
+
+from cdc.core import failpoints
+from cdc.core.checks import Check
+from cdc.core.errors import CdcError, GapError, TargetError
+from cdc.core.events import UNCHANGED, Key, Row
+from cdc.core.log import TopicPartition
+from cdc.core.settings import TargetSettings
+from cdc.core.tables import TableSchema
+from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.plan.steps import MoveRow, Step, TruncateTable, WriteRows
+from consumers.targets.grouping import by_present_columns
+from consumers.targets.identifiers import quoted, quoted_list
+from consumers.targets.sqlite.checkpoints import Checkpoints
+from consumers.targets.sqlite.session import SqliteSession
+from consumers.targets.sqlite.tables import PreparedTable, PreparedTables, row_id
+from consumers.targets.sqlite.types import Stored
+from consumers.targets.target import Target
+
+
+class SqliteTarget(Target):
+    """See `Target`. The applier's name is the target's, unless `applier` is given."""
+
+    def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
+        self._applier = applier or settings.name
+        self._url = settings.url
+        self._session: SqliteSession | None = None
+        self._tables: PreparedTables | None = None
+        self._version = 0
+
+    @override
+    def open(self) -> Checkpoint:
+        self.close()
+        session = SqliteSession(self._url, applier=self._applier)
+        try:
+            session.connect()
+            with session.transaction(doing="reading the checkpoint"):
+                checkpoint = Checkpoints(session, self._applier).open()
+        except CdcError:
+            session.close()
+            raise
+        self._session, self._tables, self._version = session, PreparedTables(session), checkpoint.version
+        return checkpoint
+
+    @override
+    def prepare(self, table: TableSchema) -> None:
+        self._opened()[1].prepare(table)
+
+    @override
+    def apply(
+        self, steps: Sequence[Step], progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str
+    ) -> None:
+        session, tables = self._opened()
+        for step in steps:
+            tables.prepare(step.table)  # what it creates is not of this transaction
+        checkpoints = Checkpoints(session, self._applier)
+        with session.transaction(doing="committing the batch"):
+            checkpoints.compare_and_set(self._version, log_id)
+            failpoints.reached("apply.1-fenced")
+            for step in steps:
+                _Writer(session, tables.prepare(step.table)).run(step)
+            failpoints.reached("apply.2-written")
+            checkpoints.write(progress)
+            failpoints.reached("apply.3-checkpointed")
+        self._version += 1
+        failpoints.reached("apply.4-committed")
+
+    @override
+    def read_checkpoint(self) -> Checkpoint:
+        session = SqliteSession(self._url, applier=self._applier)
+        if not session.path.exists():
+            return Checkpoint(0, None, {})
+        try:
+            session.connect(locked=False)
+            with session.transaction(doing="reading the checkpoint"):
+                return Checkpoints(session, self._applier).read()
+        finally:
+            session.close()
+
+    @override
+    def checks(self) -> Iterator[Check]:
+        path = SqliteSession(self._url, applier=self._applier).path
+        folder = path.absolute().parent
+        there = folder.is_dir()
+        found = f"{path} exists" if path.exists() else f"{path} will be made"
+        yield Check(
+            name=f"target {self._applier}",
+            ok=there,
+            found=found if there else f"folder {folder} does not exist",
+            mend=None if there else f"mkdir -p {folder}",
+        )
+
+    @override
+    def close(self) -> None:
+        session, self._session, self._tables = self._session, None, None
+        if session is not None:
+            session.close()
+
+    def _opened(self) -> tuple[SqliteSession, PreparedTables]:
+        if self._session is None or self._tables is None:
+            raise TargetError(f"target {self._applier!r} is not open")
+        return self._session, self._tables
+
+
+class _Writer:
+    """Runs the steps of one table version."""
+
+    def __init__(self, session: SqliteSession, table: PreparedTable) -> None:
+        self._session = session
+        self._table = table
+        self._version = table.version
+        self._doing = f"writing table {table.version.id}"
+
+    def run(self, step: Step) -> None:
+        match step:
+            case WriteRows():
+                self._write(step)
+            case TruncateTable():
+                self._session.execute(f"DELETE FROM {quoted(self._table.name)}", doing=self._doing)
+            case MoveRow(_, old_key, row):
+                self._move(old_key, row)
+            case _:
+                assert_never(step)
+
+    def _write(self, step: WriteRows) -> None:
+        if step.deletes:
+            sql = f"DELETE FROM {quoted(self._table.name)} WHERE {self._same_key()}"
+            self._session.execute_many(sql, map(self._key, step.deletes), doing=self._doing)
+        if step.upserts:
+            self._insert(step.upserts, f" ON CONFLICT ({self._names(self._version.key)}) {self._on_conflict()}")
+        for present, rows in by_present_columns(step.partials).items():
+            self._update(present, rows)
+        if step.removed:
+            self._remove(step.removed)
+        if step.added:
+            self._insert(step.added, "")
+
+    def _insert(self, rows: Sequence[Row], on_conflict: str) -> None:
+        written = self._table.written
+        places = ", ".join("?" * len(written))
+        sql = f"INSERT INTO {quoted(self._table.name)} ({self._names(written)}) VALUES ({places}){on_conflict}"
+        self._session.execute_many(sql, (self._values(row, written) for row in rows), doing=self._doing)
+
+    def _on_conflict(self) -> str:
+        others = [index for index in self._table.written if index not in self._version.key]
+        sets = ", ".join(f"{self._name(index)} = excluded.{self._name(index)}" for index in others)
+        return f"DO UPDATE SET {sets}" if sets else "DO NOTHING"
+
+    def _update(self, present: Sequence[int], rows: Sequence[Row]) -> None:
+        key = self._version.key
+        # The key is set to itself where nothing else is: the row must be there all the same.
+        columns = [index for index in present if index in self._table.written and index not in key] or list(key[:1])
+        sql = f"UPDATE {quoted(self._table.name)} SET {self._sets(columns)} WHERE {self._same_key()}"
+        indexes = [*columns, *key]
+        done = self._session.execute_many(sql, (self._values(row, indexes) for row in rows), doing=self._doing)
+        self._require(done, len(rows), "to be changed")
+
+    def _move(self, old_key: Key, row: Row) -> None:
+        columns = [index for index in self._table.written if row[index] is not UNCHANGED]
+        sql = f"UPDATE {quoted(self._table.name)} SET {self._sets(columns)} WHERE {self._same_key()}"
+        done = self._session.execute(sql, (*self._values(row, columns), *self._key(old_key)), doing=self._doing)
+        self._require(done, 1, "to be moved to another key")
+
+    def _remove(self, rows: Sequence[Row]) -> None:
+        """Of equal rows, as many as are to be removed. IS: NULL is the same as NULL."""
+        written = self._table.written
+        name, number = quoted(self._table.name), row_id(self._version)
+        same = " AND ".join(f"{self._name(index)} IS ?" for index in written)
+        sql = f"DELETE FROM {name} WHERE {number} IN (SELECT {number} FROM {name} WHERE {same} LIMIT ?)"
+        copies = Counter(self._values(row, written) for row in rows)
+        parameters = ((*row, count) for row, count in copies.items())
+        done = self._session.execute_many(sql, parameters, doing=self._doing)
+        self._require(done, len(rows), "to be removed")
+
+    def _values(self, row: Row, columns: Sequence[int]) -> tuple[Stored, ...]:
+        value = self._table.codec.value
+        return tuple([value(index, row[index]) for index in columns])
+
+    def _key(self, key: Key) -> tuple[Stored, ...]:
+        value = self._table.codec.value
+        return tuple([value(index, part) for index, part in zip(self._version.key, key, strict=True)])
+
+    def _name(self, index: int) -> str:
+        return quoted(self._version.columns[index].name)
+
+    def _names(self, columns: Sequence[int]) -> str:
+        return quoted_list(self._version.columns[index].name for index in columns)
+
+    def _sets(self, columns: Sequence[int]) -> str:
+        return ", ".join(f"{self._name(index)} = ?" for index in columns)
+
+    def _same_key(self) -> str:
+        return " AND ".join(f"{self._name(index)} = ?" for index in self._version.key)
+
+    def _require(self, done: int, wanted: int, what: str) -> None:
+        if done != wanted:
+            raise GapError(
+                f"target table {self._version.id}: {wanted - done} of {wanted} rows {what} are not there",
+                mend="something else wrote to this table, or its events are incomplete: rebuild the target",
+            )
