@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import psycopg2
@@ -89,6 +90,14 @@ class Shoppers:
         if self.failure is not None:
             raise self.failure
 
+    def shop_for_ever(self) -> None:
+        """Until the process is stopped, or the source refuses something."""
+        self.start()
+        for thread in self._threads:
+            thread.join()
+        if self.failure is not None:
+            raise self.failure
+
     def _shop(self, number: int) -> None:
         try:
             shopper = _Shopper(self._url, number, self._stride)
@@ -105,10 +114,14 @@ class _Shopper:
     def __init__(self, url: str, number: int, stride: int) -> None:
         self._connection = psycopg2.connect(url)
         self._random = random.Random(number)  # noqa: S311 - a workload that repeats
-        self._next_order = 1_000_000 + number
         self._stride = stride
         self._orders: list[int] = []
-        self._skus = {n: f"SKU-{n}" for n in range(1, 5001) if n % stride == number}
+        with self._connection, self._connection.cursor() as cursor:
+            cursor.execute("SELECT max(id) FROM orders")
+            ((newest,),) = cursor.fetchall()
+            self._next_order = (newest // stride + 1) * stride + number
+            cursor.execute("SELECT split_part(sku, '-', 2)::int, sku FROM products")
+            self._skus = {n: sku for n, sku in cursor.fetchall() if n % stride == number}
         actions: list[tuple[int, Callable[[Any], int]]] = [
             (55, self._place_order),
             (20, self._pay),
@@ -191,3 +204,35 @@ class _Shopper:
 
     def _some_skus(self, count: int) -> list[str]:
         return self._random.sample(list(self._skus.values()), count)
+
+
+def _is_ready(url: str) -> bool:
+    """Whether the shop's rows are there."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT to_regclass('public.pulse') IS NOT NULL")
+            return bool(cursor.fetchone()[0])  # type: ignore[index]
+    finally:
+        connection.close()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`URL`: make the shop if it is missing, and let people use it until the process is stopped. `--ready URL`: exit
+    code 0 if it is there. For docker-compose.yml.
+    """
+    match arguments:
+        case ["--ready", url]:
+            return 0 if _is_ready(url) else 1
+        case [url]:
+            if not _is_ready(url):
+                create_shop(url)
+            Shoppers(url, threads=1).shop_for_ever()
+            return 0
+        case _:
+            print("usage: python -m cdc.demo.shop [--ready] URL", file=sys.stderr)  # noqa: T201
+            return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
