@@ -34,7 +34,7 @@ from cdc.sources.postgres.load import adopt_snapshot, load_tables
 from cdc.sources.postgres.preflight import require
 from cdc.sources.postgres.publication import ensure_publication
 
-_STATUS_SECONDS: Final = 5.0  # well below wal_sender_timeout, 60 s by default
+_STATUS_SECONDS: Final = 2.0  # well below wal_sender_timeout, 60 s by default
 _APPLICATION: Final = "cdc capture"
 _MOST_SLOTS: Final = 10  # to make, until one is whose snapshot no rewritten table spoils
 
@@ -61,6 +61,7 @@ class PostgresSource:
         self._identity: SourceIdentity | None = None
         self._assembler: Assembler | None = None
         self._confirmed = 0
+        self._received = 0
         self._status_due = 0.0
 
     def __enter__(self) -> Self:
@@ -202,18 +203,30 @@ class PostgresSource:
         self._confirmed = max(self._confirmed, lsn)
         if self._assembler is None:
             return  # a first load: nothing to keep alive yet
-        if moved or time.monotonic() >= self._status_due:
-            self._send_status()
+        due = time.monotonic() >= self._status_due
+        if moved or due:
+            self._send_status(ask=due)  # how far a quiet source has come
 
     def _keepalive(self, frame: PrimaryKeepalive) -> Iterator[StreamItem]:
+        self._received = max(self._received, frame.wal_end)
         if frame.reply_requested:
             self._send_status()
         if self._assembler is not None and not self._assembler.in_transaction:
             yield Heartbeat(frame.wal_end)
 
-    def _send_status(self) -> None:
+    def _send_status(self, *, ask: bool = False) -> None:
+        # Only `flushed` moves the slot. While neither it nor `written` has reached what was sent, the walsender pings
+        # again whenever it wakes (WalSndWaitForWal): both sides could spin while a quiet position is unconfirmed.
         lsn = self._confirmed
-        self._stream.send(encode_status_update(written=lsn, flushed=lsn, applied=lsn, client_time_us=self._now_us()))
+        self._stream.send(
+            encode_status_update(
+                written=max(lsn, self._received),
+                flushed=lsn,
+                applied=lsn,
+                client_time_us=self._now_us(),
+                reply_requested=ask,
+            )
+        )
         self._status_due = time.monotonic() + _STATUS_SECONDS
 
     def _captured_tables(self) -> list[SourceTable]:
