@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin
 
-.PHONY: demo test check format lock clean
+.PHONY: demo test check bench format lock clean
 
 demo: $(READY)  ## replicate a small shop on embedded servers, kill an applier, compare every row
 	$(RUN)/cdc demo
@@ -17,6 +17,9 @@ check: $(READY)  ## format, lint, types, layers
 	$(RUN)/ruff check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
+
+bench: $(READY)  ## changes per second beside PostgreSQL's own tools, from one run on the same data
+	$(RUN)/python -m benchmarks
 
 format: $(READY)
 	$(RUN)/ruff format .

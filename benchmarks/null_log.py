@@ -1,0 +1,41 @@
+"""A log that throws away, and a registry that numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cdc.core.log import Record, TopicSpec
+
+
+class NullWriter:
+    """Everything is durable at once, and gone."""
+
+    def __init__(self) -> None:
+        self._ticket = 0
+
+    def create_topics(self, topics: Iterable[TopicSpec]) -> None:
+        """There are none."""
+
+    def append(self, records: Sequence[Record]) -> int:
+        self._ticket += 1
+        return self._ticket
+
+    def poll(self, timeout: float) -> int:
+        return self._ticket
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class NullRegistry:
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def register(self, subject: str, schema: str) -> int:
+        return self._ids.setdefault(schema, len(self._ids) + 1)
+
+    def schema(self, schema_id: int) -> str:
+        return next(schema for schema, number in self._ids.items() if number == schema_id)
+
+    def close(self) -> None:
+        """Nothing is open."""
