@@ -77,12 +77,20 @@ class Applier:
 
         `applying` is called once target and log are there.
         """
-        self._checkpoint = self._target.open()
-        if not self._find_log(stopping):
+        if not self.start(stopping):
             return
         applying()
         while not stopping():
             self.step(_IDLE_SECONDS)
+        self.finish()
+
+    def start(self, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Open the target, and wait for the log to say what it is. False if stopped before."""
+        self._checkpoint = self._target.open()
+        return self._find_log(stopping)
+
+    def finish(self) -> None:
+        """Write the checkpoint of what brought no rows."""
         self._save_progress()
 
     def step(self, timeout: float) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cdc.core.tables import Column, ReplicaIdentity, TableId, TableSchema
-from cdc.sources.postgres.types import PgType, column_type
+from cdc.sources.postgres.types import TYPE_COLUMNS, PgType, column_type
 
 
 class Query(Protocol):
@@ -186,21 +186,11 @@ class Catalog:
                 SELECT part FROM made_of JOIN pg_type t ON t.oid = made_of.oid,
                 LATERAL (VALUES (t.typelem), (t.typbasetype)) AS parts(part) WHERE part <> 0
             )
-            SELECT t.oid, n.nspname, t.typname, t.typtype::text, t.typelem,
-                   t.typelem <> 0 AND t.typsubscript = 'array_subscript_handler'::regproc
-                       AND t.typname NOT IN ('int2vector', 'oidvector'), t.typbasetype, t.typtypmod
+            SELECT {TYPE_COLUMNS}
             FROM made_of JOIN pg_type t ON t.oid = made_of.oid JOIN pg_namespace n ON n.oid = t.typnamespace
             """,
             doing="reading the source's types",
         )
-        for oid, schema, name, category, element, is_array, base, base_modifier in rows:
-            self._types[oid] = PgType(
-                oid=oid,
-                schema=schema,
-                name=name,
-                category=category,
-                element=element,
-                is_array=is_array,
-                base=base,
-                base_modifier=base_modifier,
-            )
+        for row in rows:
+            of = PgType.of_row(row)
+            self._types[of.oid] = of
