@@ -12,13 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 
 from cdc.avro.names import schemas_topic
 from cdc.capture.capture import Capture
-from cdc.core.errors import SlotInUseError
+from cdc.core.errors import PassingError, SlotInUseError
 from cdc.core.log import Log, LogReader, StoredRecord
 from cdc.core.position import parse_lsn
 from cdc.core.settings import LogSettings, SourceSettings, TargetSettings
@@ -33,7 +33,7 @@ _PATIENCE_SECONDS = 30.0
 
 class Replica:
     """`name` is the slot's, the publication's and the log's prefix, and begins the appliers' names. `log` is one in
-    memory unless another is given; `options` are further settings of every target.
+    memory unless another is given; `options` are further settings of a target.
 
     Capture and appliers are opened at their first use, and stay open; after an error of theirs, `reopen`.
     """
@@ -47,15 +47,16 @@ class Replica:
         tables: Sequence[str] = ("public.*",),
         log: Log | None = None,
         log_settings: LogSettings | None = None,
-        options: Mapping[str, object] | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._source_settings = SourceSettings(url=source, tables=tuple(tables), slot=name, publication=name)
         self._log_settings = log_settings or LogSettings(prefix=name)
         self._targets = {
-            target: TargetSettings(name=f"{name}_{target}", url=url, **(options or {}))  # type: ignore[arg-type]
+            target: TargetSettings(name=f"{name}_{target}", url=url, **(options or {}).get(target, {}))
             for target, url in targets.items()
         }
         self.log = log or MemoryLog(self._log_settings)
+        self._capture_session = ExitStack()
         self._resources = ExitStack()
         self._capture: Capture | None = None
         self._appliers: dict[str, tuple[Applier, _Counted]] = {}
@@ -81,7 +82,13 @@ class Replica:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while capture.captured_lsn < end:
             assert time.monotonic() < deadline, "capture does not get on"
-            capture.step()
+            try:
+                capture.step()
+            except PassingError:
+                # What took a minute meanwhile let the server's patience (wal_sender_timeout) run out.
+                self._capture_session.close()
+                self._capture = None
+                capture = self._opened_capture()
 
     def apply(self, target: str) -> None:
         """Bring all that is in the log into the target."""
@@ -96,6 +103,7 @@ class Replica:
     def close(self) -> None:
         self._capture = None
         self._appliers = {}
+        self._capture_session.close()
         self._resources.close()
 
     def _drop(self) -> None:
@@ -112,13 +120,14 @@ class Replica:
 
     def _opened_capture(self) -> Capture:
         if self._capture is None:
-            source = self._resources.enter_context(PostgresSource(self._source_settings))
+            session = self._capture_session
+            source = session.enter_context(PostgresSource(self._source_settings))
             writer = self.log.writer()
-            self._resources.callback(writer.close)
+            session.callback(writer.close)
             reader = self.log.reader("capture")
-            self._resources.callback(reader.close)
+            session.callback(reader.close)
             registry = EmbeddedRegistry(self.log, writer, schemas_topic(self._log_settings.prefix))
-            self._resources.callback(registry.close)
+            session.callback(registry.close)
             capture = Capture(
                 source=source,
                 writer=writer,

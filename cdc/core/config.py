@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from cdc.core.config_values import (
     InnerError,
     Read,
+    column_patterns,
     expanded,
     identifier,
     matching,
@@ -47,6 +48,7 @@ _REGISTRY: Final[Mapping[str, Read]] = {"url": url_with_host("http", "https"), "
 _TARGET: Final[Mapping[str, Read]] = {
     "url": url(),
     "tables": patterns,
+    "as_text": column_patterns,
     "consistency": one_of(["key"], later={"transaction": '"transaction" is not available in this version'}),
     "batch_events": number(1, 1_000_000),
 }

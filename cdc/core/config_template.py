@@ -25,6 +25,7 @@ prefix = "shop"                  # topics are called <prefix>.<schema>.<table>
 [targets.warehouse]
 url = "postgresql://cdc:${CDC_TARGET_PASSWORD}@localhost:5432/warehouse"   # or "sqlite:///replica.db"
 # tables = ["*.*"]               # which of the captured tables
+# as_text = []                   # columns to hold as text, like "public.t.c": where a target's type can't hold a value
 # consistency = "key"            # each key's changes in order
 # batch_events = 10000           # events in one target transaction, at most
 """

@@ -45,11 +45,14 @@ class RegistrySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSettings:
-    """`[targets.NAME]`. `tables` are globs as in `[source]`. `batch_events` bounds one target transaction."""
+    """`[targets.NAME]`. `tables` are globs as in `[source]`. `as_text` are globs over `schema.table.column`: columns
+    that the target holds as text, whatever their type. `batch_events` bounds one target transaction.
+    """
 
     name: str
     url: str = field(repr=False)
     tables: tuple[str, ...] = ("*.*",)
+    as_text: tuple[str, ...] = ()
     consistency: str = "key"
     batch_events: int = 10_000
 

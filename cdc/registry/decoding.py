@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import unframe
 from cdc.avro.headers import TRUNCATED
@@ -10,13 +12,19 @@ from cdc.core.events import ChangeEvent
 from cdc.core.log import StoredRecord
 from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
+from cdc.core.tables import TableSchema
 
 
 class Decoding:
-    """Keeps a decoder for each schema id."""
+    """Keeps a decoder for each schema id. Events have their table as `seen` gives it, which may make its columns text
+    (all values are).
+    """
 
-    def __init__(self, registry: SchemaRegistry) -> None:
+    def __init__(
+        self, registry: SchemaRegistry, *, seen: Callable[[TableSchema], TableSchema] = lambda table: table
+    ) -> None:
         self._registry = registry
+        self._seen = seen
         self._decoders: dict[int, EventDecoder] = {}
 
     def event(self, record: StoredRecord) -> ChangeEvent | None:
@@ -28,6 +36,7 @@ class Decoding:
             decoder = self._decoders.get(schema_id)
             if decoder is None:
                 decoder = self._decoders[schema_id] = EventDecoder(self._registry.schema(schema_id))
+                decoder.table = self._seen(decoder.table)
             return decoder.decode(record.key, record.value, record.headers)
         except CdcError as error:
             raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None

@@ -26,6 +26,7 @@ from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import TargetSettings
 from cdc.core.state import LogState, TableState
 from cdc.registry.decoding import Decoding, truncated_before
+from consumers.plan.as_text import AsText
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.inbox import Batch, Inbox
 from consumers.plan.planner import plan
@@ -61,7 +62,7 @@ class Applier:
         self._target = target
         self._settings = settings
         self._patterns = TablePatterns(settings.tables)
-        self._decoding = Decoding(registry)
+        self._decoding = Decoding(registry, seen=AsText(settings.as_text).seen)
         self._state_topic = state_topic(prefix)
         self._state = LogState()
         self._checkpoint = Checkpoint(version=0, log_id=None, partitions={})

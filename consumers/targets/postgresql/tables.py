@@ -47,6 +47,7 @@ class PreparedTables:
             staging=f"cdc_staging_{next(self._numbers)}",
             names=tuple(column.name for column in columns),
             key=version.key,
+            equal=table.unique_keys.get(frozenset(column.name for column in version.key_columns), {}),
             written=tuple(index for index, column in enumerate(columns) if not column.generated),
             types=tuple(column.type for column in columns),
             verified=tuple(index for index, column in enumerate(columns) if column.declared.has_fields),

@@ -21,7 +21,7 @@ from consumers.targets.grouping import by_present_columns
 from consumers.targets.postgresql.checkpoints import Checkpoints
 from consumers.targets.postgresql.copying import copy_lines
 from consumers.targets.postgresql.session import PostgresSession
-from consumers.targets.postgresql.statements import TableStatements
+from consumers.targets.postgresql.statements import TableStatements, empty_staging
 from consumers.targets.postgresql.tables import PreparedTables
 from consumers.targets.target import Target
 
@@ -69,6 +69,7 @@ class PostgresTarget(Target):
             failpoints.reached("apply.1-fenced")
             for step in steps:
                 writer.run(step)
+            writer.finish()
             failpoints.reached("apply.2-written")
             checkpoints.write(progress)
             failpoints.reached("apply.3-checkpointed")
@@ -126,6 +127,7 @@ class _Writer:
         self._session = session
         self._tables = tables
         self._parts = count(1)
+        self._used: set[str] = set()
 
     def run(self, step: Step) -> None:
         statements = self._tables.prepare(step.table)
@@ -138,6 +140,11 @@ class _Writer:
                 self._move(statements, old_key, row)
             case _:
                 assert_never(step)
+
+    def finish(self) -> None:
+        """Leave nothing staged."""
+        if self._used:
+            self._session.execute(empty_staging(sorted(self._used)), doing="committing the batch")
 
     def _write(self, table: TableStatements, step: WriteRows) -> None:
         written = table.written
@@ -165,6 +172,7 @@ class _Writer:
     def _staged(self, table: TableStatements, columns: Iterable[int], rows: Sequence[Row]) -> int:
         part = next(self._parts)
         doing = f"writing table {table.table}"
+        self._used.add(table.staging)
         self._session.copy_in(table.copy(columns), copy_lines(part, rows), doing=doing, columns=table.names)
         for column in table.verified:
             self._verify(table, part, column)
