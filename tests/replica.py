@@ -19,7 +19,7 @@ import psycopg
 from cdc.avro.names import schemas_topic
 from cdc.capture.capture import Capture
 from cdc.core.errors import PassingError, SlotInUseError
-from cdc.core.log import Log, LogReader, StoredRecord
+from cdc.core.log import Log, LogReader, StoredRecord, TopicPartition
 from cdc.core.position import parse_lsn
 from cdc.core.settings import LogSettings, SourceSettings, TargetSettings
 from cdc.log.memory import MemoryLog
@@ -28,7 +28,8 @@ from cdc.sources.postgres.source import PostgresSource
 from consumers.apply.applier import Applier
 from consumers.targets.open import open_target
 
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 60.0
+_WAIT_SECONDS = 1.0
 
 
 class Replica:
@@ -59,7 +60,7 @@ class Replica:
         self._capture_session = ExitStack()
         self._resources = ExitStack()
         self._capture: Capture | None = None
-        self._appliers: dict[str, tuple[Applier, _Counted]] = {}
+        self._appliers: dict[str, tuple[Applier, _Followed]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -93,12 +94,14 @@ class Replica:
     def apply(self, target: str) -> None:
         """Bring all that is in the log into the target."""
         applier, reader = self._opened_applier(target)
-        while applier.step(0.0) or reader.last_count:
-            pass
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while applier.step(_WAIT_SECONDS) or not reader.at_end():
+            assert time.monotonic() < deadline, "the applier does not get on"
 
-    def reopen(self) -> None:
-        """Begin again with what is in the log and the targets, as after a crash."""
+    def reopen(self, log: Log | None = None, log_settings: LogSettings | None = None) -> None:
+        """Begin again with what is in the log and the targets, as after a crash; or after its settings changed."""
         self.close()
+        self.log, self._log_settings = log or self.log, log_settings or self._log_settings
 
     def close(self) -> None:
         self._capture = None
@@ -140,9 +143,9 @@ class Replica:
             self._capture = capture
         return self._capture
 
-    def _opened_applier(self, name: str) -> tuple[Applier, _Counted]:
+    def _opened_applier(self, name: str) -> tuple[Applier, _Followed]:
         if name not in self._appliers:
-            reader = _Counted(self.log.reader(name))
+            reader = _Followed(self.log.reader(name))
             self._resources.callback(reader.close)
             registry = EmbeddedRegistry(self.log, None, schemas_topic(self._log_settings.prefix))
             self._resources.callback(registry.close)
@@ -182,22 +185,29 @@ def _started(capture: Capture) -> None:
             return
 
 
-class _Counted(LogReader):
-    """Tells how many records the last poll gave."""
+class _Followed(LogReader):
+    """Tells whether all that is in the log was read."""
 
     def __init__(self, reader: LogReader) -> None:
         self._reader = reader
-        self.last_count = 0
+        self._next: dict[TopicPartition, int] = {}
         self.topics = reader.topics
         self.offsets = reader.offsets
-        self.assign = reader.assign
         self.unassign = reader.unassign
         self.pause = reader.pause
         self.resume = reader.resume
         self.commit = reader.commit
         self.close = reader.close
 
+    def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._reader.assign(offsets)
+        self._next.update(offsets)
+
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
-        records = self._reader.poll(max_records, timeout)
-        self.last_count = len(records)
+        records = self._reader.poll(max_records, 0.0 if self.at_end() else timeout)
+        for record in records:
+            self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
         return records
+
+    def at_end(self) -> bool:
+        return all(self._next[partition] >= self._reader.offsets(partition).next for partition in self._next)

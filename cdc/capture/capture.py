@@ -137,6 +137,7 @@ class Capture:
         self._publisher = Publisher(
             prefix=prefix,
             partitions=self._settings.partitions,
+            max_record_bytes=self._settings.max_record_bytes,
             state_topic=self._state_topic,
             tables=state.tables,
             existing=self._reader.topics(),

@@ -9,6 +9,7 @@ from cdc.avro.codec import TableCodec
 from cdc.avro.headers import TRUNCATED
 from cdc.avro.names import topic_name
 from cdc.avro.transactions import TransactionCodec
+from cdc.capture.sizes import check_size
 from cdc.core.errors import ConfigError, GapError, TopicMismatchError
 from cdc.core.events import ChangeEvent, Commit, Delete, Truncate
 from cdc.core.log import Headers, LogWriter, Record, TopicSpec
@@ -40,6 +41,7 @@ class Publisher:
         *,
         prefix: str,
         partitions: int,
+        max_record_bytes: int,
         state_topic: str,
         tables: Mapping[str, TableState],
         existing: Mapping[str, int],
@@ -48,6 +50,7 @@ class Publisher:
     ) -> None:
         self._prefix = prefix
         self._partitions = partitions
+        self._max_record_bytes = max_record_bytes
         self._state_topic = state_topic
         self._tables = dict(tables)
         self._existing = dict(existing)
@@ -68,7 +71,10 @@ class Publisher:
         return records
 
     def records(self, event: ChangeEvent) -> list[Record]:
-        """The records of one event: its own, a delete's tombstone, and what must be in the log before its END."""
+        """The records of one event: its own, a delete's tombstone, and what must be in the log before its END.
+
+        RecordTooLargeError, naming table and column, if the log would not take it.
+        """
         version = self._version(event.table)
         table = self._tables[version.topic]
         encoded = version.codec.encode(event, key_id=version.key_id, value_id=version.value_id)
@@ -78,7 +84,9 @@ class Publisher:
                 table, Record(version.topic, 0, None, encoded.value, encoded.headers), event.position
             )
         headers = encoded.headers + _barrier(table)
-        records = [Record(version.topic, partition, encoded.key, encoded.value, headers)]
+        record = Record(version.topic, partition, encoded.key, encoded.value, headers)
+        check_size(event, record, self._max_record_bytes)
+        records = [record]
         if isinstance(event.change, Delete) and encoded.key is not None:
             records.append(Record(version.topic, partition, encoded.key, None))
         return records

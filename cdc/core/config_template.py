@@ -16,7 +16,7 @@ prefix = "shop"                  # topics are called <prefix>.<schema>.<table>
 # partitions = 1                 # of each new table topic
 # replication_factor = 1         # Kafka: copies of each new topic
 # retention = "forever"          # of events: "7d", "12h"; a target that stays away longer must be loaded again
-# max_record_bytes = 1048576     # above it capture stops with an error that names the topic
+# max_record_bytes = 1048576     # above it capture stops with an error that names table and column
 # options = { "security.protocol" = "SASL_SSL" }   # Kafka: librdkafka's own settings
 
 [registry]

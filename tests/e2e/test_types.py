@@ -5,15 +5,20 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from hashlib import md5
 from pathlib import Path
 
 import psycopg
 import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from psycopg import sql
 from replica import Replica
 from type_cases import CASES, TypeCase
 
+from cdc.core.errors import FidelityError, RecordTooLargeError
+from cdc.core.log import Log, TopicPartition
 from cdc.core.settings import LogSettings
+from cdc.log.open import open_log
 
 Databases = Callable[..., str]
 VERSIONS = pytest.mark.parametrize("version", [15, 16, 18])
@@ -152,8 +157,10 @@ class Site:
 
         statements = [
             *self.insert(1000),
-            f"UPDATE t_{name} t SET v = s.v, d = s.d, a = s.a, da = s.da, c = s.c, ca = s.ca FROM t_{name} s"
-            + f" WHERE s.id = 1000 + (t.id - 999) % {count} AND t.id >= 1000 AND t.id % 3 = 0",
+            (
+                f"UPDATE t_{name} t SET v = s.v, d = s.d, a = s.a, da = s.da, c = s.c, ca = s.ca FROM t_{name} s"
+                f" WHERE s.id = 1000 + (t.id - 999) % {count} AND t.id >= 1000 AND t.id % 3 = 0"
+            ),
             f"UPDATE t_{name} SET v = NULL, a = NULL, c = NULL WHERE id % 5 = 4",
             f"DELETE FROM t_{name} WHERE id % 4 = 1",
             f"UPDATE full_{name} SET v = {v}, a = {a}, c = {c} WHERE {some('OFFSET 1 LIMIT 2')}",
@@ -237,8 +244,8 @@ def stored(case: TypeCase | None, text: object) -> tuple[str, object]:
 
 @VERSIONS
 def test_every_type_arrives_everywhere(version: int, new_database: Databases, unique_name: str, tmp_path: Path) -> None:
-    """In a first load and streamed; as it is, in a domain, an array, a composite; beside a key, without one, as the key.
-    To a PostgreSQL that has the same types, to one that has none of them, and to SQLite.
+    """Loaded and streamed; as it is, in a domain, an array, a composite; beside a key, without one, and as the key. To
+    a PostgreSQL that has the same types, to one that has none of them, and to SQLite.
     """
     lite = tmp_path / "lite.db"
     with databases(*(new_database(version=version) for _ in range(3))) as (source, twin, bare):
@@ -271,3 +278,147 @@ def test_every_type_arrives_everywhere(version: int, new_database: Databases, un
                 wrong += sqlite_differences(site, source, connection)
         assert wrong == []
         print(f"PostgreSQL {version}: {len(cases)} types of {len(CASES)}")
+
+
+# A type that comes while the pipeline runs
+
+
+def test_types_that_are_made_while_the_pipeline_runs(new_database: Databases, unique_name: str, tmp_path: Path) -> None:
+    lite = tmp_path / "lite.db"
+    with databases(*(new_database() for _ in range(3))) as (source, twin, bare):
+        source.execute(
+            f"CREATE PUBLICATION {unique_name} FOR ALL TABLES WITH (publish_via_partition_root)",
+            "CREATE TABLE old (id integer PRIMARY KEY)",
+        )
+        targets = {"twin": twin.url, "bare": bare.url, "lite": f"sqlite:///{lite}"}
+        with Replica(source.url, targets, name=unique_name) as replica:
+            replica.catch_up()
+            for database in (source, twin):
+                database.execute(
+                    "CREATE TYPE mood AS ENUM ('sad', 'ok')",
+                    "CREATE TYPE pair AS (n integer, t text)",
+                    "CREATE DOMAIN amount AS numeric(10,2)",
+                    "CREATE SCHEMA app",
+                    "CREATE TYPE app.json AS (n integer, j json)",  # called like another
+                )
+            source.execute(
+                "CREATE TABLE new (id integer PRIMARY KEY, m mood, ms mood[], p pair, a amount, j app.json)",
+                """INSERT INTO new VALUES (1, 'sad', '{ok,NULL}', '(1,"a b")', 1.5, '(1,"{}")')""",
+            )
+            replica.catch_up()
+            for database in (source, twin):
+                database.execute("ALTER TYPE mood ADD VALUE 'very happy' AFTER 'ok'")
+            source.execute("INSERT INTO new VALUES (2, 'very happy', ARRAY['very happy'::mood], NULL, NULL, NULL)")
+            replica.catch_up()
+        assert differences("new", source, twin) == []
+        assert differences("new", source, bare) == []
+        assert column_types(source, "new") == column_types(twin, "new")
+        assert [type_ for _, type_ in column_types(bare, "new")] == [
+            "integer", "text", "text[]", "text", "numeric(10,2)", "text",
+        ]  # fmt: skip
+        with closing(sqlite3.connect(lite)) as connection:
+            assert connection.execute("SELECT * FROM new ORDER BY id").fetchall() == [
+                (1, "sad", "{ok,NULL}", '(1,"a b")', "1.50", "(1,{})"),
+                (2, "very happy", '{"very happy"}', None, None, None),
+            ]
+
+
+def test_a_label_that_the_target_lacks_is_an_error_that_says_so(new_database: Databases, unique_name: str) -> None:
+    with databases(new_database(), new_database()) as (source, target):
+        for database in (source, target):
+            database.execute("CREATE TYPE mood AS ENUM ('sad')")
+        source.execute("CREATE TABLE people (id integer PRIMARY KEY, m mood)", "INSERT INTO people VALUES (1, 'sad')")
+        with Replica(source.url, {"copy": target.url}, name=unique_name) as replica:
+            replica.catch_up()
+            source.execute("ALTER TYPE mood ADD VALUE 'ok'")
+            source.execute("INSERT INTO people VALUES (2, 'ok')")
+            with pytest.raises(FidelityError, match=r"table public\.people, column m:") as raised:
+                replica.catch_up()
+            assert "ALTER TYPE mood ADD VALUE" in str(raised.value.mend)
+            target.execute("ALTER TYPE mood ADD VALUE 'ok'")
+            replica.reopen()
+            replica.catch_up()
+        assert differences("people", source, target) == []
+
+
+# Sizes
+
+LARGE = 20_000_000
+
+
+def at_url(url: str, prefix: str, limit: int) -> LogSettings:
+    return LogSettings(url=url, prefix=prefix, max_record_bytes=limit)
+
+
+@pytest.fixture(params=["local log", "Kafka"])
+def log_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "Kafka":
+        return f"kafka://{request.getfixturevalue('kafka')}"
+    return f"sqlite:///{tmp_path / 'log.db'}"
+
+
+def test_values_of_20_megabytes_arrive(log_url: str, new_database: Databases, unique_name: str, tmp_path: Path) -> None:
+    lite = tmp_path / "lite.db"
+    settings = at_url(log_url, unique_name, LARGE + 1000)
+    text, data = "repeat(md5('t'), 625000)", "decode(repeat(md5('b'), 1250000), 'hex')"
+    with databases(new_database(), new_database()) as (source, target):
+        source.execute(
+            "CREATE TABLE large (id integer PRIMARY KEY, t text STORAGE EXTERNAL, b bytea STORAGE EXTERNAL)",
+            f"INSERT INTO large VALUES (1, {text}, '')",
+        )
+        targets = {"copy": target.url, "lite": f"sqlite:///{lite}"}
+        with Replica(source.url, targets, name=unique_name, log=open_log(settings), log_settings=settings) as replica:
+            replica.catch_up()
+            source.execute(f"INSERT INTO large VALUES (2, '', {data})")
+            replica.catch_up()
+        digests = "SELECT id, length(t), md5(t), length(b), md5(b) FROM large ORDER BY id"
+        wanted = source.query(digests)
+        assert [row[1:4:2] for row in wanted] == [(LARGE, 0), (0, LARGE)]
+        assert target.query(digests) == wanted
+        with closing(sqlite3.connect(lite)) as connection:
+            held = connection.execute("SELECT id, CAST(t AS BLOB), b FROM large ORDER BY id").fetchall()
+        assert [(i, len(t), md5(t).hexdigest(), len(b), md5(b).hexdigest()) for i, t, b in held] == wanted
+
+
+def test_a_value_above_the_limit_stops_capture_there(log_url: str, new_database: Databases, unique_name: str) -> None:
+    settings = at_url(log_url, unique_name, 50_000)
+    topic = f"{unique_name}.public.documents"
+    insert = "INSERT INTO documents VALUES ({}, 'title', decode(repeat('ab', {}), 'hex'))"
+    with databases(new_database(), new_database()) as (source, target):
+        source.execute("CREATE TABLE documents (id integer PRIMARY KEY, title text, body bytea)", insert.format(1, 10))
+        log = open_log(settings)
+        with Replica(source.url, {"copy": target.url}, name=unique_name, log=log, log_settings=settings) as replica:
+            replica.capture()
+            source.execute(insert.format(2, 60_000))
+            source.execute(insert.format(3, 10))
+            with pytest.raises(RecordTooLargeError) as raised:
+                replica.capture()
+            said = str(raised.value)
+            assert "table public.documents, column body" in said
+            assert "60,000 of them" in said
+            assert "[log] max_record_bytes (50,000)" in said
+            assert "[log] max_record_bytes" in str(raised.value.mend)
+            assert held(log, topic) == 1
+            # With room for it, all goes on from there.
+            settings = at_url(log_url, unique_name, 100_000)
+            allow_larger_messages(settings, topic)
+            replica.reopen(open_log(settings), settings)
+            replica.catch_up()
+            assert held(log, topic) == 3
+        assert differences("documents", source, target) == []
+
+
+def held(log: Log, topic: str) -> int:
+    with closing(log.reader("test")) as reader:
+        return reader.offsets(TopicPartition(topic, 0)).next
+
+
+def allow_larger_messages(settings: LogSettings, topic: str) -> None:
+    """What the error says to do, where the log is Kafka."""
+    if settings.url.startswith("kafka"):
+        servers = settings.url.partition("://")[2]
+        entry = ConfigEntry("max.message.bytes", "110000", incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+        admin = AdminClient({"bootstrap.servers": servers})
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result()
