@@ -173,7 +173,9 @@ class _Writer:
         part = next(self._parts)
         doing = f"writing table {table.table}"
         self._used.add(table.staging)
-        self._session.copy_in(table.copy(columns), copy_lines(part, rows), doing=doing, columns=table.names)
+        columns = tuple(columns)
+        lines = copy_lines(part, rows, doing=doing, columns=[table.names[index] for index in columns])
+        self._session.copy_in(table.copy(columns), lines, doing=doing, columns=table.names)
         for column in table.verified:
             self._verify(table, part, column)
         return part
