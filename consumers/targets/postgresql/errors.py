@@ -58,11 +58,11 @@ def translate(error: psycopg2.Error, *, doing: str, columns: Sequence[str] = ())
     sqlstate = error.pgcode
     if sqlstate is None:
         return _connection_error(error, doing=doing)
-    where = f"{doing}{_column(error, columns)}"
-    what = f"{where}: {_said(error, sqlstate)}"
+    column = _column(error, columns)
+    what = f"{doing}{column}: {_said(error, sqlstate)}"
     if sqlstate.startswith(_PASSING):
         return PassingError(what)
-    if sqlstate.startswith("22"):
+    if sqlstate.startswith("22") or (column and not sqlstate.startswith("23")):
         return FidelityError(what, mend=_mend_of_value(error, sqlstate))
     if sqlstate.startswith("23"):
         constraint = error.diag.constraint_name

@@ -50,7 +50,7 @@ class PreparedTables:
             equal=table.unique_keys.get(frozenset(column.name for column in version.key_columns), {}),
             written=tuple(index for index, column in enumerate(columns) if not column.generated),
             types=tuple(column.type for column in columns),
-            verified=tuple(index for index, column in enumerate(columns) if column.declared.has_fields),
+            verified=tuple(index for index, column in enumerate(columns) if column.declared.may_change),
         )
         self._session.execute(statements.create_staging(), doing=f"preparing table {version.id}")
         return statements

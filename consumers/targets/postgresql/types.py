@@ -69,9 +69,11 @@ class DeclaredType:
     element: DeclaredType | None = None
 
     @property
-    def has_fields(self) -> bool:
-        """Whether values hold values of types that we don't know."""
-        return self.composite or (self.element is not None and self.element.has_fields)
+    def may_change(self) -> bool:
+        """Whether it may change a value without a word, although it is called as at the source: a composite's fields are
+        not known here, and may be narrower.
+        """
+        return self.composite if self.element is None else self.element.may_change
 
 
 def modifiers_in(name: str) -> str:
@@ -87,8 +89,8 @@ def keeps_exactly(source: ColumnType, resolved: Mapping[str, str], declared: Dec
     a smaller scale or precision, cuts blanks off at varchar(n), and rewrites jsonb, without a word.
 
     `resolved` is what this server calls those of the source's types that it knows, without modifiers. Types of users
-    and extensions are taken at their word: they refuse what they don't understand. Those with fields do not: whoever
-    writes them looks.
+    and extensions are taken at their word: they refuse what they don't understand. For those of which `may_change` is
+    true, whoever writes them must look.
     """
     if declared.element is not None:
         return source.element is not None and keeps_exactly(source.element, resolved, declared.element)
