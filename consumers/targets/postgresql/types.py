@@ -70,7 +70,7 @@ class DeclaredType:
 
     @property
     def may_change(self) -> bool:
-        """Whether it may change a value without a word, although it is called as at the source: a composite's fields are
+        """Whether it may change a value without a word, although called as at the source: a composite's fields are
         not known here, and may be narrower.
         """
         return self.composite if self.element is None else self.element.may_change
