@@ -35,6 +35,10 @@ def state_topic(prefix: str) -> str:
     return _topic(f"{prefix}-cdc-state")
 
 
+def tables_topic(prefix: str) -> str:
+    return _topic(f"{prefix}-cdc-tables")
+
+
 def schemas_topic(prefix: str) -> str:
     return _topic(f"{prefix}-cdc-schemas")
 

@@ -15,9 +15,11 @@ from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_setti
 from cdc.core.errors import ConfigError
 from cdc.core.events import (
     UNCHANGED,
+    Alter,
     ChangeEvent,
     Create,
     Delete,
+    Drop,
     FullImage,
     OldImage,
     Read,
@@ -102,7 +104,7 @@ def as_object(event: ChangeEvent) -> dict[str, Any]:
             said["after"] = _row(event.table, after)
         case Delete(before):
             said["before"] = _image(event.table, before)
-        case Truncate():
+        case Truncate() | Alter() | Drop():
             pass
     return said
 
@@ -118,7 +120,7 @@ def _spelled(row: dict[str, Any]) -> str:
     return " ".join(f"{name}={'NULL' if value is None else value}" for name, value in row.items())
 
 
-def _op(event: ChangeEvent) -> str:
+def _op(event: ChangeEvent) -> str:  # noqa: PLR0911  # a table
     match event.change:
         case Read():
             return "r"
@@ -130,6 +132,10 @@ def _op(event: ChangeEvent) -> str:
             return "d"
         case Truncate():
             return "t"
+        case Alter():
+            return "alter"
+        case Drop():
+            return "drop"
 
 
 def _image(table: TableSchema, image: OldImage) -> dict[str, Any]:

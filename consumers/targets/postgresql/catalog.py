@@ -17,19 +17,24 @@ _TABLE_KINDS: Final = {"r", "p"}  # ordinary and partitioned
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetColumn:
     """`staging` is the type to stage values in: the column's own, or what its domain is over (a domain may refuse NULL,
-    which stands for what is not staged).
+    which stands for what is not staged). `required`: a new row must bring a value for it.
     """
 
     name: str
     declared: DeclaredType
     staging: str
     generated: bool
+    not_null: bool
+    required: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingTable:
+    """`primary_key` is its constraint's name."""
+
     columns: tuple[TargetColumn, ...]
     unique_keys: frozenset[frozenset[str]]
+    primary_key: str | None
 
 
 def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None:
@@ -46,21 +51,26 @@ def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None
     oid, kind = found[0]
     if kind not in _TABLE_KINDS:
         raise TargetSchemaError(f"target {table} is not a table", mend="rename or drop it at the target")
-    return ExistingTable(columns=_columns(session, oid, doing), unique_keys=_unique_keys(session, oid, doing))
+    return ExistingTable(
+        columns=_columns(session, oid, doing),
+        unique_keys=_unique_keys(session, oid, doing),
+        primary_key=_primary_key(session, oid, doing),
+    )
 
 
 def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColumn, ...]:
     rows = session.query(
         """
         WITH RECURSIVE unwrapped AS (
-            SELECT a.attnum, a.attname::text AS name, a.attgenerated <> '' AS generated, a.atttypid AS type,
+            SELECT a.attnum, a.attname::text AS name, a.attgenerated <> '' AS generated, a.attnotnull AS not_null,
+                   a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required, a.atttypid AS type,
                    a.atttypmod AS modifier
             FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
             UNION ALL
-            SELECT u.attnum, u.name, u.generated, t.typbasetype, t.typtypmod
+            SELECT u.attnum, u.name, u.generated, u.not_null, u.required, t.typbasetype, t.typtypmod
             FROM unwrapped u JOIN pg_type t ON t.oid = u.type WHERE t.typtype = 'd'
         )
-        SELECT u.name, u.generated, format_type(u.type, NULL), format_type(u.type, u.modifier),
+        SELECT u.name, u.generated, u.not_null, u.required, format_type(u.type, NULL), format_type(u.type, u.modifier),
                t.typnamespace = 'pg_catalog'::regnamespace
         FROM unwrapped u JOIN pg_type t ON t.oid = u.type WHERE t.typtype <> 'd' ORDER BY u.attnum
         """,
@@ -71,11 +81,20 @@ def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColu
         TargetColumn(
             name=name,
             generated=generated,
+            not_null=not_null,
+            required=required,
             staging=whole,
             declared=DeclaredType(base, modifiers_in(whole) if built_in else "", built_in),
         )
-        for name, generated, base, whole, built_in in rows
+        for name, generated, not_null, required, base, whole, built_in in rows
     )
+
+
+def _primary_key(session: PostgresSession, oid: int, doing: str) -> str | None:
+    rows = session.query(
+        "SELECT conname::text FROM pg_constraint WHERE conrelid = %s AND contype = 'p'", (oid,), doing=doing
+    )
+    return rows[0][0] if rows else None
 
 
 def _unique_keys(session: PostgresSession, oid: int, doing: str) -> frozenset[frozenset[str]]:

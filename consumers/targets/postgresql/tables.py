@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 from cdc.core.errors import TargetSchemaError
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.postgresql.catalog import ExistingTable, find_table, resolve_types
 from consumers.targets.postgresql.session import PostgresSession
@@ -20,6 +20,7 @@ class PreparedTables:
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
         self._prepared: dict[TableSchema, TableStatements] = {}
+        self._uncommitted: list[TableSchema] = []
         self._numbers = count(1)
 
     def prepare(self, version: TableSchema) -> TableStatements:
@@ -30,6 +31,29 @@ class PreparedTables:
                 statements = self._made_ready(version)
             self._prepared[version] = statements
         return statements
+
+    def prepare_within(self, version: TableSchema) -> TableStatements:
+        """As `prepare`, but as part of the caller's transaction; see `committed` and `rolled_back`."""
+        statements = self._prepared.get(version)
+        if statements is None:
+            statements = self._prepared[version] = self._made_ready(version)
+            self._uncommitted.append(version)
+        return statements
+
+    def forget(self, table: TableId) -> None:
+        """The table was altered: what was made ready for its versions no longer fits."""
+        for version in [version for version in self._prepared if version.id == table]:
+            statements = self._prepared.pop(version)
+            self._session.execute(f"DROP TABLE pg_temp.{statements.staging}", doing=f"altering table {table}")
+
+    def committed(self) -> None:
+        self._uncommitted.clear()
+
+    def rolled_back(self) -> None:
+        """What the lost transaction made ready is gone, and what it forgot is back but not known any more."""
+        for version in self._uncommitted:
+            self._prepared.pop(version, None)
+        self._uncommitted.clear()
 
     def _made_ready(self, version: TableSchema) -> TableStatements:
         if version.id.schema == "public":
@@ -77,9 +101,9 @@ def _create_table(version: TableSchema, resolved: dict[str, str]) -> str:
 
 
 def _require_fitting(version: TableSchema, table: ExistingTable, resolved: dict[str, str]) -> None:
-    generated = [column.name for column in table.columns if column.generated]
+    optional = [column.name for column in table.columns if column.generated or not column.required]
     require_same_columns(
-        version.id, (column.name for column in version.columns), (column.name for column in table.columns), generated
+        version.id, (column.name for column in version.columns), (column.name for column in table.columns), optional
     )
     target = f"{quoted(version.id.schema)}.{quoted(version.id.name)}"
     key = [column.name for column in version.key_columns]
