@@ -212,6 +212,7 @@ def _our_type(column: ColumnType) -> Json:
     said = {
         "kind": column.kind.value,
         "name": column.name,
+        "base": column.base,
         "precision": column.precision,
         "scale": column.scale,
         "length": column.length,

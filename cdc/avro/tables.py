@@ -94,6 +94,7 @@ def _our_type(said: Json) -> ColumnType:
     return ColumnType(
         kind=Kind(said["kind"]),
         name=said["name"],
+        base=said.get("base"),
         precision=said.get("precision"),
         scale=said.get("scale"),
         length=said.get("length"),

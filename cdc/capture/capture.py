@@ -94,23 +94,36 @@ class Capture:
 
         `streaming` is called once the stream has begun.
         """
-        epoch = self._prepare(stopping, start_over=start_over)
-        if epoch is None:
+        if not self.start(stopping, start_over=start_over):
             return
-        self._source.start(epoch=epoch)
-        self._report("streaming")
         streaming()
         while not stopping():
-            self._step()
-        self._finish()
+            self.step()
+        self.finish()
 
-    def _step(self) -> None:
+    def start(self, stopping: Callable[[], bool] = lambda: False, *, start_over: bool = False) -> bool:
+        """Load if need be, and begin the stream. False if stopped before."""
+        epoch = self._prepare(stopping, start_over=start_over)
+        if epoch is None:
+            return False
+        self._source.start(epoch=epoch)
+        self._report("streaming")
+        return True
+
+    def step(self) -> None:
+        """Take in what the source has sent (waiting a little if there is nothing to do), and bring the log forward."""
         room = self._pipeline.bytes_under_way < _MOST_BYTES_UNDER_WAY
         busy = not self._pipeline.idle
         if room:
             self._take(self._source.receive(_MOST_MESSAGES, 0.0 if busy else _IDLE_SECONDS))
         self._advance(0.0 if self._pipeline.idle else _BUSY_SECONDS)
         self._record_heartbeat()
+
+    @property
+    def captured_lsn(self) -> int:
+        """All that was committed at the source below it is durable in the log."""
+        confirmed = self.progress.confirmed_lsn
+        return max(self._heartbeat_lsn, confirmed) if self._pipeline.idle else confirmed
 
     # -- before the stream ---------------------------------------------------------------------------------------
 
@@ -284,7 +297,8 @@ class Capture:
         self._record_due = time.monotonic() + _RECORD_SECONDS
         self._confirm(lsn)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Get what is under way into the log, and confirm it."""
         deadline = time.monotonic() + _STOP_SECONDS
         while not self._pipeline.idle and time.monotonic() < deadline:
             self._advance(_IDLE_SECONDS)

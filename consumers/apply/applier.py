@@ -79,13 +79,23 @@ class Applier:
 
         `applying` is called once target and log are there.
         """
-        self._checkpoint = self._target.open()
-        if not self._find_log(stopping):
+        if not self.start(stopping):
             return
-        self._follow_tables()
         applying()
         while not stopping():
             self.step(_IDLE_SECONDS)
+        self.finish()
+
+    def start(self, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Open the target, and wait for the log to say what it is. False if stopped before."""
+        self._checkpoint = self._target.open()
+        if not self._find_log(stopping):
+            return False
+        self._follow_tables()
+        return True
+
+    def finish(self) -> None:
+        """Write the checkpoint of what brought no rows."""
         self._save_progress()
 
     def step(self, timeout: float) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from cdc.core.errors import ProtocolViolationError
 from cdc.core.tables import Column, ReplicaIdentity, TableId, TableSchema
-from cdc.sources.postgres.types import PgType, column_type
+from cdc.sources.postgres.types import TYPE_COLUMNS, PgType, column_type
 
 _STORED: Final = "s"  # pg_attribute.attgenerated
 
@@ -75,17 +75,13 @@ def types_sql(oids: str) -> str:
                 SELECT part FROM made_of JOIN pg_type t ON t.oid = made_of.oid,
                 LATERAL (VALUES (t.typelem), (t.typbasetype)) AS parts(part) WHERE part <> 0
             )
-            SELECT coalesce(json_agg(json_build_array(
-                t.oid::bigint, tn.nspname, t.typname, t.typtype::text, t.typelem::bigint,
-                t.typelem <> 0 AND t.typsubscript = 'array_subscript_handler'::regproc
-                    AND t.typname NOT IN ('int2vector', 'oidvector'),
-                t.typbasetype::bigint, t.typtypmod)), '[]')
-            FROM made_of JOIN pg_type t ON t.oid = made_of.oid JOIN pg_namespace tn ON tn.oid = t.typnamespace"""
+            SELECT coalesce(json_agg(json_build_array({TYPE_COLUMNS})), '[]')
+            FROM made_of JOIN pg_type t ON t.oid = made_of.oid JOIN pg_namespace n ON n.oid = t.typnamespace"""
 
 
 def types_from_json(text: str) -> tuple[PgType, ...]:
     """Of what `types_sql` gave."""
-    return tuple(_type(*each) for each in json.loads(text))
+    return tuple(PgType.of_row(each) for each in json.loads(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +146,7 @@ class TableDescription:
                 columns=columns,
                 key=tuple(sorted((names[number] for number in key or () if number in names), key=_order(columns))),
                 parts=frozenset(said["parts"]),
-                types=tuple(_type(*each) for each in said["types"]),
+                types=tuple(PgType.of_row(each) for each in said["types"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ProtocolViolationError(f"a table's description is damaged ({error})") from None
@@ -179,7 +175,7 @@ class TableDescription:
                 ),
                 key=tuple(said["key"]),
                 parts=frozenset(said["parts"]),
-                types=tuple(_type(*each) for each in said["types"]),
+                types=tuple(PgType.of_row(each) for each in said["types"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ProtocolViolationError(f"a table's description is damaged ({error})") from None
@@ -222,18 +218,3 @@ def _is_published(number: int, kind: str, published: Sequence[int] | None, *, ge
 def _order(columns: Sequence[ColumnDescription]) -> Any:
     places = {column.name: place for place, column in enumerate(columns)}
     return places.__getitem__
-
-
-def _type(
-    oid: int, schema: str, name: str, category: str, element: int, is_array: bool, base: int, base_modifier: int
-) -> PgType:
-    return PgType(
-        oid=oid,
-        schema=schema,
-        name=name,
-        category=category,
-        element=element,
-        is_array=is_array,
-        base=base,
-        base_modifier=base_modifier,
-    )

@@ -23,7 +23,7 @@ from consumers.targets.identifiers import literal, quoted, quoted_list
 from consumers.targets.policy import Done, is_left_alone, may_drop, require_allowed
 from consumers.targets.postgresql.catalog import ExistingTable, find_table, resolve_types
 from consumers.targets.postgresql.session import PostgresSession
-from consumers.targets.postgresql.types import fallback, keeps_exactly
+from consumers.targets.postgresql.types import all_names, declaration, keeps_exactly
 
 
 class Alterer:
@@ -125,10 +125,10 @@ class Alterer:
         if fill is not None:
             yield f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"
 
-    def _type(self, column: Column) -> tuple[str, str | None]:
-        """What to declare here, and what this server calls the source's type, if it knows it."""
-        resolved = resolve_types(self._session, {column.type.name}).get(column.type.name)
-        return (fallback(column.type) if resolved is None else column.type.name), resolved
+    def _type(self, column: Column) -> tuple[str, dict[str, str]]:
+        """What to declare here, and what this server calls those of the source's types that it knows."""
+        resolved = resolve_types(self._session, all_names(column.type))
+        return declaration(column.type, resolved), resolved
 
     def _let_kept_columns_be_null(self, step: AlterTable, here: TableId) -> None:
         """New rows bring nothing for a column that is only here any more."""

@@ -6,7 +6,7 @@ then one statement for each part does the work. Its columns are called c0, c1, â
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cdc.core.tables import TableId
@@ -15,8 +15,9 @@ from consumers.targets.identifiers import quoted, quoted_list
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableStatements:
-    """`names` are the columns that events bring, in their order; `key` and `written` index into them. `written` leaves
-    out what the target generates itself.
+    """`names` are the columns that events bring, in their order, and `types` theirs at the target; `key`, `written` and
+    `verified` index into them. `written` leaves out what the target generates itself. `verified` are those whose type
+    may change a value without a word: they are staged as text, so that `changed` can tell.
     """
 
     table: TableId
@@ -24,24 +25,34 @@ class TableStatements:
     names: tuple[str, ...]
     key: tuple[int, ...]
     written: tuple[int, ...]
+    types: tuple[str, ...]
+    verified: tuple[int, ...] = ()
 
     @property
     def target(self) -> str:
         return f"{quoted(self.table.schema)}.{quoted(self.table.name)}"
 
-    def create_staging(self, types: Sequence[str]) -> str:
+    def create_staging(self) -> str:
+        types = ("text" if index in self.verified else type_ for index, type_ in enumerate(self.types))
         columns = "".join(f", c{index} {type_}" for index, type_ in enumerate(types))
         return f"CREATE TEMPORARY TABLE {self.staging} (part integer NOT NULL{columns}) ON COMMIT DELETE ROWS"
 
     def copy(self, columns: Iterable[int]) -> str:
-        return f"COPY pg_temp.{self.staging} ({', '.join(['part', *_staged('', columns)])}) FROM STDIN"
+        return f"COPY pg_temp.{self.staging} ({', '.join(['part', *(f'c{index}' for index in columns)])}) FROM STDIN"
+
+    def changed(self, part: int, column: int) -> str:
+        """How many values of a verified column the target would change."""
+        return (
+            f"SELECT count(*) FROM pg_temp.{self.staging}"
+            f" WHERE part = {part} AND {self._value('', column)}::text IS DISTINCT FROM c{column}"
+        )
 
     def insert(self, part: int) -> str:
         """OVERRIDING SYSTEM VALUE: an identity column takes the source's value, not one of its own."""
         names = f" ({quoted_list(self._name(index) for index in self.written)})" if self.written else ""
         return (
             f"INSERT INTO {self.target}{names} OVERRIDING SYSTEM VALUE"
-            f" SELECT {', '.join(_staged('', self.written))} FROM pg_temp.{self.staging} WHERE part = {part}"
+            f" SELECT {', '.join(self._values('', self.written))} FROM pg_temp.{self.staging} WHERE part = {part}"
         )
 
     def upsert(self, part: int) -> str:
@@ -80,7 +91,7 @@ class TableStatements:
         """One row for each that is staged: of equal rows, that many. Equal means the same text in every column, NULL
         the same as NULL: `=` would take 1.0 for 1.00, and json has none. A ctid is one within its partition (tableoid).
         """
-        staged = f"ROW({', '.join(_staged('s.', self.written))})::text"
+        staged = f"ROW({', '.join(self._values('s', self.written))})::text"
         present = f"ROW({', '.join(f't.{quoted(self._name(index))}' for index in self.written)})::text"
         return (
             f"WITH wanted AS (SELECT {staged} AS whole, count(*) AS copies FROM pg_temp.{self.staging} AS s"
@@ -106,11 +117,14 @@ class TableStatements:
         return self.names[index]
 
     def _sets(self, columns: Iterable[int]) -> str:
-        return ", ".join(f"{quoted(self._name(index))} = s.c{index}" for index in columns)
+        return ", ".join(f"{quoted(self._name(index))} = {self._value('s', index)}" for index in columns)
 
     def _same_key(self, staged: str) -> str:
-        return " AND ".join(f"t.{quoted(self._name(index))} = {staged}.c{index}" for index in self.key)
+        return " AND ".join(f"t.{quoted(self._name(index))} = {self._value(staged, index)}" for index in self.key)
 
+    def _values(self, alias: str, columns: Iterable[int]) -> list[str]:
+        return [self._value(alias, index) for index in columns]
 
-def _staged(alias: str, columns: Iterable[int]) -> list[str]:
-    return [f"{alias}c{index}" for index in columns]
+    def _value(self, alias: str, index: int) -> str:
+        column = f"{alias}.c{index}" if alias else f"c{index}"
+        return f"{column}::{self.types[index]}" if index in self.verified else column

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
 
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import TableId, TableSchema
+from cdc.core.types import ColumnType
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.postgresql.catalog import ExistingTable, find_table, resolve_types
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.statements import TableStatements
-from consumers.targets.postgresql.types import fallback, keeps_exactly
+from consumers.targets.postgresql.types import all_names, declaration, fallback, keeps_exactly, names_of
 from consumers.targets.schema_check import refuse_own_table, require_same_columns
 
 
@@ -58,7 +60,8 @@ class PreparedTables:
     def _made_ready(self, version: TableSchema) -> TableStatements:
         if version.id.schema == "public":
             refuse_own_table(version.id, version.id.name)
-        resolved = resolve_types(self._session, {column.type.name for column in version.columns})
+        names = {name for column in version.columns for name in all_names(column.type)}
+        resolved = resolve_types(self._session, names)
         table = find_table(self._session, version.id) or self._created(version, resolved)
         _require_fitting(version, table, resolved)
         by_name = {column.name: column for column in table.columns}
@@ -69,9 +72,10 @@ class PreparedTables:
             names=tuple(column.name for column in columns),
             key=version.key,
             written=tuple(index for index, column in enumerate(columns) if not column.generated),
+            types=tuple(column.type for column in columns),
+            verified=tuple(index for index, column in enumerate(columns) if column.declared.has_fields),
         )
-        create = statements.create_staging([column.staging for column in columns])
-        self._session.execute(create, doing=f"preparing table {version.id}")
+        self._session.execute(statements.create_staging(), doing=f"preparing table {version.id}")
         return statements
 
     def _created(self, version: TableSchema, resolved: dict[str, str]) -> ExistingTable:
@@ -91,13 +95,17 @@ class PreparedTables:
 
 def _create_table(version: TableSchema, resolved: dict[str, str]) -> str:
     columns = [
-        f"{quoted(column.name)} {column.type.name if column.type.name in resolved else fallback(column.type)}"
-        f"{'' if column.nullable else ' NOT NULL'}"
+        f"{quoted(column.name)} {declaration(column.type, resolved)}{'' if column.nullable else ' NOT NULL'}"
         for column in version.columns
     ]
     if version.key:
         columns.append(f"PRIMARY KEY ({quoted_list(column.name for column in version.key_columns)})")
     return f"CREATE TABLE {quoted(version.id.schema)}.{quoted(version.id.name)} ({', '.join(columns)})"
+
+
+def _plain(source: ColumnType, resolved: Mapping[str, str]) -> str:
+    """As `_declaration`, but without domains, which may be other ones here."""
+    return next((name for name in reversed(names_of(source)) if name in resolved), fallback(source))
 
 
 def _require_fitting(version: TableSchema, table: ExistingTable, resolved: dict[str, str]) -> None:
@@ -115,10 +123,9 @@ def _require_fitting(version: TableSchema, table: ExistingTable, resolved: dict[
     by_name = {column.name: column for column in table.columns}
     for column in version.columns:
         there = by_name[column.name]
-        if not there.generated and not keeps_exactly(column.type, resolved.get(column.type.name), there.declared):
-            wanted = column.type.name if column.type.name in resolved else fallback(column.type)
+        if not there.generated and not keeps_exactly(column.type, resolved, there.declared):
             raise TargetSchemaError(
-                f"target table {version.id}, column {column.name}: {there.staging} would change values of the source's"
+                f"target table {version.id}, column {column.name}: {there.type} would change values of the source's"
                 f" {column.type.name} silently",
-                mend=f"ALTER TABLE {target} ALTER COLUMN {quoted(column.name)} TYPE {wanted}",
+                mend=f"ALTER TABLE {target} ALTER COLUMN {quoted(column.name)} TYPE {_plain(column.type, resolved)}",
             )

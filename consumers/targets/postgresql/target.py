@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, GapError, TargetError
+from cdc.core.errors import CdcError, FidelityError, GapError, TargetError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
@@ -207,7 +207,18 @@ class _Writer:
         part = next(self._parts)
         doing = f"writing table {table.table}"
         self._session.copy_in(table.copy(columns), copy_lines(part, rows), doing=doing, columns=table.names)
+        for column in table.verified:
+            self._verify(table, part, column)
         return part
+
+    def _verify(self, table: TableStatements, part: int, column: int) -> None:
+        where = f"writing table {table.table}, column {table.names[column]}"
+        ((changed,),) = self._session.query(table.changed(part, column), doing=where)
+        if changed:
+            raise FidelityError(
+                f"{where}: {table.types[column]} would change {changed} of its values",
+                mend=f"give {table.types[column]} the definition that it has at the source, or declare the column text",
+            )
 
     def _execute(self, table: TableStatements, part: int, statement: Callable[[int], str]) -> int:
         return self._session.execute(statement(part), doing=f"writing table {table.table}")
