@@ -25,38 +25,39 @@ from cdc.core.position import ORIGIN, Position
 from consumers.plan.checkpoint import PartitionProgress
 
 
-class Entry(NamedTuple):
-    """A record of a partition. `event` is None for what only moves the offset (a tombstone, an event seen before)."""
+class _Entry(NamedTuple):
+    """An event, the truncate that it goes on from, and the offset of what is to be taken after it."""
 
-    offset: int
-    event: ChangeEvent | None
+    event: ChangeEvent
     truncated: Position
+    next_offset: int
 
 
 @dataclass(slots=True)
 class _Queue:
-    entries: deque[Entry]
+    """`taken` is how far `take` has come, and `told` what it said of that in a batch."""
+
     read_position: Position
     next_read: int
     taken: PartitionProgress
+    told: PartitionProgress
+    entries: deque[_Entry] = field(default_factory=deque)
 
-    def head(self) -> Entry | None:
-        """The next event; what only moves the offset is taken on the way."""
-        while self.entries and self.entries[0].event is None:
-            self.pop()
-        return self.entries[0] if self.entries else None
+    def next_event(self, *, after: int = 0) -> ChangeEvent | None:
+        """The event that comes next after that many others; None if it is not here."""
+        return self.entries[after].event if len(self.entries) > after else None
 
-    def second(self) -> ChangeEvent | None:
-        """The event after the head."""
-        events = (entry.event for entry in self.entries if entry.event is not None)
-        next(events, None)
-        return next(events, None)
+    def skip(self, offset: int) -> None:
+        """The record there holds nothing new. It goes with the event before it, so that any number take no room."""
+        if self.entries:
+            self.entries[-1] = self.entries[-1]._replace(next_offset=offset + 1)
+        else:
+            self.taken = PartitionProgress(self.taken.position, offset + 1)
 
-    def pop(self) -> Entry:
+    def pop(self) -> ChangeEvent:
         entry = self.entries.popleft()
-        position = self.taken.position if entry.event is None else entry.event.position
-        self.taken = PartitionProgress(position, entry.offset + 1)
-        return entry
+        self.taken = PartitionProgress(entry.event.position, entry.next_offset)
+        return entry.event
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class Inbox:
 
     def assign(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """Events of this partition will come, from `progress.next_offset`."""
-        self._queues[partition] = _Queue(deque(), progress.position, progress.next_offset, progress)
+        self._queues[partition] = _Queue(progress.position, progress.next_offset, taken=progress, told=progress)
         self._topics.setdefault(partition.topic, []).append(partition)
 
     def add(
@@ -88,13 +89,12 @@ class Inbox:
         read is a resend, and is skipped.
         """
         queue = self._queues[partition]
-        if event is not None:
-            if event.position <= queue.read_position:
-                event = None
-            else:
-                queue.read_position = event.position
-        queue.entries.append(Entry(offset, event, truncated))
         queue.next_read = offset + 1
+        if event is None or event.position <= queue.read_position:
+            queue.skip(offset)
+        else:
+            queue.read_position = event.position
+            queue.entries.append(_Entry(event, truncated, offset + 1))
 
     def crowded(self) -> set[TopicPartition]:
         """Partitions of which enough is here for now."""
@@ -111,50 +111,45 @@ class Inbox:
     def take(self, most: int) -> Batch:
         """About `most` events that may be applied now, in one target transaction."""
         batch = Batch()
-        before = {partition: queue.taken for partition, queue in self._queues.items()}
         taken = -1
         while taken < len(batch.events) < most:
             # One partition's progress may be what another waits for: go round until nothing moves.
             taken = len(batch.events)
             for partition, queue in self._queues.items():
                 self._take_from(partition, queue, batch.events, most)
-        batch.progress = {
-            partition: queue.taken for partition, queue in self._queues.items() if queue.taken != before[partition]
-        }
+        for partition, queue in self._queues.items():
+            if queue.taken != queue.told:
+                batch.progress[partition] = queue.told = queue.taken
         return batch
 
     def _take_from(self, partition: TopicPartition, queue: _Queue, events: list[ChangeEvent], most: int) -> None:
-        while len(events) < most and (entry := queue.head()) is not None:
-            event = _event(entry)
-            if not self._truncated_up_to(entry.truncated, partition):
+        while len(events) < most and queue.entries:
+            event, truncated, _ = queue.entries[0]
+            if not self._truncated_up_to(truncated, partition):
                 return
             match event.change:
                 case Truncate():
-                    if not self._others_stand_at(event.position, partition):
+                    if not self._others_stand_beyond(event.position, partition):
                         return
                     self._ends.pop(partition.topic, None)
                 case Delete(awaits_create=True):
                     other = self._queue_of_create(event, partition)
                     if other is None:
                         return
-                    events.append(_event(queue.pop()))
-                    other.head()
-                    events.append(_event(other.pop()))
+                    events += [queue.pop(), other.pop()]
                     continue
                 case Create(moved_from=old) if old is not None and UNCHANGED in event.change.after:
                     return  # its Delete takes it along
                 case _:
                     pass
-            events.append(_event(queue.pop()))
+            events.append(queue.pop())
 
     def _truncated_up_to(self, position: Position, partition: TopicPartition) -> bool:
         """Whether the truncate at `position`, which stands in partition 0, was taken."""
         first = TopicPartition(partition.topic, 0)
-        queue = self._queues[first]
-        if partition == first or queue.taken.position >= position:
+        if self._queues[first].taken.position >= position:
             return True
-        ends = self._ends.get(partition.topic)
-        if ends is not None and not queue.entries and queue.next_read >= ends[first]:
+        if self._stands_beyond(first, position):
             raise GapError(
                 f"topic {partition.topic!r} no longer holds the truncate at {position}, which partition"
                 f" {partition.partition} goes on from",
@@ -162,50 +157,38 @@ class Inbox:
             )
         return False
 
-    def _others_stand_at(self, position: Position, partition: TopicPartition) -> bool:
+    def _others_stand_beyond(self, position: Position, partition: TopicPartition) -> bool:
         """Whether all of the topic's other partitions were taken up to `position`."""
-        ends = self._ends.get(partition.topic)
-        for other in self._topics[partition.topic]:
-            if other == partition:
-                continue
-            queue = self._queues[other]
-            entry = queue.head()
-            if entry is None:
-                if ends is None or queue.next_read < ends[other]:
-                    return False
-            elif _event(entry).position < position:
-                return False
-        return True
+        others = (other for other in self._topics[partition.topic] if other != partition)
+        return all(self._stands_beyond(other, position) for other in others)
+
+    def _stands_beyond(self, partition: TopicPartition, position: Position) -> bool:
+        """Whether nothing up to `position` is left in the partition: as far as an event next in it says, or its end
+        after that position was read elsewhere.
+        """
+        queue, ends = self._queues[partition], self._ends.get(partition.topic)
+        if queue.entries:
+            return queue.entries[0].event.position > position
+        return ends is not None and queue.next_read >= ends[partition]
 
     def _queue_of_create(self, delete: ChangeEvent, partition: TopicPartition) -> _Queue | None:
         """The queue in which the Create of this Delete comes next; None if it does not come next in any yet."""
         wanted = delete.position._replace(ordinal=delete.ordinal + 1)
         for other in self._topics[partition.topic]:
             queue = self._queues[other]
-            event = queue.second() if other == partition else _event_or_none(queue.head())
+            event = queue.next_event(after=1 if other == partition else 0)
             if event is not None and event.position == wanted:
                 return queue
         return None
 
     def _waiting_topics(self) -> set[str]:
-        """Topics with a truncate, or an event beyond one, that is next in its partition."""
+        """Topics with a truncate, or an event beyond one that was not taken, next in a partition."""
         return {
             partition.topic
             for partition, queue in self._queues.items()
-            if (entry := queue.head()) is not None
-            and (isinstance(_event(entry).change, Truncate) or not self._seen(partition, entry.truncated))
+            if queue.entries and self._waits(partition, queue.entries[0])
         }
 
-    def _seen(self, partition: TopicPartition, truncated: Position) -> bool:
-        first = TopicPartition(partition.topic, 0)
-        return partition == first or self._queues[first].taken.position >= truncated
-
-
-def _event(entry: Entry) -> ChangeEvent:
-    if entry.event is None:
-        raise AssertionError("the head of a queue is always an event")
-    return entry.event
-
-
-def _event_or_none(entry: Entry | None) -> ChangeEvent | None:
-    return None if entry is None else entry.event
+    def _waits(self, partition: TopicPartition, entry: _Entry) -> bool:
+        first = self._queues[TopicPartition(partition.topic, 0)]
+        return isinstance(entry.event.change, Truncate) or first.taken.position < entry.truncated
