@@ -234,12 +234,15 @@ class Capture:
         records: list[Record] = []
         for item in items:
             match item:
+                case ChangeEvent(change=Truncate() | Alter() | Drop()):
+                    # A barrier: whoever reads it finds in the log all that came before it.
+                    self._pipeline.produce(records)
+                    records = []
+                    self._drain()
+                    # What comes after it says so, and may be read from another partition first.
+                    self._store(self._the_publisher.records(item))
+                    self.progress.events += 1
                 case ChangeEvent():
-                    if isinstance(item.change, Truncate | Alter | Drop):
-                        # A barrier: whoever reads it finds in the log all that came before it.
-                        self._pipeline.produce(records)
-                        records = []
-                        self._drain()
                     records.extend(self._the_publisher.records(item))
                     self.progress.events += 1
                 case Commit():

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-
-from cdc.core.errors import TargetSchemaError
 from replica import Replica
 
 Databases = Callable[..., str]
@@ -57,9 +55,7 @@ class Pair:
             present = [name for (name,) in lite.execute("SELECT name FROM pragma_table_info(?)", [table])]
             assert sorted(present) == sorted(names)
             found = lite.execute(f'SELECT {listed} FROM "{table}"').fetchall()
-        return sorted(
-            (tuple(None if value is None else str(value) for value in row) for row in found), key=repr
-        )
+        return sorted((tuple(None if value is None else str(value) for value in row) for row in found), key=repr)
 
 
 def columns(url: str, table: str) -> list[tuple[str, str, bool, bool]]:
@@ -224,7 +220,10 @@ def test_partitions_attached_and_detached(pair):
         "INSERT INTO part_2 SELECT g, 'b' FROM generate_series(100, 120) g",
     )
     pair.assert_equal("part", "part_2")
-    pair.run("ALTER TABLE part ATTACH PARTITION part_2 FOR VALUES FROM (100) TO (200)", "UPDATE part SET v = 'c' WHERE id = 101")
+    pair.run(
+        "ALTER TABLE part ATTACH PARTITION part_2 FOR VALUES FROM (100) TO (200)",
+        "UPDATE part SET v = 'c' WHERE id = 101",
+    )
     pair.assert_equal("part")
     pair.assert_gone("part_2")
     pair.run("ALTER TABLE part ADD COLUMN n int NOT NULL DEFAULT 4", "INSERT INTO part VALUES (50, 'd', 5)")
