@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, assert_never
 
-from cdc.avro.names import schemas_topic, state_topic, transaction_topic
+from cdc.avro.names import message_topic, schemas_topic, state_topic, transaction_topic
 from cdc.avro.transactions import TransactionEnd, decode_boundary
 from cdc.capture.continuity import Load, Resume, decide
 from cdc.capture.pipeline import Pipeline
@@ -108,6 +108,7 @@ class Capture:
                 TopicSpec(self._state_topic, 1, compacted=True),
                 TopicSpec(schemas_topic(prefix), 1, compacted=True),
                 TopicSpec(transaction_topic(prefix), 1),
+                TopicSpec(message_topic(prefix), 1),
             ]
         )
         state = read_state(read_to_end(self._reader, self._state_topic))
@@ -213,12 +214,16 @@ class Capture:
                     self._end(item)
                 case Heartbeat(lsn):
                     self._heartbeat_lsn = lsn
-                case Begin() | LogicalMessage():
+                case LogicalMessage():
+                    if not item.ours:
+                        records.append(self._the_publisher.message_record(item))
+                        self.progress.events += 1
+                case Begin():
                     pass
         self._pipeline.produce(records)
 
     def _end(self, commit: Commit) -> None:
-        if not commit.event_counts:
+        if not commit.event_counts and not commit.messages:
             # Nothing of it is captured: for the log it never was, only that the source was read up to here.
             self._heartbeat_lsn = commit.end_lsn
             return

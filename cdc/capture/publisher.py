@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from cdc.avro.codec import TableCodec
 from cdc.avro.headers import TRUNCATED
+from cdc.avro.messages import MessageCodec
 from cdc.avro.names import topic_name
 from cdc.avro.transactions import TransactionCodec
 from cdc.core.errors import ConfigError, GapError, TopicMismatchError
-from cdc.core.events import ChangeEvent, Commit, Delete, Truncate
+from cdc.core.events import ChangeEvent, Commit, Delete, LogicalMessage, Truncate
 from cdc.core.log import Headers, LogWriter, Record, TopicSpec
 from cdc.core.position import Position
 from cdc.core.registry import SchemaRegistry
@@ -56,6 +57,8 @@ class Publisher:
         self._versions: dict[int, tuple[TableSchema, _Version]] = {}
         self._transactions = TransactionCodec(prefix)
         self._transaction_ids: tuple[int, int] | None = None
+        self._messages = MessageCodec(prefix)
+        self._message_ids: tuple[int, int] | None = None
 
     def announce(self, tables: Sequence[TableId]) -> list[Record]:
         """Make the topics of these tables, and return the state records that tell of them.
@@ -82,6 +85,15 @@ class Publisher:
         if isinstance(event.change, Delete) and encoded.key is not None:
             records.append(Record(version.topic, partition, encoded.key, None))
         return records
+
+    def message_record(self, message: LogicalMessage) -> Record:
+        """All messages go to one partition: who reads them sees them in commit order, whatever their prefix."""
+        codec = self._messages
+        if self._message_ids is None:
+            self._message_ids = self._register(codec.topic, codec.key_schema, codec.value_schema)
+        key_id, value_id = self._message_ids
+        encoded = codec.encode(message, key_id=key_id, value_id=value_id)
+        return Record(codec.topic, 0, encoded.key, encoded.value, encoded.headers)
 
     def transaction_records(self, commit: Commit) -> list[Record]:
         """BEGIN and END. Written together, so that they nest in the topic while capture works on many transactions."""

@@ -324,10 +324,27 @@ def test_a_message_outside_of_transactions_is_one_of_its_own_below_the_commit_at
     assert isinstance(message, LogicalMessage)
     assert begin.transaction == message.transaction
     assert (begin.transaction.xid, message.position.commit_lsn, message.ordinal) == (None, 900, 0)
-    assert commit == Commit(begin.transaction, 900, 0)
+    assert commit == Commit(begin.transaction, 900, 0, messages=1)
     assert [type(item) for item in rest] == [Begin, ChangeEvent, Commit]
     assert message.position < stream.events[0].position
     assert begin.transaction.id != stream.commit.transaction.id
+
+
+def test_messages_are_counted_and_numbered_without_our_own() -> None:
+    stream = Stream()
+    stream.feed(
+        BEGIN,
+        *(wire.LogicalMessage(transactional=True, lsn=1, prefix=prefix, content=b"") for prefix in ("a", "cdc.x", "b")),
+        COMMIT,
+    )
+
+    messages = [item for item in stream.items if isinstance(item, LogicalMessage)]
+    assert [(m.prefix, m.ours, m.ordinal) for m in messages] == [("a", False, 1), ("cdc.x", True, 2), ("b", False, 3)]
+    assert [m.message_ordinal for m in messages if not m.ours] == [1, 2]
+    assert (stream.commit.messages, stream.commit.last_ordinal, stream.commit.event_counts) == (2, 3, {})
+
+    stream.feed(wire.LogicalMessage(transactional=False, lsn=960, prefix="cdc.y", content=b""))
+    assert (stream.commit.messages, stream.commit.end_lsn) == (0, 960)
 
 
 def test_a_message_outside_of_transactions_does_not_disturb_the_one_around_it() -> None:

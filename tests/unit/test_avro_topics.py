@@ -202,6 +202,16 @@ def test_transactions_come_back_with_counts_and_positions():
         decode_end(begin.value, texts.__getitem__)
 
 
+def test_messages_are_counted_as_a_connector_counts_them():
+    codec = TransactionCodec("shop")
+    commit = Commit(TRANSACTION, end_lsn=510, last_ordinal=3, event_counts={ORDERS: 1}, messages=2)
+    end = decode_end(
+        codec.encode_end(commit, {ORDERS: "public.orders"}, key_id=5, value_id=6).value,
+        {6: codec.value_schema}.__getitem__,
+    )
+    assert (end.event_count, end.event_counts) == (3, {"public.orders": 1, "LOGICAL_DECODING_MESSAGE": 2})
+
+
 def test_a_connectors_transactions_have_no_positions():
     codec = TransactionCodec("shop")
     value = {"status": "END", "id": "9:480", "event_count": 1, "data_collections": None, "ts_ms": 1}
@@ -213,11 +223,12 @@ def test_a_connectors_transactions_have_no_positions():
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.binary(), st.integers(0, 9), st.integers(0, 4 * 10**15))
 def test_messages_come_back(prefix, content, ordinal, captured_us):
     codec = MessageCodec("shop")
-    message = LogicalMessage(TRANSACTION, prefix, content, ordinal, 499, captured_us)
+    message = LogicalMessage(TRANSACTION, prefix, content, ordinal, 499, captured_us, message_ordinal=3)
     encoded = codec.encode(message, key_id=1, value_id=2)
     assert decode_message(encoded.value, lambda _: codec.value_schema) == message
     value = fastavro.schemaless_reader(io.BytesIO(encoded.value[5:]), json.loads(codec.value_schema), None)
     assert (value["op"], value["message"]) == ("m", {"prefix": prefix, "content": content})
+    assert value["transaction"] == {"id": "2:9:500", "total_order": ordinal, "data_collection_order": 3}
     key = fastavro.schemaless_reader(io.BytesIO(encoded.key[5:]), json.loads(codec.key_schema), None)
     assert key == {"prefix": prefix}
 

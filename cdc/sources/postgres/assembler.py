@@ -62,6 +62,7 @@ class Assembler:
         self._ordinals = count(1)
         self._last_ordinal = 0
         self._counts: dict[TableId, int] = {}
+        self._messages = 0
 
     @property
     def in_transaction(self) -> bool:
@@ -105,6 +106,7 @@ class Assembler:
         self._ordinals = count(1)
         self._last_ordinal = 0
         self._counts = {}
+        self._messages = 0
 
     def _open(self) -> Iterator[StreamItem]:
         """The transaction's Begin, once: it waits for the first event because Origin comes after pgoutput's Begin."""
@@ -127,7 +129,7 @@ class Assembler:
         yield from self._open()
         if self._transaction is None or message.commit_lsn != self._transaction.commit_lsn:
             raise ProtocolViolationError("Commit does not belong to the Begin before it")
-        yield Commit(self._transaction, message.end_lsn, self._last_ordinal, self._counts)
+        yield Commit(self._transaction, message.end_lsn, self._last_ordinal, self._counts, self._messages)
         self._begin = None
         self._transaction = None
 
@@ -178,9 +180,9 @@ class Assembler:
             if self._transaction is None:
                 raise ProtocolViolationError("a transactional message outside of any transaction")
             self._last_ordinal = next(self._ordinals)
-            yield LogicalMessage(
-                self._transaction, message.prefix, message.content, self._last_ordinal, message.lsn, self._now_us()
-            )
+            said = self._said(message, self._transaction, self._last_ordinal, self._messages + 1)
+            self._messages += not said.ours
+            yield said
             return
         # It stands outside of every transaction, possibly of an aborted one, and may share its LSN with the next
         # commit: ordinal 0 sorts it before that.
@@ -192,8 +194,22 @@ class Assembler:
             database=self._database,
         )
         yield Begin(own)
-        yield LogicalMessage(own, message.prefix, message.content, 0, message.lsn, self._now_us())
-        yield Commit(own, message.lsn, 0)
+        said = self._said(message, own, 0, 1)
+        yield said
+        yield Commit(own, message.lsn, 0, messages=int(not said.ours))
+
+    def _said(
+        self, message: wire.LogicalMessage, of: Transaction, ordinal: int, message_ordinal: int
+    ) -> LogicalMessage:
+        return LogicalMessage(
+            transaction=of,
+            prefix=message.prefix,
+            content=message.content,
+            ordinal=ordinal,
+            lsn=message.lsn,
+            captured_us=self._now_us(),
+            message_ordinal=message_ordinal,
+        )
 
 
 def row_key(table: TableSchema, row: Row) -> Key:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from cdc.core.tables import Column, ReplicaIdentity, TableId, TableSchema
 from cdc.sources.postgres.types import PgType, column_type
+
+
+# Without the columns that the index only includes.
+_KEY_OF_INDEX: Final = "(i.indkey::smallint[])[0 : i.indnkeyatts - 1]"
 
 
 class Query(Protocol):
@@ -138,7 +142,7 @@ class Catalog:
         """The columns that pgoutput publishes of a table, in its order: neither dropped nor generated."""
         rows = self._query(
             f"""
-            SELECT a.attname, a.atttypid, a.atttypmod, coalesce(a.attnum = ANY (i.indkey), false)
+            SELECT a.attname, a.atttypid, a.atttypmod, coalesce(a.attnum = ANY ({_KEY_OF_INDEX}), false)
             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
             LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND CASE c.relreplident
                 WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
@@ -157,7 +161,7 @@ class Catalog:
         rows = self._query(
             f"""
             SELECT a.attname FROM pg_index i
-            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY ({_KEY_OF_INDEX})
             WHERE i.indrelid = {oid} AND i.indisprimary AND i.indimmediate
             """,
             doing="reading the source's primary keys",
