@@ -123,8 +123,7 @@ class Capture:
             start_over=start_over,
         )
         self._publisher = Publisher(
-            prefix=prefix,
-            partitions=self._settings.partitions,
+            settings=self._settings,
             state_topic=self._state_topic,
             tables=state.tables,
             existing=self._reader.topics(),

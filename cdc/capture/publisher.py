@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from cdc.avro.codec import TableCodec
 from cdc.avro.headers import TRUNCATED
 from cdc.avro.messages import MessageCodec
-from cdc.avro.names import topic_name
+from cdc.avro.names import claim_topic, topic_name
 from cdc.avro.transactions import TransactionCodec
 from cdc.core.errors import ConfigError, GapError, TopicMismatchError
 from cdc.core.events import ChangeEvent, Commit, Delete, LogicalMessage, Truncate
 from cdc.core.log import Headers, LogWriter, Record, TopicSpec
+from cdc.core.patterns import TablePatterns
 from cdc.core.position import Position
 from cdc.core.registry import SchemaRegistry
+from cdc.core.settings import LogSettings
 from cdc.core.state import TableState, table_record
 from cdc.core.tables import TableId, TableSchema
 from cdc.log.partitioner import partition_of
@@ -39,18 +41,23 @@ class Publisher:
     def __init__(
         self,
         *,
-        prefix: str,
-        partitions: int,
+        settings: LogSettings,
         state_topic: str,
         tables: Mapping[str, TableState],
         existing: Mapping[str, int],
         writer: LogWriter,
         registry: SchemaRegistry,
     ) -> None:
-        self._prefix = prefix
-        self._partitions = partitions
+        self._prefix = prefix = settings.prefix
+        self._partitions = settings.partitions
+        self._given = [(TablePatterns([pattern]), topic) for pattern, topic in settings.topics.items()]
         self._state_topic = state_topic
         self._tables = dict(tables)
+        self._owners: dict[str, TableId] = {}
+        self._topics: dict[TableId, str] = {}
+        for topic, state in tables.items():
+            claim_topic(self._owners, state.table, topic)
+            self._topics[state.table] = topic
         self._existing = dict(existing)
         self._writer = writer
         self._registry = registry
@@ -118,10 +125,10 @@ class Publisher:
         return version
 
     def _new_version(self, table: TableSchema) -> _Version:
-        topic = topic_name(self._prefix, table.id)
         announcement = self._announce(table.id)
         if announcement:
             self._writer.append(announcement)
+        topic = self._topics[table.id]
         codec = TableCodec(table, topic, prefix=self._prefix)
         key_id, value_id = self._register(topic, codec.key_schema, codec.value_schema)
         return _Version(codec=codec, key_id=key_id, value_id=value_id, topic=topic)
@@ -131,16 +138,19 @@ class Publisher:
         return key_id, self._registry.register(f"{topic}-value", value_schema)
 
     def _announce(self, table: TableId) -> list[Record]:
-        topic = topic_name(self._prefix, table)
-        known = self._tables.get(topic)
-        if known is not None:
-            if known.table != table:
-                raise ConfigError(
-                    f"tables {known.table} and {table} would share the topic {topic!r}",
-                    mend="exclude one of them in [source] tables, or rename it at the source",
-                )
-            self._check_recorded(known)
+        given = next((topic for patterns, topic in self._given if patterns.matches(table)), None)
+        topic = topic_name(self._prefix, table, given)
+        known = self._topics.get(table, topic)
+        if known != topic:
+            raise ConfigError(
+                f"table {table} has the topic {known!r} in this log, and {topic!r} in [log.topics]",
+                mend="undo the change in [log.topics], or use another [log] prefix",
+            )
+        claim_topic(self._owners, table, topic)
+        if table in self._topics:
+            self._check_recorded(self._tables[topic])
             return []
+        self._topics[table] = topic
         self._writer.create_topics([TopicSpec(topic, self._partitions)])
         self._tables[topic] = TableState(table=table, topic=topic, partitions=self._partitions)
         self._existing[topic] = self._partitions

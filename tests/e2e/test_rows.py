@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 
 from cdc.avro.names import state_topic
-from cdc.core.errors import SlotInUseError
+from cdc.core.errors import ConfigError, SlotInUseError, TargetSchemaError
 from cdc.core.log import TopicPartition
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import parse_lsn
@@ -63,6 +63,10 @@ class Replication:
     def capturing(self, *tables: str) -> None:
         """Capture these tables only."""
         self.settings = replace(self.settings, source=replace(self.settings.source, tables=tables))
+
+    def naming_topics(self, topics: dict[str, str]) -> None:
+        """Give the tables of these patterns these topics."""
+        self.settings = replace(self.settings, log=replace(self.settings.log, topics=topics))
 
     def applying(self, target: str, *tables: str, batch_events: int = 10_000) -> None:
         """Apply these tables only to this target."""
@@ -204,6 +208,10 @@ def _texts(connection: psycopg.Connection, table: TableId) -> tuple[list[str], l
     return names, _sorted(connection.execute(query).fetchall())
 
 
+def _quoted(*names: str) -> str:
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
 def _sorted(rows: Sequence[Texts]) -> list[Texts]:
     return sorted(rows, key=lambda row: [(value is None, value or "") for value in row])
 
@@ -235,50 +243,61 @@ LARGE = "(SELECT string_agg(md5(g::text || {seed}), '') FROM generate_series(1, 
 
 # ---- replica identities, keys, TOAST --------------------------------------------------------------------------------
 
-IDENTITIES = ("DEFAULT", "FULL", "USING INDEX items_code", "NOTHING")
+IDENTITIES: Final = {"by_default": "DEFAULT", "whole": "FULL", "coded": "USING INDEX coded_code"}
 
 
 @VERSIONS
-@pytest.mark.parametrize("identity", IDENTITIES)
-def test_replica_identity(identity: str, version: int, new_replication: Callable[..., Replication]) -> None:
+def test_replica_identities(version: int, new_replication: Callable[..., Replication]) -> None:
+    """Updates of values and of keys, also several of one row in one batch, with values that are not sent again."""
+    replication = new_replication(version=version)
+    for table, identity in IDENTITIES.items():
+        replication.execute(
+            f"CREATE TABLE {table} (id int PRIMARY KEY, code int NOT NULL, n int, large text)",
+            f"ALTER TABLE {table} ALTER large SET STORAGE EXTERNAL",
+            f"CREATE UNIQUE INDEX {table}_code ON {table} (code)",
+            f"ALTER TABLE {table} REPLICA IDENTITY {identity}",
+            f"INSERT INTO {table} SELECT i, 100 + i, 0, {LARGE.format(seed='i')} FROM generate_series(1, 12) i",
+        )
+    replication.synchronize(*IDENTITIES)
+    for table in IDENTITIES:
+        replication.execute(
+            f"INSERT INTO {table} SELECT i, 100 + i, 0, {LARGE.format(seed='i')} FROM generate_series(13, 20) i",
+            f"UPDATE {table} SET n = 1 WHERE id <= 18",
+            f"UPDATE {table} SET id = id + 100 WHERE id % 3 = 0",
+            f"UPDATE {table} SET code = -code WHERE id % 3 = 1",
+            f"UPDATE {table} SET id = -id, code = code + 1000, n = NULL, large = NULL WHERE id = 5",
+            f"UPDATE {table} SET n = n + 1, large = large || 'x' WHERE id % 4 = 0",
+            f"DELETE FROM {table} WHERE id IN (2, 4, 103)",
+        )
+    replication.synchronize(*IDENTITIES)
+    for table in IDENTITIES:
+        replication.transaction(
+            f"UPDATE {table} SET n = 2 WHERE id = 7",
+            f"UPDATE {table} SET id = 1007, code = 1007 WHERE id = 7",
+            f"UPDATE {table} SET n = 3 WHERE id = 1007",
+            f"UPDATE {table} SET id = 2007, code = 2007 WHERE id = 1007",
+            f"UPDATE {table} SET n = 4 WHERE id = 2007",
+            f"DELETE FROM {table} WHERE id = 10",
+            f"UPDATE {table} SET id = 10, code = 10, n = 5 WHERE id = 11",
+            f"UPDATE {table} SET id = 7, code = 7 WHERE id = 2007",
+        )
+    replication.synchronize(*IDENTITIES)
+
+
+@VERSIONS
+def test_replica_identity_nothing(version: int, new_replication: Callable[..., Replication]) -> None:
     replication = new_replication(version=version)
     replication.execute(
-        "CREATE TABLE items (id int, code int NOT NULL, n int, large text, PRIMARY KEY (id))",
-        "ALTER TABLE items ALTER large SET STORAGE EXTERNAL",
-        "CREATE UNIQUE INDEX items_code ON items (code)",
-        f"ALTER TABLE items REPLICA IDENTITY {identity}",
-        f"INSERT INTO items SELECT i, 100 + i, 0, {LARGE.format(seed='i')} FROM generate_series(1, 12) i",
+        "CREATE TABLE items (id int PRIMARY KEY, n int)",
+        "ALTER TABLE items REPLICA IDENTITY NOTHING",
+        "INSERT INTO items VALUES (1, 1), (2, 2)",
     )
     replication.synchronize("items")
-    replication.execute(
-        f"INSERT INTO items SELECT i, 100 + i, 0, {LARGE.format(seed='i')} FROM generate_series(13, 20) i"
-    )
-    if identity == "NOTHING":
-        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
-            replication.execute("UPDATE items SET n = 1")
-        replication.synchronize("items")
-        replication.transaction("TRUNCATE items", "INSERT INTO items VALUES (1, 1, NULL, NULL)")
-        return replication.synchronize("items")
-    replication.execute(
-        "UPDATE items SET n = 1 WHERE id <= 18",
-        "UPDATE items SET id = id + 100 WHERE id % 3 = 0",
-        "UPDATE items SET code = -code WHERE id % 3 = 1",
-        "UPDATE items SET id = -id, code = code + 1000, n = NULL, large = NULL WHERE id = 5",
-        "UPDATE items SET n = n + 1, large = large || 'x' WHERE id % 4 = 0",
-        "DELETE FROM items WHERE id IN (2, 4, 103)",
-    )
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        replication.execute("UPDATE items SET n = 1")
+    replication.transaction("INSERT INTO items VALUES (3, NULL)")
     replication.synchronize("items")
-    replication.transaction(
-        "UPDATE items SET n = 2 WHERE id = 7",
-        "UPDATE items SET id = 1007, code = 1007 WHERE id = 7",
-        "UPDATE items SET n = 3 WHERE id = 1007",
-        "UPDATE items SET id = 2007, code = 2007 WHERE id = 1007",
-        "UPDATE items SET n = 4 WHERE id = 2007",
-        "UPDATE items SET id = 8, code = 99 WHERE id = 2007 AND NOT EXISTS (SELECT FROM items WHERE id = 8)",
-        "DELETE FROM items WHERE id = 10",
-        "UPDATE items SET id = 10, n = 5 WHERE id = 11",
-        "UPDATE items SET id = 7, code = 7 WHERE id = 2007",
-    )
+    replication.transaction("TRUNCATE items", "INSERT INTO items VALUES (1, 3)")
     replication.synchronize("items")
 
 
@@ -372,7 +391,8 @@ def test_tables_without_a_key(version: int, new_replication: Callable[..., Repli
         "ALTER TABLE bag ALTER large SET STORAGE EXTERNAL",
         "ALTER TABLE bag REPLICA IDENTITY FULL",
         "CREATE TABLE appended (a int, b text)",
-        f"INSERT INTO bag SELECT i % 3, NULLIF('x' || i % 2, 'x0'), {LARGE.format(seed='i % 2')} FROM generate_series(1, 30) i",
+        f"INSERT INTO bag SELECT i % 3, NULLIF('x' || i % 2, 'x0'), {LARGE.format(seed='i % 2')}"
+        " FROM generate_series(1, 30) i",
         "INSERT INTO appended SELECT i % 3, NULL FROM generate_series(1, 30) i",
     )
     replication.synchronize("bag", "appended")
@@ -389,3 +409,121 @@ def test_tables_without_a_key(version: int, new_replication: Callable[..., Repli
         "UPDATE bag SET a = a + 1", "UPDATE bag SET a = a + 1 WHERE a > 2", "DELETE FROM bag WHERE a = 4"
     )
     replication.synchronize("bag", "appended")
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+NAMES: Final = (
+    "with space", 'quote"d', "dot.ted", "über", "ÜBER", "Upper", "select", "percent%s", "back\\slash", "apo'strophe",
+    "semi;--", "a" * 63, "ü" * 31, "1digit", "$dollar", "tab\tbed", "line\nbroken", "cdc", "_", "-",
+)  # fmt: skip
+
+
+@VERSIONS
+def test_names_that_need_quoting(version: int, new_replication: Callable[..., Replication]) -> None:
+    replication = new_replication(version=version)
+    tables = [TableId(schema, name) for schema in ("public", 'S "x".y') for name in NAMES]
+    replication.capturing("*.*")
+    replication.naming_topics({'public."-"': "public.dash", '"S ""x"".y"."-"': "other.dash"})
+    replication.execute('CREATE SCHEMA "S ""x"".y"')
+    for table in tables:
+        columns = ", ".join(f"{_quoted(name)} text" for name in NAMES if name != table.name)
+        replication.execute(f"CREATE TABLE {_quoted(*table)} ({_quoted(table.name)} int PRIMARY KEY, {columns})")
+        replication.execute(f"INSERT INTO {_quoted(*table)} SELECT i, i, i FROM generate_series(1, 3) i")
+    replication.synchronize(*tables)
+    for table in tables:
+        other = next(name for name in NAMES if name != table.name)
+        replication.execute(
+            f"UPDATE {_quoted(*table)} SET {_quoted(other)} = 'changed' WHERE {_quoted(table.name)} = 1",
+            f"UPDATE {_quoted(*table)} SET {_quoted(table.name)} = 4 WHERE {_quoted(table.name)} = 2",
+            f"DELETE FROM {_quoted(*table)} WHERE {_quoted(table.name)} = 3",
+        )
+    replication.synchronize(*tables)
+
+
+def test_columns_whose_avro_names_are_equal(replication: Replication) -> None:
+    replication.execute(
+        'CREATE TABLE items ("a b" int, "a_b" int, "a-b" int, "ü" text, "ö" text, "_" text, "A b" int,'
+        ' PRIMARY KEY ("a b", "a-b"))',
+        "INSERT INTO items VALUES (1, 2, 3, 'u', 'o', '_', 4)",
+    )
+    replication.applying("sqlite", "*.*", "!public.items")  # SQLite does not tell the columns "a b" and "A b" apart
+    replication.synchronize("items")
+    replication.execute(
+        "UPDATE items SET a_b = 5, ü = NULL", 'UPDATE items SET "a-b" = 6', "INSERT INTO items VALUES (7, 8, 9)"
+    )
+    replication.synchronize("items")
+
+
+def test_tables_whose_topics_are_equal_are_refused(replication: Replication) -> None:
+    replication.execute(
+        'CREATE SCHEMA "a.b"', "CREATE SCHEMA a", 'CREATE TABLE "a.b".c (id int)', 'CREATE TABLE a."b.c" (id int)'
+    )
+    replication.capturing('"a.b".*', "a.*")
+    with pytest.raises(ConfigError, match=r'"a"\."b\.c" and "a\.b"\."c" would share the topic'):
+        replication.capture()
+
+
+def test_tables_whose_names_sqlite_does_not_tell_apart_are_refused(replication: Replication) -> None:
+    replication.execute('CREATE TABLE "Items" (id int)', "CREATE TABLE items (id int)", "INSERT INTO items VALUES (1)")
+    replication.capture()
+    replication.apply("postgres")
+    replication.execute('INSERT INTO "Items" VALUES (2)')
+    replication.capture()
+    replication.apply("postgres")
+    with pytest.raises(TargetSchemaError, match="Items"):
+        replication.apply("sqlite")
+
+
+# ---- columns --------------------------------------------------------------------------------------------------------
+
+
+def test_1600_columns(replication: Replication) -> None:
+    columns = ", ".join(f"c{i} smallint" for i in range(1, 1600))
+    values = ", ".join(f"i + {i}" for i in range(1, 1600))
+    for table, key in (("wide", "PRIMARY KEY"), ("bag", "")):
+        replication.execute(
+            f"CREATE TABLE {table} (id int {key}, {columns})",
+            f"ALTER TABLE {table} REPLICA IDENTITY {'DEFAULT' if key else 'FULL'}",
+            f"INSERT INTO {table} SELECT i, {values} FROM generate_series(1, 3) i",
+        )
+    replication.synchronize("wide", "bag")
+    for table in ("wide", "bag"):
+        replication.execute(
+            f"INSERT INTO {table} SELECT i, {values} FROM generate_series(4, 6) i",
+            f"UPDATE {table} SET c1599 = NULL, c1 = -1 WHERE id = 1",
+            f"UPDATE {table} SET id = 9 WHERE id = 2",
+            f"DELETE FROM {table} WHERE id = 3",
+        )
+    replication.synchronize("wide", "bag")
+
+
+def test_1600_columns_some_of_them_not_sent_again(replication: Replication) -> None:
+    columns = ", ".join(f"c{i} smallint" for i in range(2, 1600))
+    replication.execute(
+        f"CREATE TABLE wide (id int PRIMARY KEY, large text, {columns})",
+        "ALTER TABLE wide ALTER large SET STORAGE EXTERNAL",
+        f"INSERT INTO wide SELECT i, {LARGE.format(seed='i')}, i, i FROM generate_series(1, 5) i",
+    )
+    replication.synchronize("wide")
+    replication.execute("UPDATE wide SET c2 = 7 WHERE id < 3", "UPDATE wide SET id = id + 10 WHERE id > 3")
+    replication.transaction(
+        "UPDATE wide SET id = 20 WHERE id = 1",
+        "UPDATE wide SET id = 1 WHERE id = 2",
+        "UPDATE wide SET id = 2 WHERE id = 20",
+    )
+    replication.synchronize("wide")
+
+
+def test_a_table_of_zero_columns(replication: Replication) -> None:
+    replication.execute("CREATE TABLE nothing ()", "ALTER TABLE nothing REPLICA IDENTITY FULL")
+    replication.execute(*["INSERT INTO nothing DEFAULT VALUES"] * 3)
+    replication.applying("sqlite", "*.*", "!public.nothing")
+    replication.synchronize("nothing")
+    replication.execute(*["INSERT INTO nothing DEFAULT VALUES"] * 2, "DELETE FROM nothing WHERE ctid = '(0,1)'")
+    replication.synchronize("nothing")
+    assert len(replication.at_target("postgres", TableId("public", "nothing"))[1]) == 4
+
+    replication.applying("sqlite")
+    with pytest.raises(TargetSchemaError, match="it has no columns"):
+        replication.apply("sqlite")

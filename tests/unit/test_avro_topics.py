@@ -15,7 +15,7 @@ from cdc.avro.messages import MessageCodec, decode_message
 from cdc.avro.schemas import envelope_schema, key_schema
 from cdc.avro.transactions import TransactionBegin, TransactionCodec, TransactionEnd, decode_boundary, decode_end
 from cdc.avro.typenames import debezium_name, sql_name
-from cdc.core.errors import ConfigError, FidelityError, ProtocolViolationError
+from cdc.core.errors import ConfigError, ProtocolViolationError
 from cdc.core.events import Commit, LogicalMessage, Transaction
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
@@ -48,19 +48,25 @@ def test_avro_names():
     assert names.avro_name("") == "_"
 
 
-def test_two_columns_of_one_field_name_are_refused_by_name():
-    with pytest.raises(FidelityError, match='"a b" and "a_b"') as refused:
-        names.field_names(ORDERS, [column("a b"), column("a_b")])
-    assert refused.value.mend
+def test_columns_of_one_field_name_are_numbered():
+    columns = [column(name) for name in ("a b", "a_b", "a-b", "a_b_2", "ü", "ö", "1")]
+    assert names.field_names(columns) == ("a_b_3", "a_b", "a_b_4", "a_b_2", "_", "__2", "_1")
 
 
 def test_two_tables_of_one_topic_are_refused_by_name():
     split = [TableId("a.b", "c"), TableId("a", "b.c")]
     dashed = [TableId("a", "b-c"), TableId("a", "b_c")]  # two topics, but one Avro name
     for tables in (split, dashed):
-        with pytest.raises(ConfigError, match=f'"{tables[0].name}".*"{tables[1].name}"'):
-            names.require_distinct_topics({table: names.topic_name("shop", table) for table in tables})
-    names.require_distinct_topics({ORDERS: "shop.public.orders", TableId("public", "items"): "shop.public.items"})
+        owners = {}
+        names.claim_topic(owners, tables[0], names.topic_name("shop", tables[0]))
+        names.claim_topic(owners, tables[0], names.topic_name("shop", tables[0]))
+        with pytest.raises(ConfigError, match=f"{tables[0].quoted} and {tables[1].quoted}") as refused:
+            names.claim_topic(owners, tables[1], names.topic_name("shop", tables[1]))
+        assert (
+            refused.value.mend
+            == f"give one of them a topic of its own: [log.topics] '{tables[1].quoted}' = \"schema.another_name\""
+        )
+        names.claim_topic(owners, tables[1], names.topic_name("shop", tables[1], "a.another"))
 
 
 @pytest.mark.parametrize(

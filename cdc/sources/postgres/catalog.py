@@ -9,7 +9,6 @@ from typing import Any, Final, Protocol
 from cdc.core.tables import Column, ReplicaIdentity, TableId, TableSchema
 from cdc.sources.postgres.types import PgType, column_type
 
-
 # Without the columns that the index only includes.
 _KEY_OF_INDEX: Final = "(i.indkey::smallint[])[0 : i.indnkeyatts - 1]"
 
