@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 
 from cdc.avro.names import state_topic
-from cdc.core.errors import ConfigError, SlotInUseError, TargetSchemaError
+from cdc.core.errors import ConfigError, SlotInUseError, SourceError, TargetSchemaError
 from cdc.core.log import TopicPartition
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import parse_lsn
@@ -63,6 +63,10 @@ class Replication:
     def capturing(self, *tables: str) -> None:
         """Capture these tables only."""
         self.settings = replace(self.settings, source=replace(self.settings.source, tables=tables))
+
+    def publish(self, what: str) -> None:
+        """Make the publication as a user would, with all its wishes."""
+        self.execute(f"CREATE PUBLICATION {self.settings.source.publication} {what}")
 
     def naming_topics(self, topics: dict[str, str]) -> None:
         """Give the tables of these patterns these topics."""
@@ -527,3 +531,331 @@ def test_a_table_of_zero_columns(replication: Replication) -> None:
     replication.applying("sqlite")
     with pytest.raises(TargetSchemaError, match="it has no columns"):
         replication.apply("sqlite")
+
+
+# ---- kinds of tables ------------------------------------------------------------------------------------------------
+
+PARTITIONED: Final = (
+    "CREATE TABLE sales (id int, region text, n int, large text, PRIMARY KEY (id, region)) PARTITION BY LIST (region)",
+    "CREATE TABLE sales_east PARTITION OF sales FOR VALUES IN ('east')",
+    # Another order of columns, and one that is gone.
+    "CREATE TABLE sales_west (large text, gone int, region text NOT NULL, id int NOT NULL, n int)",
+    "ALTER TABLE sales_west DROP gone",
+    "ALTER TABLE sales ATTACH PARTITION sales_west FOR VALUES IN ('west')",
+    "ALTER TABLE sales_east ALTER large SET STORAGE EXTERNAL",
+    "ALTER TABLE sales_west ALTER large SET STORAGE EXTERNAL",
+    f"INSERT INTO sales SELECT i, (ARRAY['east', 'west'])[i % 2 + 1], i, {LARGE.format(seed='i')}"
+    " FROM generate_series(1, 10) i",
+)
+PARTITION_CHANGES: Final = (
+    "UPDATE sales SET n = -n WHERE id < 5",
+    "UPDATE sales SET region = CASE region WHEN 'east' THEN 'west' ELSE 'east' END WHERE id > 7",  # to another partition
+    "UPDATE sales SET id = id + 100 WHERE id = 5",
+    "DELETE FROM sales WHERE id = 6",
+    "UPDATE sales_east SET n = 0 WHERE id = 7",
+    "CREATE TABLE sales_north PARTITION OF sales FOR VALUES IN ('north')",
+    "INSERT INTO sales VALUES (20, 'north', 1, 'new'), (21, 'north', 1, 'new')",
+    "UPDATE sales SET n = 2, region = 'north' WHERE id = 1",
+)
+
+
+@VERSIONS
+@pytest.mark.parametrize("identity", ["DEFAULT", "FULL"])
+def test_partitions_through_their_root(
+    identity: str, version: int, new_replication: Callable[..., Replication]
+) -> None:
+    replication = new_replication(version=version)
+    replication.execute(*PARTITIONED)
+    for table in ("sales", "sales_east", "sales_west"):
+        replication.execute(f"ALTER TABLE {table} REPLICA IDENTITY {identity}")
+    replication.synchronize("sales")
+    replication.execute(*PARTITION_CHANGES)
+    replication.transaction(
+        "UPDATE sales SET id = 30, n = 3 WHERE id = 20", "UPDATE sales SET region = 'east' WHERE id = 30"
+    )
+    replication.synchronize("sales")
+    replication.transaction("TRUNCATE sales", "INSERT INTO sales VALUES (1, 'east', 1, NULL)")
+    replication.synchronize("sales")
+
+
+def test_partitions_that_have_another_identity_than_their_root(replication: Replication) -> None:
+    replication.execute(
+        *PARTITIONED,
+        "ALTER TABLE sales REPLICA IDENTITY FULL",  # which the partitions don't take over
+        "ALTER TABLE sales_west REPLICA IDENTITY FULL",
+    )
+    replication.synchronize("sales")
+    replication.execute(*PARTITION_CHANGES, "DELETE FROM sales WHERE id IN (2, 3)")
+    replication.synchronize("sales")
+
+
+def test_partitions_attached_and_detached(replication: Replication) -> None:
+    """Rows come and go with them, and no change says so."""
+    replication.execute(*PARTITIONED)
+    replication.synchronize("sales")
+    replication.transaction("DELETE FROM sales WHERE region = 'east'", "ALTER TABLE sales DETACH PARTITION sales_east")
+    replication.execute(
+        "INSERT INTO sales_east VALUES (50, 'east', 1, '')",
+        "CREATE TABLE sales_south (LIKE sales INCLUDING ALL)",
+        "ALTER TABLE sales ATTACH PARTITION sales_south FOR VALUES IN ('south')",
+        "INSERT INTO sales VALUES (60, 'south', 1, '')",
+        "UPDATE sales SET n = 2 WHERE id = 60",
+    )
+    replication.capturing("public.sales")
+    replication.synchronize("sales")
+
+
+@VERSIONS
+def test_partitions_as_tables_of_their_own(version: int, new_replication: Callable[..., Replication]) -> None:
+    """A publication of the user's that does not publish via the root."""
+    replication = new_replication(version=version)
+    replication.execute(*PARTITIONED)
+    replication.publish("FOR TABLE sales WITH (publish_via_partition_root = false)")
+    replication.capturing("public.sales_*")
+    leaves = ["sales_east", "sales_west", "sales_north"]
+    replication.synchronize(*leaves[:2])
+    replication.execute(*PARTITION_CHANGES)
+    replication.transaction(
+        "UPDATE sales SET id = 30, n = 3 WHERE id = 20", "UPDATE sales SET region = 'east' WHERE id = 30"
+    )
+    replication.synchronize(*leaves)
+    replication.transaction("TRUNCATE sales", "INSERT INTO sales VALUES (1, 'east', 1, NULL)", "TRUNCATE sales_west")
+    replication.execute(
+        "ALTER TABLE sales DETACH PARTITION sales_east",
+        "ALTER TABLE sales ATTACH PARTITION sales_east FOR VALUES IN ('east', 'north-east')",
+    )
+    replication.execute("UPDATE sales_east SET n = 9", "INSERT INTO sales VALUES (2, 'north-east', 1, NULL)")
+    replication.synchronize(*leaves)
+    with pytest.raises(ConfigError, match="'public.sales'"):
+        replication.capturing("public.sales")
+        replication.capture()
+
+
+def test_inherited_tables(replication: Replication) -> None:
+    replication.execute(
+        "CREATE TABLE parent (id int PRIMARY KEY, n int)",
+        "CREATE TABLE child (more text, PRIMARY KEY (id)) INHERITS (parent)",
+        "CREATE TABLE grandchild (PRIMARY KEY (id)) INHERITS (child)",
+        "CREATE TABLE other (n int)",
+        "ALTER TABLE other REPLICA IDENTITY FULL",
+        "CREATE TABLE other_child () INHERITS (other)",
+        "ALTER TABLE other_child REPLICA IDENTITY FULL",
+        "INSERT INTO parent VALUES (1, 1), (2, 2)",
+        "INSERT INTO child VALUES (1, 10, 'a'), (3, 30, 'b')",
+        "INSERT INTO grandchild VALUES (1, 100, 'c')",
+        "INSERT INTO other VALUES (1)",
+        "INSERT INTO other_child VALUES (1), (2)",
+    )
+    tables = ["parent", "child", "grandchild", "other", "other_child"]
+    replication.synchronize(*tables)
+    replication.execute(
+        "UPDATE parent SET n = n + 1",
+        "DELETE FROM parent WHERE id = 3",
+        "UPDATE child SET more = 'd', id = 5 WHERE id = 1",
+        "UPDATE other SET n = n + 1 WHERE n = 1",
+    )
+    replication.synchronize(*tables)
+    replication.transaction("TRUNCATE parent", "INSERT INTO child VALUES (9, 9, '')", "TRUNCATE ONLY other")
+    replication.synchronize(*tables)
+
+
+def test_a_parent_without_its_children(replication: Replication) -> None:
+    replication.execute(
+        "CREATE TABLE parent (id int PRIMARY KEY, n int)",
+        "CREATE TABLE child (more text, PRIMARY KEY (id)) INHERITS (parent)",
+        "INSERT INTO parent VALUES (1, 1)",
+        "INSERT INTO child VALUES (2, 2, '')",
+    )
+    replication.capturing("public.parent")
+    replication.synchronize("parent")
+    replication.execute("UPDATE parent SET n = 5", "INSERT INTO child VALUES (3, 3, '')")
+    replication.synchronize("parent")
+
+
+@VERSIONS
+def test_generated_columns(version: int, new_replication: Callable[..., Replication]) -> None:
+    """Those that the source does not publish, the target has to generate itself; it may generate those that come too."""
+    replication = new_replication(version=version)
+    generated = "twice int GENERATED ALWAYS AS (n * 2) STORED"
+    for table in ("items", "again"):
+        replication.execute(
+            f"CREATE TABLE {table} (id int PRIMARY KEY, {generated}, n int, large text)",
+            f"INSERT INTO {table} (id, n) VALUES (1, 1), (2, NULL)",
+        )
+    replication.target.execute(f"CREATE TABLE again (id int PRIMARY KEY, n int, large text, {generated})")
+    if version < 18:
+        replication.target.execute(f"CREATE TABLE items (id int PRIMARY KEY, n int, large text, {generated})")
+        replication.applying("sqlite", "!public.items", "!public.again", "*.*")
+    replication.synchronize("items", "again")
+    for table in ("items", "again"):
+        replication.execute(
+            f"UPDATE {table} SET n = 5, id = 3 WHERE id = 2", f"INSERT INTO {table} (id, n) VALUES (4, 4)"
+        )
+        replication.execute(f"UPDATE {table} SET n = 5 WHERE id = 1", f"DELETE FROM {table} WHERE id = 4")
+    replication.synchronize("items", "again")
+
+
+def test_virtual_columns(replication: Replication) -> None:
+    """No source publishes them."""
+    virtual = "twice int GENERATED ALWAYS AS (n * 2) VIRTUAL"
+    replication.execute(f"CREATE TABLE items (id int PRIMARY KEY, n int, {virtual})", "INSERT INTO items VALUES (1, 1)")
+    replication.target.execute(f"CREATE TABLE items (id int PRIMARY KEY, n int, {virtual})")
+    replication.applying("sqlite", "!public.items", "*.*")
+    replication.synchronize("items")
+    replication.execute("UPDATE items SET n = 3")
+    replication.synchronize("items")
+
+
+@pytest.mark.parametrize("publishes", ["none", "stored"])
+def test_a_publication_that_chooses_columns(publishes: str, replication: Replication) -> None:
+    """The load reads the columns and rows that the stream will bring."""
+    replication.execute(
+        "CREATE TABLE items (id int PRIMARY KEY, n int, secret text, twice int GENERATED ALWAYS AS (n * 2) STORED)",
+        "CREATE TABLE listed (id int PRIMARY KEY, n int, secret text, twice int GENERATED ALWAYS AS (n * 2) STORED)",
+        "INSERT INTO items VALUES (1, 1, 'x')",
+        "INSERT INTO listed VALUES (1, 1, 'x')",
+    )
+    replication.publish(
+        f"FOR TABLE items, listed (id, twice) WITH (publish_via_partition_root = true, publish_generated_columns = {publishes})"
+    )
+    replication.synchronize()
+    replication.execute("INSERT INTO items VALUES (2, 2, 'y')", "INSERT INTO listed VALUES (2, 2, 'y')")
+    replication.synchronize()
+    wanted = {
+        "items": ["id", "n", "secret", "twice"] if publishes == "stored" else ["id", "n", "secret"],
+        "listed": ["id", "twice"],
+    }
+    for name in replication.settings.targets:
+        for table, columns in wanted.items():
+            found, rows = replication.at_target(name, TableId("public", table))
+            assert found == columns
+            assert len(rows) == 2
+
+
+NOT_CAPTURED: Final = {
+    "public.quick": "public.quick is unlogged",
+    "public.shown": "public.shown is a view",
+    "public.sales_east": "public.sales_east is a partition of public.sales",
+    "pg_temp_*.mine": "is temporary",
+    "public.stored": "public.stored is a materialized view",
+    "public.nowhere": "no table of the source matches 'public.nowhere'",
+}
+
+
+def test_a_pattern_that_names_what_can_not_be_captured_is_told_so(replication: Replication) -> None:
+    replication.execute(
+        "CREATE TABLE items (id int PRIMARY KEY)",
+        "CREATE UNLOGGED TABLE quick (id int PRIMARY KEY)",
+        "CREATE TEMPORARY TABLE mine (id int PRIMARY KEY)",
+        "CREATE VIEW shown AS SELECT * FROM items",
+        "CREATE MATERIALIZED VIEW stored AS SELECT * FROM items",
+        *PARTITIONED[:2],
+    )
+    for pattern, said in NOT_CAPTURED.items():
+        replication.capturing("public.items", pattern)
+        with pytest.raises(ConfigError, match=said):
+            replication.capture()
+
+
+def test_unlogged_and_temporary_tables_are_left_out(replication: Replication) -> None:
+    replication.capturing("*.*")
+    replication.execute("CREATE TABLE items (id int PRIMARY KEY)", "CREATE UNLOGGED TABLE quick (id int)")
+    replication.synchronize("items")
+    replication.execute(
+        "INSERT INTO items VALUES (1)",
+        "INSERT INTO quick VALUES (1)",
+        "CREATE TEMPORARY TABLE mine (id int)",
+        "INSERT INTO mine VALUES (1)",
+    )
+    replication.synchronize("items")
+    assert replication.target.execute("SELECT to_regclass('quick'), to_regclass('mine')").fetchone() == (None, None)
+
+
+def test_a_partition_whose_changes_are_not_logged_is_refused(replication: Replication) -> None:
+    replication.execute(
+        *PARTITIONED[:2], "CREATE UNLOGGED TABLE sales_quick PARTITION OF sales FOR VALUES IN ('quick')"
+    )
+    with pytest.raises(SourceError, match=r"public\.sales_quick"):
+        replication.capture()
+
+
+# ---- truncates ------------------------------------------------------------------------------------------------------
+
+
+@VERSIONS
+def test_truncates(version: int, new_replication: Callable[..., Replication]) -> None:
+    replication = new_replication(version=version)
+    tables = ["a", "b", "detail", "bag"]
+    replication.execute(
+        "CREATE TABLE a (id int PRIMARY KEY, n int)",
+        "CREATE TABLE b (id int GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, n int)",
+        "CREATE TABLE detail (id int PRIMARY KEY, a int REFERENCES a)",
+        "CREATE TABLE bag (n int)",
+        "ALTER TABLE bag REPLICA IDENTITY FULL",
+        "INSERT INTO a SELECT i, i FROM generate_series(1, 9) i",
+        "INSERT INTO b (n) SELECT i FROM generate_series(1, 9) i",
+        "INSERT INTO detail SELECT i, i FROM generate_series(1, 9) i",
+        "INSERT INTO bag SELECT 1 FROM generate_series(1, 9)",
+    )
+    replication.synchronize(*tables)
+    replication.transaction(
+        "INSERT INTO b (n) VALUES (10)",
+        "UPDATE bag SET n = 2",
+        "TRUNCATE b, bag RESTART IDENTITY",
+        "INSERT INTO b (n) VALUES (11), (12)",
+        "INSERT INTO bag VALUES (5)",
+    )
+    replication.synchronize(*tables)
+    replication.execute("TRUNCATE a CASCADE", "INSERT INTO a VALUES (1, 1)", "INSERT INTO detail VALUES (1, 1)")
+    replication.synchronize(*tables)
+    replication.transaction("INSERT INTO a VALUES (2, 2)", "TRUNCATE a, b, detail, bag", "TRUNCATE bag")
+    replication.synchronize(*tables)
+    replication.transaction("SAVEPOINT s", "TRUNCATE a CASCADE", "ROLLBACK TO s", "INSERT INTO a VALUES (3, 3)")
+    replication.synchronize(*tables)
+
+
+# ---- transactions ---------------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_of_10_000_savepoints(replication: Replication) -> None:
+    replication.execute("CREATE TABLE items (id int PRIMARY KEY, n int)", "INSERT INTO items VALUES (0, 0)")
+    replication.synchronize("items")
+    replication.execute(
+        """
+        DO $$ BEGIN FOR i IN 1..10000 LOOP
+            BEGIN
+                INSERT INTO items VALUES (i, 0);
+                UPDATE items SET n = i WHERE id = 0;
+                IF i % 3 = 0 THEN RAISE EXCEPTION 'rolled back'; END IF;
+            EXCEPTION WHEN raise_exception THEN NULL;
+            END;
+        END LOOP; END $$
+        """
+    )
+    replication.synchronize("items")
+
+
+@VERSIONS
+def test_prepared_transactions(version: int, new_replication: Callable[..., Replication]) -> None:
+    """They come when they are committed, in that order, and never if they are rolled back."""
+    replication = new_replication(version=version)
+    replication.execute("CREATE TABLE items (id int PRIMARY KEY, n int)", "INSERT INTO items VALUES (1, 1), (2, 2)")
+    replication.synchronize("items")
+
+    def prepare(name: str, *statements: str) -> None:
+        replication.execute("BEGIN", *statements, f"PREPARE TRANSACTION '{replication.settings.log.prefix}{name}'")
+
+    def end(how: str, name: str) -> None:
+        replication.execute(f"{how} PREPARED '{replication.settings.log.prefix}{name}'")
+
+    prepare("a", "UPDATE items SET n = 10 WHERE id = 1", "INSERT INTO items VALUES (3, 3)")
+    prepare("b", "DELETE FROM items WHERE id = 2")
+    replication.execute("INSERT INTO items VALUES (4, 4)")
+    replication.capture()
+    for name in replication.settings.targets:
+        replication.apply(name)
+    replication.require_equal("items")
+    end("ROLLBACK", "b")
+    end("COMMIT", "a")
+    replication.execute("UPDATE items SET n = n + 1")
+    replication.synchronize("items")
