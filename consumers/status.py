@@ -17,8 +17,8 @@ from cdc.core.settings import Settings, TargetSettings
 from cdc.core.state import LogState, read_state
 from cdc.log.open import open_log
 from cdc.log.reading import read_to_end
-from cdc.sources.postgres.catalog import quote_literal
 from cdc.sources.postgres.database import SourceDatabase
+from cdc.sources.postgres.quoting import quote_literal
 from consumers.plan.checkpoint import Checkpoint
 from consumers.targets.open import open_target
 

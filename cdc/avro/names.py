@@ -36,6 +36,10 @@ def state_topic(prefix: str) -> str:
     return _topic(f"{prefix}-cdc-state")
 
 
+def tables_topic(prefix: str) -> str:
+    return _topic(f"{prefix}-cdc-tables")
+
+
 def schemas_topic(prefix: str) -> str:
     return _topic(f"{prefix}-cdc-schemas")
 

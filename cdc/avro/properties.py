@@ -21,6 +21,7 @@ OUR_KEY: Final = "cdc.key"  # the key's columns, in its order
 OUR_IDENTITY: Final = "cdc.identity"  # ReplicaIdentity
 # On each of its fields.
 OUR_NAME: Final = "cdc.name"  # the column's own name
+OUR_ID: Final = "cdc.id"  # the column's identity, where the source tells it
 OUR_TYPE: Final = "cdc.type"  # ColumnType: kind, name, …
 
 DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"

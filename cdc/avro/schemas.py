@@ -100,6 +100,7 @@ def _row(table: TableSchema, topic: str) -> Json:
         {
             **_field(name, column, _type(column.type, _source_parameters(column), defined)),
             prop.OUR_NAME: column.name,
+            **({} if column.id is None else {prop.OUR_ID: column.id}),
             prop.OUR_TYPE: _our_type(column.type),
         }
         for name, column in zip(names, table.columns, strict=True)
@@ -211,6 +212,7 @@ def _our_type(column: ColumnType) -> Json:
     said = {
         "kind": column.kind.value,
         "name": column.name,
+        "base": column.base,
         "precision": column.precision,
         "scale": column.scale,
         "length": column.length,

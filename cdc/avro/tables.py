@@ -67,7 +67,12 @@ def _row(schema: Json) -> Json:
 
 def _ours(row: Json) -> ReadableTable:
     columns = tuple(
-        Column(name=field[prop.OUR_NAME], type=_our_type(field[prop.OUR_TYPE]), nullable=_nullable(field))
+        Column(
+            name=field[prop.OUR_NAME],
+            type=_our_type(field[prop.OUR_TYPE]),
+            nullable=_nullable(field),
+            id=field.get(prop.OUR_ID),
+        )
         for field in row["fields"]
     )
     names = [column.name for column in columns]
@@ -89,6 +94,7 @@ def _our_type(said: Json) -> ColumnType:
     return ColumnType(
         kind=Kind(said["kind"]),
         name=said["name"],
+        base=said.get("base"),
         precision=said.get("precision"),
         scale=said.get("scale"),
         length=said.get("length"),

@@ -23,11 +23,15 @@ _SHORT: Final = {
 _LONG: Final = {short: name for name, short in _SHORT.items()}
 _TAKING_LENGTH: Final = {"varchar", "bpchar", "varbit", "bit"}
 _MODIFIERS: Final = re.compile(r"\([^)]*\)")
+_SCHEMA: Final = re.compile(r'^(?:"(?:[^"]|"")*"|[^".]+)\.(?=.)')
 
 
 def debezium_name(sql: str) -> str:
-    name = " ".join(_MODIFIERS.sub(" ", sql.removesuffix("[]")).split())
-    short = _SHORT.get(name, name)
+    """Without schema and modifiers."""
+    bare = _SCHEMA.sub("", sql.removesuffix("[]"), count=1)
+    name = " ".join(_MODIFIERS.sub(" ", bare).split())
+    unquoted = name[1:-1].replace('""', '"') if name.startswith('"') else name
+    short = _SHORT.get(unquoted, unquoted)
     return (f"_{short}" if sql.endswith("[]") else short).upper()
 
 

@@ -9,21 +9,34 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, assert_never
 
-from cdc.avro.names import message_topic, schemas_topic, state_topic, transaction_topic
+from cdc.avro.alterations import read_alteration
+from cdc.avro.names import message_topic, schemas_topic, state_topic, tables_topic, transaction_topic
 from cdc.avro.transactions import TransactionEnd, decode_boundary
 from cdc.capture.continuity import Load, Resume, decide
 from cdc.capture.pipeline import Pipeline
 from cdc.capture.publisher import Publisher
-from cdc.core.events import Begin, ChangeEvent, Commit, Heartbeat, LogicalMessage, StreamItem, Truncate
+from cdc.core.events import (
+    Alter,
+    Begin,
+    ChangeEvent,
+    Commit,
+    Drop,
+    Heartbeat,
+    LogicalMessage,
+    Rereading,
+    StreamItem,
+    Truncate,
+)
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings
 from cdc.core.source import LoadPoint, Source, SourceIdentity
-from cdc.core.state import Phase, SourceState, log_record, read_state, recorded_record, source_record
+from cdc.core.state import Phase, SourceState, log_record, read_state, recorded_record, rereading_record, source_record
 from cdc.log.reading import last_records, read_to_end
 
 _MOST_MESSAGES: Final = 5_000  # of the stream between two looks at the log
+_MOST_RECORDS: Final = 2_000  # before they are handed to the log
 _MOST_BYTES_UNDER_WAY: Final = 32 << 20
 _IDLE_SECONDS: Final = 0.1  # the longest wait for either side; a stop is noticed within it
 _BUSY_SECONDS: Final = 0.002
@@ -69,6 +82,7 @@ class Capture:
         self._state_topic = state_topic(settings.prefix)
         self._pipeline = Pipeline(writer.append)
         self._publisher: Publisher | None = None
+        self._with_end: list[Record] = []
         self._heartbeat_lsn = 0
         self._record_due = 0.0
         self.progress = Progress()
@@ -80,23 +94,36 @@ class Capture:
 
         `streaming` is called once the stream has begun.
         """
-        epoch = self._prepare(stopping, start_over=start_over)
-        if epoch is None:
+        if not self.start(stopping, start_over=start_over):
             return
-        self._source.start(epoch=epoch)
-        self._report("streaming")
         streaming()
         while not stopping():
-            self._step()
-        self._finish()
+            self.step()
+        self.finish()
 
-    def _step(self) -> None:
+    def start(self, stopping: Callable[[], bool] = lambda: False, *, start_over: bool = False) -> bool:
+        """Load if need be, and begin the stream. False if stopped before."""
+        epoch = self._prepare(stopping, start_over=start_over)
+        if epoch is None:
+            return False
+        self._source.start(epoch=epoch)
+        self._report("streaming")
+        return True
+
+    def step(self) -> None:
+        """Take in what the source has sent (waiting a little if there is nothing to do), and bring the log forward."""
         room = self._pipeline.bytes_under_way < _MOST_BYTES_UNDER_WAY
         busy = not self._pipeline.idle
         if room:
             self._take(self._source.receive(_MOST_MESSAGES, 0.0 if busy else _IDLE_SECONDS))
         self._advance(0.0 if self._pipeline.idle else _BUSY_SECONDS)
         self._record_heartbeat()
+
+    @property
+    def captured_lsn(self) -> int:
+        """All that was committed at the source below it is durable in the log."""
+        confirmed = self.progress.confirmed_lsn
+        return max(self._heartbeat_lsn, confirmed) if self._pipeline.idle else confirmed
 
     # -- before the stream ---------------------------------------------------------------------------------------
 
@@ -107,11 +134,16 @@ class Capture:
             [
                 TopicSpec(self._state_topic, 1, compacted=True),
                 TopicSpec(schemas_topic(prefix), 1, compacted=True),
+                TopicSpec(tables_topic(prefix), 1, compacted=True),
                 TopicSpec(transaction_topic(prefix), 1),
                 TopicSpec(message_topic(prefix), 1),
             ]
         )
         state = read_state(read_to_end(self._reader, self._state_topic))
+        history = [
+            read_alteration(record.value) for record in read_to_end(self._reader, tables_topic(prefix)) if record.value
+        ]
+        self._source.remember([(each.event.position, each.note) for each in history], state.rereading)
         identity = self._source.identify()
         decision = decide(
             state,
@@ -176,8 +208,7 @@ class Capture:
                 return False
             self._take(batch)
             self._advance(0.0)
-            while self._pipeline.bytes_under_way >= _MOST_BYTES_UNDER_WAY:
-                self._advance(_IDLE_SECONDS)
+            self._make_room()
         return True
 
     def _source_record(self, identity: SourceIdentity, epoch: int, phase: Phase) -> Record:
@@ -201,7 +232,8 @@ class Capture:
         for item in items:
             match item:
                 case ChangeEvent():
-                    if isinstance(item.change, Truncate):
+                    if isinstance(item.change, Truncate | Alter | Drop):
+                        # A barrier: whoever reads it finds in the log all that came before it.
                         self._pipeline.produce(records)
                         records = []
                         self._drain()
@@ -217,16 +249,32 @@ class Capture:
                     if not item.ours:
                         records.append(self._the_publisher.message_record(item))
                         self.progress.events += 1
+                case Rereading(name, active=True):
+                    records.append(rereading_record(self._state_topic, name, active=True))
+                case Rereading(name):
+                    # Not before all of it is durable: until then the table has to be read again after a crash.
+                    self._with_end.append(rereading_record(self._state_topic, name, active=False))
                 case Begin():
                     pass
+            if len(records) >= _MOST_RECORDS:
+                self._pipeline.produce(records)
+                records = []
+                self._make_room()
         self._pipeline.produce(records)
+
+    def _make_room(self) -> None:
+        while self._pipeline.bytes_under_way >= _MOST_BYTES_UNDER_WAY:
+            self._advance(_IDLE_SECONDS)
 
     def _end(self, commit: Commit) -> None:
         if not commit.event_counts and not commit.messages:
             # Nothing of it is captured: for the log it never was, only that the source was read up to here.
+            self._pipeline.produce(self._with_end)
+            self._with_end = []
             self._heartbeat_lsn = commit.end_lsn
             return
-        self._pipeline.end(self._the_publisher.transaction_records(commit), commit.end_lsn)
+        self._pipeline.end([*self._the_publisher.transaction_records(commit), *self._with_end], commit.end_lsn)
+        self._with_end = []
         self.progress.transactions += 1
         self.progress.commit_time_us = commit.transaction.commit_time_us
 
@@ -253,7 +301,8 @@ class Capture:
         self._record_due = time.monotonic() + _RECORD_SECONDS
         self._confirm(lsn)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Get what is under way into the log, and confirm it."""
         deadline = time.monotonic() + _STOP_SECONDS
         while not self._pipeline.idle and time.monotonic() < deadline:
             self._advance(_IDLE_SECONDS)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cdc.avro.alterations import alteration_record
 from cdc.avro.codec import TableCodec
-from cdc.avro.headers import TRUNCATED
+from cdc.avro.headers import ALTERED, TRUNCATED
 from cdc.avro.messages import MessageCodec
 from cdc.avro.names import claim_topic, topic_name
 from cdc.avro.transactions import TransactionCodec
 from cdc.core.errors import ConfigError, GapError, TopicMismatchError
-from cdc.core.events import ChangeEvent, Commit, Delete, LogicalMessage, Truncate
+from cdc.core.events import Alter, ChangeEvent, Commit, Delete, Drop, LogicalMessage, Truncate
 from cdc.core.log import Headers, LogWriter, Record, TopicSpec
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import Position
@@ -79,13 +80,19 @@ class Publisher:
 
     def records(self, event: ChangeEvent) -> list[Record]:
         """The records of one event: its own, a delete's tombstone, and what must be in the log before its END."""
+        if isinstance(event.change, Alter | Drop):
+            return self._altered(event, event.change)
         version = self._version(event.table)
         table = self._tables[version.topic]
         encoded = version.codec.encode(event, key_id=version.key_id, value_id=version.value_id)
         partition = 0 if encoded.key is None else partition_of(encoded.key, table.partitions)
         if isinstance(event.change, Truncate):
             return self._truncated(
-                table, Record(version.topic, 0, None, encoded.value, encoded.headers), event.position
+                table,
+                Record(
+                    version.topic, 0, None, encoded.value, encoded.headers + _barrier(replace(table, truncated=None))
+                ),
+                event.position,
             )
         headers = encoded.headers + _barrier(table)
         records = [Record(version.topic, partition, encoded.key, encoded.value, headers)]
@@ -170,16 +177,39 @@ class Publisher:
                 mend="restore the topic, or use another [log] prefix",
             )
 
+    def _altered(self, event: ChangeEvent, change: Alter | Drop) -> list[Record]:
+        """The table's change, and the state that later events tell it by. A new table needs no waiting for: its events
+        say what it is.
+        """
+        records = self._announce(event.table.id)
+        topics = {self._topics[event.table.id]}
+        if isinstance(change, Alter) and change.before is not None and change.before.id in self._topics:
+            topics.add(self._topics[change.before.id])
+        for topic in sorted(topics):
+            state = self._tables[topic]
+            if _is_barrier(change) or state.altered is not None:
+                self._tables[topic] = replace(state, altered=event.position)
+                records.append(table_record(self._state_topic, self._tables[topic]))
+        return [*records, alteration_record(event, prefix=self._prefix)]
+
     def _truncated(self, table: TableState, record: Record, position: Position) -> list[Record]:
         self._tables[table.topic] = replace(table, truncated=position)
         return [record, table_record(self._state_topic, self._tables[table.topic])]
 
 
+def _is_barrier(change: Alter | Drop) -> bool:
+    return isinstance(change, Drop) or change.before is not None
+
+
 def _barrier(table: TableState) -> Headers:
-    """Tells the reader of one partition that the table was truncated in another, so that it waits for it.
+    """Tells the reader of one partition what stands in another, so that it waits for it: a truncate, and a change of
+    the table's shape.
 
     A truncate is written once, to partition 0: repeated in every partition it would make other readers lose rows.
     """
-    if table.truncated is None or table.partitions == 1:
-        return ()
-    return ((TRUNCATED, str(table.truncated).encode()),)
+    barriers: Headers = ()
+    if table.truncated is not None and table.partitions > 1:
+        barriers = ((TRUNCATED, str(table.truncated).encode()),)
+    if table.altered is not None:
+        barriers = (*barriers, (ALTERED, str(table.altered).encode()))
+    return barriers

@@ -16,9 +16,11 @@ from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_setti
 from cdc.core.errors import ConfigError
 from cdc.core.events import (
     UNCHANGED,
+    Alter,
     ChangeEvent,
     Create,
     Delete,
+    Drop,
     FullImage,
     LogicalMessage,
     OldImage,
@@ -116,7 +118,7 @@ def as_object(event: ChangeEvent | LogicalMessage) -> dict[str, Any]:
             said["after"] = _row(event.table, after)
         case Delete(before):
             said["before"] = _image(event.table, before)
-        case Truncate():
+        case Truncate() | Alter() | Drop():
             pass
     return said
 
@@ -141,7 +143,7 @@ def _spelled(row: dict[str, Any]) -> str:
     return " ".join(f"{name}={'NULL' if value is None else value}" for name, value in row.items())
 
 
-def _op(event: ChangeEvent) -> str:
+def _op(event: ChangeEvent) -> str:  # noqa: PLR0911  # a table
     match event.change:
         case Read():
             return "r"
@@ -153,6 +155,10 @@ def _op(event: ChangeEvent) -> str:
             return "d"
         case Truncate():
             return "t"
+        case Alter():
+            return "alter"
+        case Drop():
+            return "drop"
 
 
 def _image(table: TableSchema, image: OldImage) -> dict[str, Any]:

@@ -49,6 +49,7 @@ _REGISTRY: Final[Mapping[str, Read]] = {"url": url_with_host("http", "https"), "
 _TARGET: Final[Mapping[str, Read]] = {
     "url": url(),
     "tables": patterns,
+    "schema_changes": one_of(["follow", "add-only", "stop"]),
     "consistency": one_of(["key"], later={"transaction": '"transaction" is not available in this version'}),
     "batch_events": number(1, 1_000_000),
 }

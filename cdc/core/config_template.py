@@ -27,5 +27,6 @@ prefix = "shop"                  # topics are called <prefix>.<schema>.<table>
 url = "postgresql://cdc:${CDC_TARGET_PASSWORD}@localhost:5432/warehouse"   # or "sqlite:///replica.db"
 # tables = ["*.*"]               # which of the captured tables
 # consistency = "key"            # each key's changes in order
+# schema_changes = "follow"      # or "add-only": what goes at the source stays; or "stop" at each, with the statements
 # batch_events = 10000           # events in one target transaction, at most
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final
 
 from cdc.core.errors import ConfigError
@@ -172,7 +173,7 @@ def retention_hours(value: Any) -> int:
     return int(found[1]) * _HOURS[found[2]]
 
 
-def one_of(allowed: Sequence[str], *, later: Mapping[str, str]) -> Read:
+def one_of(allowed: Sequence[str], *, later: Mapping[str, str] = MappingProxyType({})) -> Read:
     """One of the allowed texts; those of a later version are refused with a reason."""
 
     def read(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -93,7 +94,29 @@ class Truncate:
     """All rows of the table went (`op=t`)."""
 
 
-Change = Read | Create | Update | Delete | Truncate
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alter:
+    """The table is of the event's version from here on; `before` is what it was, None if it is new.
+
+    `fills` has the canonical text that rows older than a new column hold in it, where that is not NULL. `note` is the
+    source's own description of the table, for itself to read again.
+    """
+
+    before: TableSchema | None
+    fills: Mapping[str, bytes] = field(default_factory=dict)
+    note: str = "{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """The table is gone, and its rows with it. `note` as in `Alter`."""
+
+    note: str = "{}"
+
+
+RowChange = Read | Create | Update | Delete | Truncate
+TableChange = Alter | Drop
+Change = RowChange | TableChange
 
 
 class SnapshotMark(enum.StrEnum):
@@ -209,4 +232,14 @@ class Heartbeat:
     lsn: int
 
 
-StreamItem = Begin | ChangeEvent | LogicalMessage | Commit | Heartbeat
+@dataclass(frozen=True, slots=True)
+class Rereading:
+    """Rows of a table changed without events: it is being read again (`active`), and its events are held back until it
+    has been; or it has been. `name` is the source's own for the table. The log must remember this.
+    """
+
+    name: str
+    active: bool
+
+
+StreamItem = Begin | ChangeEvent | LogicalMessage | Commit | Heartbeat | Rereading

@@ -6,6 +6,9 @@ What may hold a secret (URLs, options) stands in no `repr`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+SchemaChanges = Literal["follow", "add-only", "stop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +50,17 @@ class RegistrySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSettings:
-    """`[targets.NAME]`. `tables` are globs as in `[source]`. `batch_events` bounds one target transaction."""
+    """`[targets.NAME]`. `tables` are globs as in `[source]`. `batch_events` bounds one target transaction.
+
+    `schema_changes`: `follow` the source's, only add (`add-only`: what goes at the source stays, what changes stops the
+    applier), or `stop` at each.
+    """
 
     name: str
     url: str = field(repr=False)
     tables: tuple[str, ...] = ("*.*",)
     consistency: str = "key"
+    schema_changes: SchemaChanges = "follow"
     batch_events: int = 10_000
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from cdc.core.events import StreamItem
+from cdc.core.position import Position
 from cdc.core.tables import TableId
 
 
@@ -50,6 +51,11 @@ class Source(Protocol):
     def switch_point(self, timeline: int) -> int | None:
         """Where the history of the present timeline left `timeline` (an LSN); None if it never was on it."""
 
+    def remember(self, notes: Sequence[tuple[Position, str]], rereading: Collection[str]) -> None:
+        """What this source said of its tables in earlier sessions: the notes of its Alter and Drop events with their
+        positions, in order, and the tables that were being read again. Call it before `load` and `start`.
+        """
+
     def create(self) -> AbstractContextManager[LoadPoint]:
         """Make what capture needs at the source (publication, slot). The snapshot lasts as long as the context."""
 
@@ -62,8 +68,10 @@ class Source(Protocol):
     def start(self, *, epoch: int) -> None:
         """Start streaming from what the slot has confirmed. SlotInUseError if another process does."""
 
-    def receive(self, most: int, timeout: float) -> list[StreamItem]:
-        """The items of up to `most` messages; waits up to `timeout` seconds for the first."""
+    def receive(self, most: int, timeout: float) -> Iterator[StreamItem]:
+        """The items of up to `most` messages; waits up to `timeout` seconds for the first. Iterate it to its end before
+        the next call.
+        """
 
     def confirm(self, lsn: int) -> None:
         """Nothing at or below `lsn` will have to be sent again. Also keeps the connection alive: call it often."""

@@ -38,9 +38,14 @@ class TableId(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
+    """`id` is the same for as long as the column lives, whatever it is called, and no other column of the table ever
+    has it; None where the source does not tell.
+    """
+
     name: str
     type: ColumnType
     nullable: bool = True
+    id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

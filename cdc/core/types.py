@@ -52,13 +52,14 @@ class ColumnType:
     """One column's type.
 
     `name` is the source's own SQL name with modifiers (`character varying(10)`, `public.mood`), so that a target of
-    the same kind can declare exactly that type. `precision` and `scale` belong to DECIMAL (scale may be negative or
-    above precision, as PostgreSQL allows); `length` is the n of bit(n), varchar(n), char(n); `element` belongs to
-    ARRAY.
+    the same kind can declare exactly that type. `base` is what a domain is over, called likewise; all else is the
+    base's. `precision` and `scale` belong to DECIMAL (scale may be negative or above precision, as PostgreSQL allows);
+    `length` is the n of bit(n), varchar(n), char(n); `element` belongs to ARRAY.
     """
 
     kind: Kind
     name: str
+    base: str | None = None
     precision: int | None = None
     scale: int | None = None
     length: int | None = None

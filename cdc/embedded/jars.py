@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import shutil
+import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import tenacity
 from typing_extensions import override
@@ -54,6 +55,10 @@ class ArtifactLock(NamedTuple):
     digest: str
 
 
+# Before 3.11.4 there is none. What is unpacked is known to the byte all the same.
+_FILTER: Final[dict[str, Any]] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
+
 def read_lock(path: Path) -> ArtifactLock:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     artifacts = tuple(_parse_line(line) for line in lines)
@@ -70,7 +75,7 @@ def fetched(name: str, *, unpack: bool = False) -> Path:
         with TemporaryDirectory(dir=empty.parent) as scratch:
             for archive in download(lock.artifacts, Path(scratch)):
                 if unpack:
-                    shutil.unpack_archive(archive, empty, filter="data")
+                    shutil.unpack_archive(archive, empty, **_FILTER)
                 else:
                     archive.rename(empty / archive.name)
 

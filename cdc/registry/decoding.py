@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from cdc.avro.alterations import Alteration, read_alteration
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import unframe
-from cdc.avro.headers import TRUNCATED
+from cdc.avro.headers import ALTERED, TRUNCATED
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import ChangeEvent
 from cdc.core.log import StoredRecord
@@ -33,15 +34,28 @@ class Decoding:
             raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
 
 
-def truncated_before(record: StoredRecord) -> Position:
-    """The position of the truncate of the record's table that it comes after; ORIGIN if there was none."""
+def alteration(record: StoredRecord) -> Alteration | None:
+    """The record of the tables topic, or None if it was taken back. An error says which record could not be read."""
+    if record.value is None:
+        return None
+    try:
+        return read_alteration(record.value)
+    except CdcError as error:
+        raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
+
+
+def barriers(record: StoredRecord) -> tuple[Position, Position]:
+    """The positions of the latest truncate and the latest change of shape of the record's table that it comes after;
+    ORIGIN where there was none.
+    """
+    found = {TRUNCATED: ORIGIN, ALTERED: ORIGIN}
     for name, value in record.headers:
-        if name == TRUNCATED:
+        if name in found:
             try:
-                return Position.parse(value.decode())
+                found[name] = Position.parse(value.decode())
             except ValueError:
                 raise ProtocolViolationError(f"{_where(record)}: damaged header {name}") from None
-    return ORIGIN
+    return found[TRUNCATED], found[ALTERED]
 
 
 def _where(record: StoredRecord) -> str:

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from cdc.avro.names import state_topic
+from cdc.avro.names import state_topic, tables_topic
 from cdc.core.errors import GapError, LogGapError
+from cdc.core.events import Alter, ChangeEvent
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
@@ -25,7 +26,7 @@ from cdc.core.position import ORIGIN
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import TargetSettings
 from cdc.core.state import LogState, TableState
-from cdc.registry.decoding import Decoding, truncated_before
+from cdc.registry.decoding import Decoding, alteration, barriers
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.inbox import Batch, Inbox
 from consumers.plan.planner import plan
@@ -63,6 +64,7 @@ class Applier:
         self._patterns = TablePatterns(settings.tables)
         self._decoding = Decoding(registry)
         self._state_topic = state_topic(prefix)
+        self._tables_topic = tables_topic(prefix)
         self._state = LogState()
         self._checkpoint = Checkpoint(version=0, log_id=None, partitions={})
         self._inbox = Inbox(crowded_at=4 * settings.batch_events)
@@ -77,12 +79,23 @@ class Applier:
 
         `applying` is called once target and log are there.
         """
-        self._checkpoint = self._target.open()
-        if not self._find_log(stopping):
+        if not self.start(stopping):
             return
         applying()
         while not stopping():
             self.step(_IDLE_SECONDS)
+        self.finish()
+
+    def start(self, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Open the target, and wait for the log to say what it is. False if stopped before."""
+        self._checkpoint = self._target.open()
+        if not self._find_log(stopping):
+            return False
+        self._follow_tables()
+        return True
+
+    def finish(self) -> None:
+        """Write the checkpoint of what brought no rows."""
         self._save_progress()
 
     def step(self, timeout: float) -> int:
@@ -120,12 +133,46 @@ class Applier:
             self._pause_crowded()
         return True
 
+    def _follow_tables(self) -> None:
+        """Follow the tables topic; a log that cdc did not write has none."""
+        partition = TopicPartition(self._tables_topic, 0)
+        if partition.topic in self._reader.topics():
+            start = PartitionProgress(ORIGIN, self._reader.offsets(partition).first)
+            progress = self._checkpoint.partitions.get(partition, start)
+            self._inbox.assign_tables(partition, progress)
+            self._reader.assign({partition: progress.next_offset})
+
     def _add(self, record: StoredRecord) -> None:
         partition = TopicPartition(record.topic, record.partition)
         if record.topic == self._state_topic:
             self._follow_state(record)
+        elif record.topic == self._tables_topic:
+            self._add_alteration(partition, record)
         else:
-            self._inbox.add(partition, record.offset, self._decoding.event(record), truncated_before(record))
+            truncated, altered = barriers(record)
+            self._inbox.add(
+                partition, record.offset, self._decoding.event(record), truncated=truncated, altered=altered
+            )
+
+    def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
+        found = alteration(record)
+        if found is None or not self._concerns_us(found.event):
+            self._inbox.add(partition, record.offset, None)
+        else:
+            self._inbox.add(partition, record.offset, found.event, topics=found.topics)
+
+    def _concerns_us(self, event: ChangeEvent) -> bool:
+        """Whether the table is one of ours. One that is renamed to what is not ours stays here as it is."""
+        if not self._patterns.matches(event.table.id):
+            return False
+        before = event.change.before if isinstance(event.change, Alter) else None
+        if before is None or self._patterns.matches(before.id):
+            return True
+        raise GapError(
+            f"table {before.id} was renamed to {event.table.id}, which is one of target {self._settings.name!r};"
+            " the rows that it had before are not",
+            mend="`cdc capture --start-over` loads all tables again; or exclude it in the target's tables",
+        )
 
     def _follow_state(self, record: StoredRecord) -> None:
         known = self._state.tables
@@ -165,7 +212,8 @@ class Applier:
 
     def _learn_ends(self) -> None:
         for topic in self._inbox.ends_wanted():
-            partitions = [TopicPartition(topic, number) for number in range(self._state.tables[topic].partitions)]
+            state = self._state.tables.get(topic)
+            partitions = [TopicPartition(topic, number) for number in range(1 if state is None else state.partitions)]
             self._inbox.ends(topic, {partition: self._reader.offsets(partition).next for partition in partitions})
 
     def _apply(self, batch: Batch) -> None:
@@ -176,8 +224,6 @@ class Applier:
         self._unsaved.update(batch.progress)
         if not batch.events:
             return self._save_progress_in_time()
-        for table in {id(event.table): event.table for event in batch.events}.values():
-            self._target.prepare(table)
         self._target.apply(plan(batch.events), self._unsaved, log_id=self._log_id)
         self._commit_offsets()
         self.progress.events += len(batch.events)

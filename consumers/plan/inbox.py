@@ -1,6 +1,6 @@
 """Records that were read and not applied yet: a queue for each partition, and what may be taken from them now.
 
-Within a partition events are taken in order. Two things tie partitions together (consistency `key`):
+Within a partition events are taken in order. Three things tie partitions together (consistency `key`):
 
 - A **truncate** stands in partition 0 of its topic, but concerns all partitions. It is taken when every other
   partition has been taken up to it: each stands at an event beyond it, or was read up to where it ended after the
@@ -8,7 +8,10 @@ Within a partition events are taken in order. Two things tie partitions together
 - A **changed key with UNCHANGED values** is a Delete in one partition and a Create in another. They are taken
   together, when both are next, so that the row can be moved.
 
-Both wait only for events at lower positions, or for each other, so the lowest never waits and there is no deadlock.
+- A **change of a table's shape** stands in the tables topic. It is taken as a truncate is, when all partitions of the
+  table's topics have been taken up to it; events beyond it say so (`cdc.altered`).
+
+All wait only for events at lower positions, or for each other, so the lowest never waits and there is no deadlock.
 """
 
 from __future__ import annotations
@@ -19,18 +22,23 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cdc.core.errors import GapError
-from cdc.core.events import UNCHANGED, ChangeEvent, Create, Delete, Truncate
+from cdc.core.events import UNCHANGED, Alter, ChangeEvent, Create, Delete, Drop, Truncate
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from consumers.plan.checkpoint import PartitionProgress
 
 
 class Entry(NamedTuple):
-    """A record of a partition. `event` is None for what only moves the offset (a tombstone, an event seen before)."""
+    """A record of a partition. `event` is None for what only moves the offset (a tombstone, an event seen before).
+
+    `truncated` and `altered` are the barriers that it stands beyond; `topics` are those it is a barrier for itself.
+    """
 
     offset: int
     event: ChangeEvent | None
     truncated: Position
+    altered: Position
+    topics: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -72,6 +80,7 @@ class Inbox:
 
     def __init__(self, *, crowded_at: int) -> None:
         self._crowded_at = crowded_at
+        self._tables: TopicPartition | None = None
         self._queues: dict[TopicPartition, _Queue] = {}
         self._topics: dict[str, list[TopicPartition]] = {}
         self._ends: dict[str, Mapping[TopicPartition, int]] = {}
@@ -81,8 +90,20 @@ class Inbox:
         self._queues[partition] = _Queue(deque(), progress.position, progress.next_offset, progress)
         self._topics.setdefault(partition.topic, []).append(partition)
 
+    def assign_tables(self, partition: TopicPartition, progress: PartitionProgress) -> None:
+        """As `assign`, of the tables topic."""
+        self._tables = partition
+        self.assign(partition, progress)
+
     def add(
-        self, partition: TopicPartition, offset: int, event: ChangeEvent | None, truncated: Position = ORIGIN
+        self,
+        partition: TopicPartition,
+        offset: int,
+        event: ChangeEvent | None,
+        *,
+        truncated: Position = ORIGIN,
+        altered: Position = ORIGIN,
+        topics: frozenset[str] = frozenset(),
     ) -> None:
         """One record of the partition, in the order of offsets. What is at or below the highest position already
         read is a resend, and is skipped.
@@ -93,7 +114,11 @@ class Inbox:
                 event = None
             else:
                 queue.read_position = event.position
-        queue.entries.append(Entry(offset, event, truncated))
+        if event is not None and isinstance(event.change, Truncate):
+            topics = frozenset({partition.topic})
+        for topic in topics:
+            self._ends.pop(topic, None)  # asked before this barrier was read, and so perhaps too early
+        queue.entries.append(Entry(offset, event, truncated, altered, topics))
         queue.next_read = offset + 1
 
     def crowded(self) -> set[TopicPartition]:
@@ -126,13 +151,12 @@ class Inbox:
     def _take_from(self, partition: TopicPartition, queue: _Queue, events: list[ChangeEvent], most: int) -> None:
         while len(events) < most and (entry := queue.head()) is not None:
             event = _event(entry)
-            if not self._truncated_up_to(entry.truncated, partition):
+            if not self._truncated_up_to(entry.truncated, partition) or not self._altered_up_to(entry.altered):
                 return
             match event.change:
-                case Truncate():
-                    if not self._others_stand_at(event.position, partition):
+                case Truncate() | Drop() | Alter():
+                    if _is_barrier(event) and not self._others_stand_at(event.position, partition, entry.topics):
                         return
-                    self._ends.pop(partition.topic, None)
                 case Delete(awaits_create=True):
                     other = self._queue_of_create(event, partition)
                     if other is None:
@@ -162,19 +186,40 @@ class Inbox:
             )
         return False
 
-    def _others_stand_at(self, position: Position, partition: TopicPartition) -> bool:
-        """Whether all of the topic's other partitions were taken up to `position`."""
-        ends = self._ends.get(partition.topic)
-        for other in self._topics[partition.topic]:
-            if other == partition:
-                continue
-            queue = self._queues[other]
-            entry = queue.head()
-            if entry is None:
-                if ends is None or queue.next_read < ends[other]:
+    def _altered_up_to(self, position: Position) -> bool:
+        """Whether the change of shape at `position`, which stands in the tables topic, was taken."""
+        if position == ORIGIN:
+            return True
+        if self._tables is None:
+            return False
+        queue = self._queues[self._tables]
+        if queue.taken.position >= position:
+            return True
+        ends = self._ends.get(self._tables.topic)
+        if ends is not None and not queue.entries and queue.next_read >= ends[self._tables]:
+            raise GapError(
+                f"topic {self._tables.topic!r} no longer holds the change of a table at {position}, which later events"
+                " come after",
+                mend="`cdc capture --start-over` loads all tables again; keep that topic for ever",
+            )
+        return False
+
+    def _others_stand_at(self, position: Position, partition: TopicPartition, topics: frozenset[str]) -> bool:
+        """Whether all other partitions of the topics were taken up to `position`."""
+        for topic in topics:
+            if topic not in self._topics:
+                return False  # not heard of yet
+            ends = self._ends.get(topic)
+            for other in self._topics[topic]:
+                if other == partition:
+                    continue
+                queue = self._queues[other]
+                entry = queue.head()
+                if entry is None:
+                    if ends is None or queue.next_read < ends[other]:
+                        return False
+                elif _event(entry).position < position:
                     return False
-            elif _event(entry).position < position:
-                return False
         return True
 
     def _queue_of_create(self, delete: ChangeEvent, partition: TopicPartition) -> _Queue | None:
@@ -188,17 +233,34 @@ class Inbox:
         return None
 
     def _waiting_topics(self) -> set[str]:
-        """Topics with a truncate, or an event beyond one, that is next in its partition."""
-        return {
-            partition.topic
-            for partition, queue in self._queues.items()
-            if (entry := queue.head()) is not None
-            and (isinstance(_event(entry).change, Truncate) or not self._seen(partition, entry.truncated))
-        }
+        """Topics that the next event of some partition waits for: to stand at it, or to tell what it stands beyond."""
+        wanted: set[str] = set()
+        for partition, queue in self._queues.items():
+            entry = queue.head()
+            if entry is None:
+                continue
+            if _is_barrier(_event(entry)):
+                wanted |= entry.topics & self._topics.keys()
+            if not self._seen(partition, entry.truncated):
+                wanted.add(partition.topic)
+            if self._tables is not None and self._queues[self._tables].taken.position < entry.altered:
+                wanted.add(self._tables.topic)
+        return wanted
 
     def _seen(self, partition: TopicPartition, truncated: Position) -> bool:
         first = TopicPartition(partition.topic, 0)
         return partition == first or self._queues[first].taken.position >= truncated
+
+
+def _is_barrier(event: ChangeEvent) -> bool:
+    """A new table is none: its first events may come before it, and make it themselves."""
+    match event.change:
+        case Truncate() | Drop():
+            return True
+        case Alter(before=before):
+            return before is not None
+        case _:
+            return False
 
 
 def _event(entry: Entry) -> ChangeEvent:

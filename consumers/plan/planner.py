@@ -1,8 +1,8 @@
 """What a batch of events means for a target: the last write of each key before the database sees it.
 
-Tables don't depend on each other here: a target runs a plan in one transaction, so only the order within a table
-counts.
-Within one, a step is as large as it can be. Three things end it (a barrier): another version of the table, a
+Rows of different tables don't depend on each other here: a target runs a plan in one transaction, so only the order
+within a table counts. What becomes of a table itself stands between all that came before it and all that comes after.
+Within a table, a step is as large as it can be. Three things end it (a barrier): another version of the table, a
 truncate, and a moved row whose values are not all known.
 """
 
@@ -16,9 +16,11 @@ from typing import Final, assert_never, cast
 from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
+    Alter,
     ChangeEvent,
     Create,
     Delete,
+    Drop,
     FullImage,
     Key,
     OldImage,
@@ -28,7 +30,7 @@ from cdc.core.events import (
     Update,
 )
 from cdc.core.tables import TableId, TableSchema
-from consumers.plan.steps import MoveRow, Step, TruncateTable, WriteRows
+from consumers.plan.steps import AlterTable, DropTable, MoveRow, Step, TruncateTable, WriteRows
 
 
 def plan(events: Iterable[ChangeEvent]) -> list[Step]:
@@ -40,15 +42,29 @@ def plan(events: Iterable[ChangeEvent]) -> list[Step]:
     GapError if a row is written partly after it was deleted; FidelityError for a table without key whose events don't
     carry the whole old row; ProtocolViolationError for events that say what no event can.
     """
+    done: list[Step] = []
     tables: dict[TableId, _KeyedRows | _KeylessRows] = {}
     for event in events:
         version = event.table
+        if isinstance(event.change, Alter | Drop):
+            done += [step for rows in tables.values() for step in rows.finished()]
+            tables = {}
+            done.append(_table_step(version, event.change))
+            continue
         rows = tables.get(version.id)
         if rows is None or (rows.version is not version and rows.version != version):
             steps = [] if rows is None else rows.finished()
             rows = tables[version.id] = _KeyedRows(version, steps) if version.key else _KeylessRows(version, steps)
         rows.add(event)
-    return [step for rows in tables.values() for step in rows.finished()]
+    return done + [step for rows in tables.values() for step in rows.finished()]
+
+
+def _table_step(version: TableSchema, change: Alter | Drop) -> Step:
+    match change:
+        case Alter(before=before, fills=fills):
+            return AlterTable(version, before, fills)
+        case Drop():
+            return DropTable(version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +115,8 @@ class _KeyedRows:
                 # Whatever this batch did to the table before is gone with it.
                 self._outcomes.clear()
                 self._steps[:] = [TruncateTable(self.version)]
+            case Alter() | Drop():
+                raise AssertionError("what becomes of a table is no change of a row")
             case _:
                 assert_never(event.change)
 
@@ -194,6 +212,8 @@ class _KeylessRows:
             case Truncate():
                 self._copies.clear()
                 self._steps[:] = [TruncateTable(self.version)]
+            case Alter() | Drop():
+                raise AssertionError("what becomes of a table is no change of a row")
             case _:
                 assert_never(event.change)
 

@@ -567,6 +567,91 @@ def test_a_narrower_column_is_refused_not_rounded(database, target):
         upserted(target, (b"1", b"1.25"), table=table)
 
 
+AMOUNT = ColumnType(kind=Kind.DECIMAL, name="public.amount", base="numeric(10,2)", precision=10, scale=2)
+AMOUNTS = ColumnType(kind=Kind.ARRAY, name="public.amount[]", element=AMOUNT)
+PAIR = ColumnType(kind=Kind.OTHER, name="public.pair")
+PAIRS = ColumnType(kind=Kind.ARRAY, name="public.pair[]", element=PAIR)
+
+
+ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql-15", "postgresql-16", "postgresql-18"], indirect=True)
+
+
+INTEGERS = ColumnType(
+    kind=Kind.ARRAY, name="public.integers", base="integer[]", element=ColumnType(kind=Kind.INT32, name="integer")
+)
+INTEGER_LISTS = ColumnType(kind=Kind.ARRAY, name="public.integers[]", element=INTEGERS)
+
+
+def of_types(*types: ColumnType) -> TableSchema:
+    columns = (Column(name=f"v{index}", type=type_) for index, type_ in enumerate(types))
+    return version(text("id", nullable=False), *columns)
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("there", ["numeric(10,2)", "numeric"])
+def test_a_domain_that_the_target_has_is_used(database, target, there):
+    database.execute(f"CREATE DOMAIN amount AS {there}")
+    table = of_types(AMOUNT, AMOUNTS)
+    row = (b"1", b"1.25", b"{0.10,NULL}")
+    upserted(target, row, table=table)
+    assert database.rows(table) == [row]
+    assert column_types(database, "orders") == ["text", "amount", "amount[]"]
+
+
+@ON_POSTGRESQL
+def test_a_domain_that_the_target_lacks_is_what_it_is_over(database, target):
+    table = of_types(AMOUNT, AMOUNTS, INTEGERS, INTEGER_LISTS)
+    row = (b"1", b"1.25", b"{0.10,NULL}", b"{1,2}", b'{"{1,2}",NULL}')
+    upserted(target, row, table=table)
+    assert database.rows(table) == [row]
+    assert column_types(database, "orders") == ["text", "numeric(10,2)", "numeric(10,2)[]", "integer[]", "text[]"]
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("type_", [AMOUNT, AMOUNTS], ids=["itself", "in an array"])
+def test_a_domain_that_is_narrower_at_the_target_is_refused(database, target, type_):
+    """It would round without a word."""
+    database.execute("CREATE DOMAIN amount AS numeric(10,1)")
+    with pytest.raises(TargetSchemaError, match=r"orders.*\bv0\b") as raised:
+        upserted(target, (b"1", b"1.25"), table=of_types(type_))
+    assert "numeric(10,2)" in str(raised.value.mend)
+
+
+@ON_POSTGRESQL
+def test_values_with_fields_come_out_as_they_went_in(database, target):
+    database.execute("CREATE TYPE pair AS (n integer, t text)")
+    table = of_types(PAIR, PAIRS)
+    rows: list[Row] = [(b"1", b'(1,"a b")', b'{"(1,x)",NULL}'), (b"2", b"(,)", b"{}"), (b"3", None, None)]
+    upserted(target, *rows, table=table)
+    apply(target, WriteRows(table, partials=[(b"1", b"(2,)", UNCHANGED)]))
+    apply(target, MoveRow(table, (b"3",), (b"4", b"(3,c)", UNCHANGED)))
+    assert database.rows(table) == [(b"1", b"(2,)", rows[0][2]), rows[1], (b"4", b"(3,c)", None)]
+    keyless = TableSchema(id=TableId("public", "keyless_pairs"), columns=table.columns, key=())
+    apply(target, WriteRows(keyless, added=rows))
+    apply(target, WriteRows(keyless, removed=rows[1:]))
+    assert database.rows(keyless) == rows[:1]
+    assert column_types(database, "orders") == ["text", "pair", "pair[]"]
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize(
+    ("type_", "value"), [(PAIR, b"(1.25,)"), (PAIRS, b'{"(1.25,)"}')], ids=["itself", "in an array"]
+)
+def test_a_field_that_is_narrower_at_the_target_is_refused(database, target, type_, value):
+    database.execute("CREATE TYPE pair AS (n numeric(5,1), t text)")
+    with pytest.raises(FidelityError, match=r"orders.*\bv0\b"):
+        upserted(target, (b"1", value), table=of_types(type_))
+    assert database.rows(of_types(type_)) == []
+
+
+def column_types(database: Database, table: str) -> list[object]:
+    rows = database.execute(
+        f"SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0"
+        " ORDER BY attnum"
+    )
+    return [row[0] for row in rows]
+
+
 def test_columns_that_the_target_generates_are_left_to_it(database, target):
     database.execute(
         "CREATE TABLE orders (id text PRIMARY KEY NOT NULL, a text, b text GENERATED ALWAYS AS (a || '!') STORED)"

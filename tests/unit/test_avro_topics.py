@@ -84,6 +84,20 @@ def test_type_names_as_debezium_has_them(sql, debezium, length, scale):
     assert sql_name(debezium, length, scale) == sql
 
 
+@pytest.mark.parametrize(
+    ("sql", "debezium"),
+    [
+        ("public.mood", "MOOD"),
+        ("public.mood[]", "_MOOD"),
+        ("public.vector(3)", "VECTOR"),
+        ('"my.own"."a ""b"""', 'A "B"'),
+        ('"char"', "CHAR"),
+    ],
+)
+def test_names_of_other_types_lose_schema_and_quotes(sql, debezium):
+    assert debezium_name(sql) == debezium
+
+
 # ---- framing and binary ---------------------------------------------------------------------------------------------
 
 

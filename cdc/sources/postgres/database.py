@@ -19,8 +19,7 @@ class SourceDatabase:
     def __init__(self, url: str, *, application_name: str) -> None:
         self._engine = sqlalchemy.create_engine(
             "postgresql+psycopg2://",
-            # libpq reads the URL itself, so that everything it knows (sslmode, several hosts, service) works.
-            creator=lambda: psycopg2.connect(url, application_name=application_name, connect_timeout=10),
+            creator=lambda: _connected(url, application_name),
             isolation_level="AUTOCOMMIT",
             poolclass=NullPool,
         )
@@ -51,6 +50,16 @@ class SourceDatabase:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _connected(url: str, application_name: str) -> Any:
+    # libpq reads the URL itself, so that everything it knows (sslmode, several hosts, service) works.
+    connection = psycopg2.connect(url, application_name=application_name, connect_timeout=10)
+    with connection.cursor() as cursor:
+        # Names of users' types come with their schema, whatever the role's search path is.
+        cursor.execute("SET search_path = ''")
+    connection.commit()
+    return connection
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

@@ -9,15 +9,9 @@ from cdc.core.errors import SourceError
 from cdc.core.patterns import TablePatterns
 from cdc.core.settings import SourceSettings
 from cdc.core.tables import ReplicaIdentity
-from cdc.sources.postgres.catalog import (
-    Query,
-    SourceTable,
-    capturable_tables,
-    quote_identifier,
-    quote_literal,
-    quote_table,
-)
+from cdc.sources.postgres.catalog import Query, SourceTable, capturable_tables
 from cdc.sources.postgres.publication import creation_statement
+from cdc.sources.postgres.quoting import quote_identifier, quote_literal, quote_table
 
 _OLDEST = 140000  # the oldest major version that PostgreSQL still mended when this was written
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from cdc.core.errors import SourceError
 from cdc.core.tables import TableId
-from cdc.sources.postgres.catalog import Query, SourceTable, quote_identifier, quote_literal, quote_table
+from cdc.sources.postgres.catalog import Query, SourceTable
+from cdc.sources.postgres.quoting import quote_identifier, quote_literal, quote_table
+
+_GENERATED_SINCE: Final = 180000
 
 
-def ensure_publication(query: Query, name: str, tables: Sequence[SourceTable]) -> None:
-    """Create the publication for exactly these tables, or check that the one that is there has them all.
+def ensure_publication(query: Query, name: str, tables: Sequence[SourceTable]) -> list[SourceTable]:
+    """Create the publication for exactly these tables, or see to it that the one that is there has them all. The tables
+    that were added to one that was there: rows that they have already were not published.
 
     Changes of a partitioned table are published as the partitioned table's own. SourceError with the statement that
-    mends it, if tables are missing or if the publication leaves out a kind of change.
+    mends it, if this role may not do it, or if the publication leaves out a kind of change.
     """
     rows = query(
         "SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot FROM pg_publication"
@@ -22,7 +27,7 @@ def ensure_publication(query: Query, name: str, tables: Sequence[SourceTable]) -
     )
     if not rows:
         _create(query, name, tables)
-        return
+        return []
     quoted = quote_identifier(name)
     if not all(rows[0]):
         raise SourceError(
@@ -30,13 +35,52 @@ def ensure_publication(query: Query, name: str, tables: Sequence[SourceTable]) -
             mend=f"ALTER PUBLICATION {quoted} SET (publish = 'insert, update, delete, truncate',"
             " publish_via_partition_root = true)",
         )
-    missing = {table.id for table in tables} - published_tables(query, name)
+    published = published_tables(query, name)
+    missing = [table for table in tables if table.id not in published]
     if missing:
-        listed = ", ".join(quote_table(table) for table in sorted(missing))
-        raise SourceError(
-            f"publication {name!r} lacks {len(missing)} configured table(s): {', '.join(map(str, sorted(missing)))}",
-            mend=f"ALTER PUBLICATION {quoted} ADD TABLE {listed}; then `cdc capture --start-over` loads them all again",
-        )
+        _require_ownership(query, name, missing)
+    for table in missing:
+        _add(query, name, table.id)
+    return missing
+
+
+def _require_ownership(query: Query, name: str, missing: Sequence[SourceTable]) -> None:
+    rows = query(
+        f"SELECT pg_has_role(pubowner, 'USAGE') FROM pg_publication WHERE pubname = {quote_literal(name)}",
+        doing="looking at the publication",
+    )
+    if rows and rows[0][0] and all(table.owned for table in missing):
+        return
+    named = ", ".join(str(table.id) for table in missing)
+    quoted = ", ".join(quote_table(table.id) for table in missing)
+    raise SourceError(
+        f"publication {name!r} lacks {len(missing)} configured table(s): {named}",
+        mend=f"as their owner: ALTER PUBLICATION {quote_identifier(name)} ADD TABLE"
+        f" {quoted}; then `cdc capture --start-over` loads them all again",
+    )
+
+
+def _add(query: Query, name: str, table: TableId) -> None:
+    """Once nobody is writing to it: what a transaction wrote before the table was published is not streamed, and a
+    snapshot does not see it before the transaction ends.
+    """
+    query(
+        f"BEGIN; LOCK TABLE {quote_table(table)} IN SHARE MODE;"
+        f" ALTER PUBLICATION {quote_identifier(name)} ADD TABLE {quote_table(table)}; COMMIT",
+        doing=f"adding table {table} to publication {name!r}",
+    )
+
+
+def publishes_generated(query: Query, name: str) -> bool:
+    """Whether it publishes stored generated columns (PostgreSQL 18)."""
+    rows = query("SELECT current_setting('server_version_num')::int", doing="looking at the publication")
+    if rows[0][0] < _GENERATED_SINCE:
+        return False
+    rows = query(
+        f"SELECT pubgencols = 's' FROM pg_publication WHERE pubname = {quote_literal(name)}",
+        doing="looking at the publication",
+    )
+    return bool(rows and rows[0][0])
 
 
 def published_tables(query: Query, name: str) -> set[TableId]:

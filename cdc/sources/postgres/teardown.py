@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cdc.core.settings import SourceSettings
-from cdc.sources.postgres.catalog import quote_identifier, quote_literal
 from cdc.sources.postgres.database import SourceDatabase
+from cdc.sources.postgres.quoting import quote_identifier, quote_literal
 
 
 def teardown_source(settings: SourceSettings) -> Iterator[str]:

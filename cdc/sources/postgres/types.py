@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
 from cdc.core.types import ColumnType, Kind
 
@@ -21,7 +22,6 @@ _KINDS: Final[dict[str, Kind]] = {
     "bpchar": Kind.STRING,
     "name": Kind.STRING,
     "char": Kind.STRING,
-    "citext": Kind.STRING,
     "inet": Kind.STRING,
     "cidr": Kind.STRING,
     "macaddr": Kind.STRING,
@@ -43,11 +43,15 @@ _KINDS: Final[dict[str, Kind]] = {
     "json": Kind.JSON,
     "jsonb": Kind.JSON,
     "xml": Kind.XML,
-    "ltree": Kind.LTREE,
-    "hstore": Kind.HSTORE,
-    "vector": Kind.VECTOR,
-    "halfvec": Kind.HALFVEC,
 }
+_OF_EXTENSIONS: Final[dict[tuple[str, str], Kind]] = {
+    ("citext", "citext"): Kind.STRING,
+    ("ltree", "ltree"): Kind.LTREE,
+    ("hstore", "hstore"): Kind.HSTORE,
+    ("vector", "vector"): Kind.VECTOR,
+    ("vector", "halfvec"): Kind.HALFVEC,
+}
+_BUILT_IN: Final = "pg_catalog"
 _HEADER: Final = 4  # a type modifier that holds a length counts the varlena header in
 _NO_MODIFIER: Final = -1
 _SCALE_BITS: Final = 0x7FF
@@ -55,7 +59,9 @@ _SCALE_BITS: Final = 0x7FF
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgType:
-    """A row of pg_type. `name` is typname; `category` typtype (b base, e enum, d domain, c composite …)."""
+    """A row of pg_type. `name` is typname; `category` typtype (b base, e enum, d domain, c composite …). `base_name` is
+    `format_type` of what a domain is over; `extension` names the one that the type belongs to.
+    """
 
     oid: int
     schema: str
@@ -65,6 +71,27 @@ class PgType:
     is_array: bool
     base: int
     base_modifier: int
+    base_name: str | None = None
+    extension: str | None = None
+
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> Self:
+        """Of a row of `TYPE_COLUMNS`."""
+        names = tuple(cls.__dataclass_fields__)
+        return cls(**dict(zip(names, row, strict=True)))
+
+
+TYPE_COLUMNS: Final = """
+    t.oid::bigint, n.nspname, t.typname, t.typtype::text, t.typelem::bigint,
+    t.typelem <> 0 AND t.typsubscript = 'array_subscript_handler'::regproc
+        AND t.typname NOT IN ('int2vector', 'oidvector'),
+    t.typbasetype::bigint, t.typtypmod,
+    CASE t.typtype WHEN 'd' THEN format_type(t.typbasetype, t.typtypmod) END,
+    (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+     WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+         AND d.refclassid = 'pg_extension'::regclass)
+"""
+"""A PgType's fields, in their order, of `pg_type t JOIN pg_namespace n`."""
 
 
 def column_type(types: dict[int, PgType], oid: int, modifier: int, *, name: str) -> ColumnType:
@@ -77,36 +104,30 @@ def column_type(types: dict[int, PgType], oid: int, modifier: int, *, name: str)
         return ColumnType(kind=Kind.OTHER, name=name)
     if of.category == "d":
         # A domain's own constraints were checked at the source; what crosses is its base type.
-        inner_modifier = of.base_modifier if of.base_modifier != _NO_MODIFIER else modifier
-        inner = column_type(types, of.base, inner_modifier, name=name)
-        return _renamed(inner, name)
+        inner = column_type(types, of.base, of.base_modifier, name=of.base_name or "")
+        return replace(inner, name=name, base=inner.base or inner.name)
     if of.is_array:
-        element_name = name.removesuffix("[]")
-        element = column_type(types, of.element, modifier, name=element_name)
+        element = column_type(types, of.element, modifier, name=name.removesuffix("[]"))
         return ColumnType(kind=Kind.ARRAY, name=name, element=element)
     if of.category == "e":
         return ColumnType(kind=Kind.ENUM, name=name)
-    return _base_type(of.name, modifier, name)
+    if of.schema == _BUILT_IN:
+        return _built_in(of.name, modifier, name)
+    return ColumnType(kind=_OF_EXTENSIONS.get((of.extension or "", of.name), Kind.OTHER), name=name)
 
 
-def _renamed(of: ColumnType, name: str) -> ColumnType:
-    return ColumnType(
-        kind=of.kind, name=name, precision=of.precision, scale=of.scale, length=of.length, element=of.element
-    )
-
-
-def _base_type(typname: str, modifier: int, name: str) -> ColumnType:
+def _built_in(typname: str, modifier: int, name: str) -> ColumnType:
     match typname:
         case "numeric" if modifier != _NO_MODIFIER:
             precision, scale = _numeric_modifier(modifier)
             return ColumnType(kind=Kind.DECIMAL, name=name, precision=precision, scale=scale)
         case "numeric":
             return ColumnType(kind=Kind.VARIABLE_DECIMAL, name=name)
-        case "bit":
-            length = 1 if modifier == _NO_MODIFIER else modifier
-            return ColumnType(kind=Kind.BIT if length == 1 else Kind.BITS, name=name, length=length)
-        case "varbit":
-            return ColumnType(kind=Kind.BITS, name=name, length=None if modifier == _NO_MODIFIER else modifier)
+        case "bit" | "varbit":
+            # `bit` is bit(1); without a modifier is only what was declared as "bit", in quotes.
+            length = None if modifier == _NO_MODIFIER else modifier
+            kind = Kind.BIT if typname == "bit" and length == 1 else Kind.BITS
+            return ColumnType(kind=kind, name=name, length=length)
         case "varchar" | "bpchar":
             length_or_none = None if modifier == _NO_MODIFIER else modifier - _HEADER
             return ColumnType(kind=Kind.STRING, name=name, length=length_or_none)

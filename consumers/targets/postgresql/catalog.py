@@ -16,20 +16,25 @@ _TABLE_KINDS: Final = {"r", "p"}  # ordinary and partitioned
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetColumn:
-    """`staging` is the type to stage values in: the column's own, or what its domain is over (a domain may refuse NULL,
-    which stands for what is not staged).
+    """`type` is the column's own, or what its domain is over: values are staged in it (a domain may refuse NULL, which
+    stands for what is not staged). `required`: a new row must bring a value for it.
     """
 
     name: str
     declared: DeclaredType
-    staging: str
+    type: str
     generated: bool
+    not_null: bool
+    required: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingTable:
+    """`primary_key` is its constraint's name."""
+
     columns: tuple[TargetColumn, ...]
     unique_keys: frozenset[frozenset[str]]
+    primary_key: str | None
 
 
 def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None:
@@ -46,36 +51,66 @@ def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None
     oid, kind = found[0]
     if kind not in _TABLE_KINDS:
         raise TargetSchemaError(f"target {table} is not a table", mend="rename or drop it at the target")
-    return ExistingTable(columns=_columns(session, oid, doing), unique_keys=_unique_keys(session, oid, doing))
+    return ExistingTable(
+        columns=_columns(session, oid, doing),
+        unique_keys=_unique_keys(session, oid, doing),
+        primary_key=_primary_key(session, oid, doing),
+    )
 
 
 def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColumn, ...]:
     rows = session.query(
         """
-        WITH RECURSIVE unwrapped AS (
-            SELECT a.attnum, a.attname::text AS name, a.attgenerated <> '' AS generated, a.atttypid AS type,
-                   a.atttypmod AS modifier
+        WITH RECURSIVE inside AS (
+            SELECT a.attnum, 0 AS depth, a.atttypid AS type, a.atttypmod AS modifier
             FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
             UNION ALL
-            SELECT u.attnum, u.name, u.generated, t.typbasetype, t.typtypmod
-            FROM unwrapped u JOIN pg_type t ON t.oid = u.type WHERE t.typtype = 'd'
+            SELECT i.attnum, i.depth + 1, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE e.oid END,
+                   CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE i.modifier END
+            FROM inside i JOIN pg_type t ON t.oid = i.type LEFT JOIN pg_type e ON e.typarray = t.oid
+            WHERE t.typtype = 'd' OR e.oid IS NOT NULL
         )
-        SELECT u.name, u.generated, format_type(u.type, NULL), format_type(u.type, u.modifier),
-               t.typnamespace = 'pg_catalog'::regnamespace
-        FROM unwrapped u JOIN pg_type t ON t.oid = u.type WHERE t.typtype <> 'd' ORDER BY u.attnum
+        SELECT a.attname::text, a.attgenerated <> '', a.attnotnull,
+               a.attnotnull AND NOT a.atthasdef AND a.attidentity = '',
+               json_agg(json_build_array(
+                   format_type(i.type, i.modifier), format_type(i.type, NULL),
+                   t.typnamespace = 'pg_catalog'::regnamespace, t.typtype = 'c',
+                   EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
+               ) ORDER BY i.depth) FILTER (WHERE t.typtype <> 'd')
+        FROM pg_attribute a JOIN inside i ON i.attnum = a.attnum JOIN pg_type t ON t.oid = i.type
+        WHERE a.attrelid = %s
+        GROUP BY a.attnum, a.attname, a.attgenerated, a.attnotnull, a.atthasdef, a.attidentity ORDER BY a.attnum
         """,
-        (oid,),
+        (oid, oid),
         doing=doing,
     )
     return tuple(
         TargetColumn(
             name=name,
             generated=generated,
-            staging=whole,
-            declared=DeclaredType(base, modifiers_in(whole) if built_in else "", built_in),
+            not_null=not_null,
+            required=required,
+            type=types[0][0],
+            declared=_declared(types),
         )
-        for name, generated, base, whole, built_in in rows
+        for name, generated, not_null, required, types in rows
     )
+
+
+def _primary_key(session: PostgresSession, oid: int, doing: str) -> str | None:
+    rows = session.query(
+        "SELECT conname::text FROM pg_constraint WHERE conrelid = %s AND contype = 'p'", (oid,), doing=doing
+    )
+    return rows[0][0] if rows else None
+
+
+def _declared(types: list[tuple[str, str, bool, bool, bool]]) -> DeclaredType:
+    """Of a type and, if it is an array, what it is made of."""
+    (whole, base, built_in, composite, is_array), *inner = types
+    if is_array:
+        return DeclaredType(base=base, built_in=built_in, element=_declared(inner))
+    modifiers = modifiers_in(whole) if built_in else ""
+    return DeclaredType(base=base, modifiers=modifiers, built_in=built_in, composite=composite)
 
 
 def _unique_keys(session: PostgresSession, oid: int, doing: str) -> frozenset[frozenset[str]]:

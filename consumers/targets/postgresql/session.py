@@ -24,6 +24,7 @@ _SETTINGS: Final = {
     "bytea_output": "hex",
     "extra_float_digits": "1",
     "lc_monetary": "C",
+    "xmloption": "content",
     "client_encoding": "UTF8",
     # A stopped applier must let its locks go; one that works may take as long as its batch needs.
     "idle_in_transaction_session_timeout": "60s",

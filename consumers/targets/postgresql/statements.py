@@ -22,8 +22,9 @@ _PART: Final = "part integer NOT NULL"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableStatements:
-    """`names` are the columns that events bring, in their order; `key` and `written` index into them. `written` leaves
-    out what the target generates itself.
+    """`names` are the columns that events bring, in their order, and `types` theirs at the target; `key`, `written` and
+    `verified` index into them. `written` leaves out what the target generates itself. `verified` are those whose type
+    may change a value without a word: they are staged as text, so that `changed` can tell.
     """
 
     table: TableId
@@ -31,6 +32,8 @@ class TableStatements:
     names: tuple[str, ...]
     key: tuple[int, ...]
     written: tuple[int, ...]
+    types: tuple[str, ...]
+    verified: tuple[int, ...] = ()
 
     @property
     def target(self) -> str:
@@ -46,7 +49,8 @@ class TableStatements:
         """The staging table for keys alone."""
         return f"{self.staging}_keys" if self.widest else self.staging
 
-    def create_staging(self, types: Sequence[str]) -> str:
+    def create_staging(self) -> str:
+        types = ("text" if index in self.verified else type_ for index, type_ in enumerate(self.types))
         columns = [f"c{index} {type_}" for index, type_ in enumerate(types)]
         if not self.widest:
             return _create_temporary(self.staging, [_PART, *columns])
@@ -57,18 +61,33 @@ class TableStatements:
         return f"DELETE FROM pg_temp.{self.staging}"
 
     def copy(self, columns: Iterable[int]) -> str:
-        names = _staged("", columns)
+        names = [f"c{index}" for index in columns]
         return f"COPY pg_temp.{self.staging} ({', '.join(names if self.widest else ['part', *names])}) FROM STDIN"
 
     def copy_keys(self) -> str:
-        return f"COPY pg_temp.{self._keys} ({', '.join(['part', *_staged('', self.key)])}) FROM STDIN"
+        return f"COPY pg_temp.{self._keys} ({', '.join(['part', *(f'c{index}' for index in self.key)])}) FROM STDIN"
+
+    def changed(self, part: int, column: int) -> str:
+        """How many values of a verified column the target would change."""
+        return (
+            f"SELECT count(*) FROM pg_temp.{self.staging} AS s"
+            f" WHERE {self._of(part)} AND {self._value('s', column)}::text IS DISTINCT FROM s.c{column}"
+        )
+
+    def changed_key(self, part: int, column: int) -> str:
+        """As `changed`, of keys."""
+        return (
+            f"SELECT count(*) FROM pg_temp.{self._keys} AS s"
+            f" WHERE s.part = {part} AND {self._value('s', column)}::text IS DISTINCT FROM s.c{column}"
+        )
 
     def insert(self, part: int) -> str:
         """OVERRIDING SYSTEM VALUE: an identity column takes the source's value, not one of its own."""
         names = f" ({quoted_list(self._name(index) for index in self.written)})" if self.written else ""
+        values = ", ".join(self._values("s", self.written))
         return (
             f"INSERT INTO {self.target}{names} OVERRIDING SYSTEM VALUE"
-            f" SELECT {', '.join(_staged('', self.written))} FROM pg_temp.{self.staging} AS s WHERE {self._of(part)}"
+            f" SELECT {values} FROM pg_temp.{self.staging} AS s WHERE {self._of(part)}"
         )
 
     def upsert(self, part: int) -> str:
@@ -107,7 +126,7 @@ class TableStatements:
         """One row for each that is staged: of equal rows, that many. Equal means the same text in every column, NULL
         the same as NULL: `=` would take 1.0 for 1.00, and json has none. A ctid is one within its partition (tableoid).
         """
-        staged = f"ROW({', '.join(_staged('s.', self.written))})::text"
+        staged = f"ROW({', '.join(self._values('s', self.written))})::text"
         present = f"ROW({', '.join(f't.{quoted(self._name(index))}' for index in self.written)})::text"
         return (
             f"WITH wanted AS (SELECT {staged} AS whole, count(*) AS copies FROM pg_temp.{self.staging} AS s"
@@ -137,15 +156,18 @@ class TableStatements:
         return self.names[index]
 
     def _sets(self, columns: Iterable[int]) -> str:
-        return ", ".join(f"{quoted(self._name(index))} = s.c{index}" for index in columns)
+        return ", ".join(f"{quoted(self._name(index))} = {self._value('s', index)}" for index in columns)
 
     def _same_key(self, staged: str) -> str:
-        return " AND ".join(f"t.{quoted(self._name(index))} = {staged}.c{index}" for index in self.key)
+        return " AND ".join(f"t.{quoted(self._name(index))} = {self._value(staged, index)}" for index in self.key)
+
+    def _values(self, alias: str, columns: Iterable[int]) -> list[str]:
+        return [self._value(alias, index) for index in columns]
+
+    def _value(self, alias: str, index: int) -> str:
+        column = f"{alias}.c{index}" if alias else f"c{index}"
+        return f"{column}::{self.types[index]}" if index in self.verified else column
 
 
 def _create_temporary(name: str, columns: Sequence[str]) -> str:
     return f"CREATE TEMPORARY TABLE {name} ({', '.join(columns)}) ON COMMIT DELETE ROWS"
-
-
-def _staged(alias: str, columns: Iterable[int]) -> list[str]:
-    return [f"{alias}c{index}" for index in columns]

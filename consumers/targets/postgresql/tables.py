@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
 
 from cdc.core.errors import TargetSchemaError
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
+from cdc.core.types import ColumnType
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.postgresql.catalog import ExistingTable, find_table, resolve_types
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.statements import TableStatements
-from consumers.targets.postgresql.types import fallback, keeps_exactly
+from consumers.targets.postgresql.types import all_names, declaration, fallback, keeps_exactly, names_of
 from consumers.targets.schema_check import refuse_own_table, require_same_columns
 
 
@@ -20,6 +22,7 @@ class PreparedTables:
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
         self._prepared: dict[TableSchema, TableStatements] = {}
+        self._uncommitted: list[TableSchema] = []
         self._numbers = count(1)
 
     def prepare(self, version: TableSchema) -> TableStatements:
@@ -31,10 +34,34 @@ class PreparedTables:
             self._prepared[version] = statements
         return statements
 
+    def prepare_within(self, version: TableSchema) -> TableStatements:
+        """As `prepare`, but as part of the caller's transaction; see `committed` and `rolled_back`."""
+        statements = self._prepared.get(version)
+        if statements is None:
+            statements = self._prepared[version] = self._made_ready(version)
+            self._uncommitted.append(version)
+        return statements
+
+    def forget(self, table: TableId) -> None:
+        """The table was altered: what was made ready for its versions no longer fits."""
+        for version in [version for version in self._prepared if version.id == table]:
+            statements = self._prepared.pop(version)
+            self._session.execute(f"DROP TABLE pg_temp.{statements.staging}", doing=f"altering table {table}")
+
+    def committed(self) -> None:
+        self._uncommitted.clear()
+
+    def rolled_back(self) -> None:
+        """What the lost transaction made ready is gone, and what it forgot is back but not known any more."""
+        for version in self._uncommitted:
+            self._prepared.pop(version, None)
+        self._uncommitted.clear()
+
     def _made_ready(self, version: TableSchema) -> TableStatements:
         if version.id.schema == "public":
             refuse_own_table(version.id, version.id.name)
-        resolved = resolve_types(self._session, {column.type.name for column in version.columns})
+        names = {name for column in version.columns for name in all_names(column.type)}
+        resolved = resolve_types(self._session, names)
         table = find_table(self._session, version.id) or self._created(version, resolved)
         _require_fitting(version, table, resolved)
         by_name = {column.name: column for column in table.columns}
@@ -45,9 +72,10 @@ class PreparedTables:
             names=tuple(column.name for column in columns),
             key=version.key,
             written=tuple(index for index, column in enumerate(columns) if not column.generated),
+            types=tuple(column.type for column in columns),
+            verified=tuple(index for index, column in enumerate(columns) if column.declared.has_fields),
         )
-        create = statements.create_staging([column.staging for column in columns])
-        self._session.execute(create, doing=f"preparing table {version.id}")
+        self._session.execute(statements.create_staging(), doing=f"preparing table {version.id}")
         return statements
 
     def _created(self, version: TableSchema, resolved: dict[str, str]) -> ExistingTable:
@@ -67,8 +95,7 @@ class PreparedTables:
 
 def _create_table(version: TableSchema, resolved: dict[str, str]) -> str:
     columns = [
-        f"{quoted(column.name)} {column.type.name if column.type.name in resolved else fallback(column.type)}"
-        f"{'' if column.nullable else ' NOT NULL'}"
+        f"{quoted(column.name)} {declaration(column.type, resolved)}{'' if column.nullable else ' NOT NULL'}"
         for column in version.columns
     ]
     if version.key:
@@ -76,10 +103,15 @@ def _create_table(version: TableSchema, resolved: dict[str, str]) -> str:
     return f"CREATE TABLE {quoted(version.id.schema)}.{quoted(version.id.name)} ({', '.join(columns)})"
 
 
+def _plain(source: ColumnType, resolved: Mapping[str, str]) -> str:
+    """As `_declaration`, but without domains, which may be other ones here."""
+    return next((name for name in reversed(names_of(source)) if name in resolved), fallback(source))
+
+
 def _require_fitting(version: TableSchema, table: ExistingTable, resolved: dict[str, str]) -> None:
-    generated = [column.name for column in table.columns if column.generated]
+    optional = [column.name for column in table.columns if column.generated or not column.required]
     require_same_columns(
-        version.id, (column.name for column in version.columns), (column.name for column in table.columns), generated
+        version.id, (column.name for column in version.columns), (column.name for column in table.columns), optional
     )
     target = f"{quoted(version.id.schema)}.{quoted(version.id.name)}"
     key = [column.name for column in version.key_columns]
@@ -91,10 +123,9 @@ def _require_fitting(version: TableSchema, table: ExistingTable, resolved: dict[
     by_name = {column.name: column for column in table.columns}
     for column in version.columns:
         there = by_name[column.name]
-        if not there.generated and not keeps_exactly(column.type, resolved.get(column.type.name), there.declared):
-            wanted = column.type.name if column.type.name in resolved else fallback(column.type)
+        if not there.generated and not keeps_exactly(column.type, resolved, there.declared):
             raise TargetSchemaError(
-                f"target table {version.id}, column {column.name}: {there.staging} would change values of the source's"
+                f"target table {version.id}, column {column.name}: {there.type} would change values of the source's"
                 f" {column.type.name} silently",
-                mend=f"ALTER TABLE {target} ALTER COLUMN {quoted(column.name)} TYPE {wanted}",
+                mend=f"ALTER TABLE {target} ALTER COLUMN {quoted(column.name)} TYPE {_plain(column.type, resolved)}",
             )

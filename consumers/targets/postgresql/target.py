@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, takewhile
 from typing import assert_never
 
 from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, GapError, TargetError
+from cdc.core.errors import CdcError, FidelityError, GapError, TargetError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
-from consumers.plan.steps import MoveRow, Step, TruncateTable, WriteRows
+from consumers.plan.steps import (
+    AlterTable,
+    DropTable,
+    MoveRow,
+    RowStep,
+    Step,
+    TableStep,
+    TruncateTable,
+    WriteRows,
+)
 from consumers.targets.grouping import by_present_columns
+from consumers.targets.postgresql.alterations import Alterer
 from consumers.targets.postgresql.checkpoints import Checkpoints
 from consumers.targets.postgresql.copying import copy_lines
 from consumers.targets.postgresql.session import PostgresSession
@@ -34,6 +44,7 @@ class PostgresTarget(Target):
         self._url = settings.url
         self._session: PostgresSession | None = None
         self._tables: PreparedTables | None = None
+        self._policy = settings.schema_changes
         self._version = 0
 
     @override
@@ -60,20 +71,35 @@ class PostgresTarget(Target):
         self, steps: Sequence[Step], progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str
     ) -> None:
         session, tables = self._opened()
-        for step in steps:
+        for step in takewhile(lambda step: not isinstance(step, TableStep), steps):
             tables.prepare(step.table)  # what it creates is not of this transaction
-        checkpoints = Checkpoints(session, self._applier)
-        writer = _Writer(session, tables)
-        with session.transaction(doing="committing the batch"):
-            checkpoints.compare_and_set(self._version, log_id)
-            failpoints.reached("apply.1-fenced")
-            for step in steps:
-                writer.run(step)
-            failpoints.reached("apply.2-written")
-            checkpoints.write(progress)
-            failpoints.reached("apply.3-checkpointed")
+        try:
+            with session.transaction(doing="committing the batch"):
+                self._write(session, tables, steps, progress, log_id)
+        except BaseException:
+            tables.rolled_back()
+            raise
+        tables.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    def _write(
+        self,
+        session: PostgresSession,
+        tables: PreparedTables,
+        steps: Sequence[Step],
+        progress: Mapping[TopicPartition, PartitionProgress],
+        log_id: str,
+    ) -> None:
+        checkpoints = Checkpoints(session, self._applier)
+        checkpoints.compare_and_set(self._version, log_id)
+        failpoints.reached("apply.1-fenced")
+        writer = _Writer(session, tables, Alterer(session, self._policy))
+        for step in steps:
+            writer.run(step)
+        failpoints.reached("apply.2-written")
+        checkpoints.write(progress)
+        failpoints.reached("apply.3-checkpointed")
 
     @override
     def read_checkpoint(self) -> Checkpoint:
@@ -122,13 +148,28 @@ class PostgresTarget(Target):
 class _Writer:
     """Writes one transaction. Parts are numbered through it, so that no step meets the staged rows of another."""
 
-    def __init__(self, session: PostgresSession, tables: PreparedTables) -> None:
+    def __init__(self, session: PostgresSession, tables: PreparedTables, alterer: Alterer) -> None:
         self._session = session
         self._tables = tables
+        self._alterer = alterer
         self._parts = count(1)
 
     def run(self, step: Step) -> None:
-        statements = self._tables.prepare(step.table)
+        match step:
+            case AlterTable(table, before):
+                if before is not None:
+                    self._tables.forget(before.id)
+                self._tables.forget(table.id)
+                self._alterer.alter(step)
+                self._tables.prepare_within(table)
+            case DropTable(table):
+                self._tables.forget(table.id)
+                self._alterer.drop(table.id)
+            case _:
+                self._run_on_rows(step)
+
+    def _run_on_rows(self, step: RowStep) -> None:
+        statements = self._tables.prepare_within(step.table)
         match step:
             case WriteRows():
                 self._write(statements, step)
@@ -168,13 +209,26 @@ class _Writer:
             self._session.execute(table.clear(), doing=doing)
         lines = copy_lines(None if table.widest else part, _only(rows, table))
         self._session.copy_in(table.copy(table.written), lines, doing=doing, columns=table.names)
+        for column in table.verified:
+            self._verify(table, column, table.changed(part, column))
         return part
 
     def _staged_keys(self, table: TableStatements, keys: Sequence[Key]) -> int:
         part = next(self._parts)
         doing = f"writing table {table.table}"
         self._session.copy_in(table.copy_keys(), copy_lines(part, keys), doing=doing, columns=table.names)
+        for column in set(table.verified).intersection(table.key):
+            self._verify(table, column, table.changed_key(part, column))
         return part
+
+    def _verify(self, table: TableStatements, column: int, count_changed: str) -> None:
+        where = f"writing table {table.table}, column {table.names[column]}"
+        ((changed,),) = self._session.query(count_changed, doing=where)
+        if changed:
+            raise FidelityError(
+                f"{where}: {table.types[column]} would change {changed} of its values",
+                mend=f"give {table.types[column]} the definition that it has at the source, or declare the column text",
+            )
 
     def _execute(self, table: TableStatements, part: int, statement: Callable[[int], str]) -> int:
         return self._session.execute(statement(part), doing=f"writing table {table.table}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,54 +36,79 @@ _FLOATS: Final = {Kind.FLOAT32, Kind.FLOAT64}
 _MODIFIERS: Final = re.compile(r"\(([^)]*)\)")
 
 
+def names_of(source: ColumnType) -> tuple[str, ...]:
+    """What a target may know the source's type by, best first: its own name; a domain's base too."""
+    if source.base is not None:
+        return (source.name, source.base)
+    element = source.element
+    if element is not None and element.kind is not Kind.ARRAY:  # an array of arrays is one only as a domain's
+        return (source.name, *(f"{name}[]" for name in names_of(element)[1:]))
+    return (source.name,)
+
+
 def fallback(source: ColumnType) -> str:
     """The type for a target that does not know the source's own: one that keeps every value; text for enums, and for
     types of extensions and users.
     """
-    if source.kind is Kind.ARRAY and source.element is not None:
-        return f"{fallback(source.element).removesuffix('[]')}[]"
+    if source.element is not None:
+        return "text[]" if source.element.kind is Kind.ARRAY else f"{fallback(source.element)}[]"
     return _FALLBACKS.get(source.kind, "text")
 
 
-@dataclass(frozen=True, slots=True)
+def all_names(source: ColumnType) -> Iterator[str]:
+    yield from names_of(source)
+    if source.element is not None:
+        yield from all_names(source.element)
+
+
+def declaration(source: ColumnType, resolved: Mapping[str, str]) -> str:
+    """The type for a column that we make ourselves."""
+    return next((name for name in names_of(source) if name in resolved), fallback(source))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredType:
-    """A type as PostgreSQL calls it: `base` without its modifiers (`numeric`), which are the `10,2` of `numeric(10,2)`.
-    Domains are given as what they are over. `built_in` is whether it is one of PostgreSQL's own.
+    """A column's type as PostgreSQL has it: `base` without its modifiers (`numeric`), which are the `10,2` of
+    `numeric(10,2)`, or `element` of an array. Domains are given as what they are over. `built_in` is whether it is one
+    of PostgreSQL's own, `composite` whether it has fields.
     """
 
     base: str
-    modifiers: str
+    modifiers: str = ""
     built_in: bool = True
+    composite: bool = False
+    element: DeclaredType | None = None
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether values hold values of types that we don't know."""
+        return self.composite or (self.element is not None and self.element.has_fields)
 
 
 def modifiers_in(name: str) -> str:
     """What narrows the type that is called so: `10,2` of `numeric(10,2)`, `year to month` of that interval."""
     if name.startswith("interval"):
-        return name.removeprefix("interval").removesuffix("[]").strip()  # `interval year to month` drops days
+        return name.removeprefix("interval").strip()  # `interval year to month` drops days
     found = _MODIFIERS.search(name)
     return found[1].replace(" ", "") if found else ""
 
 
-def keeps_exactly(source: ColumnType, resolved: str | None, declared: DeclaredType) -> bool:
+def keeps_exactly(source: ColumnType, resolved: Mapping[str, str], declared: DeclaredType) -> bool:
     """Whether a column declared so keeps every value of the source's type, or refuses it aloud: PostgreSQL rounds into
     a smaller scale or precision, cuts blanks off at varchar(n), and rewrites jsonb, without a word.
 
-    `resolved` is what this server calls the source's type, without modifiers; None if it does not know it. Types of
-    users and extensions are taken at their word: they refuse what they don't understand.
+    `resolved` is what this server calls those of the source's types that it knows, without modifiers. Types of users
+    and extensions are taken at their word: they refuse what they don't understand. Those with fields do not: whoever
+    writes them looks.
     """
+    if declared.element is not None:
+        return source.element is not None and keeps_exactly(source.element, resolved, declared.element)
     if not declared.built_in:
         return True
-    if resolved == declared.base and _as_wide(source, declared):
+    name = source.base or source.name
+    if resolved.get(name) == declared.base and declared.modifiers in {"", modifiers_in(name)}:
         return True
-    if declared.base.endswith("[]"):
-        element = DeclaredType(declared.base.removesuffix("[]"), declared.modifiers)
-        inner = None if resolved is None else resolved.removesuffix("[]")
-        return source.element is not None and keeps_exactly(source.element, inner, element)
     return _widens(source, declared) or (declared.base == fallback(source) and not declared.modifiers)
-
-
-def _as_wide(source: ColumnType, declared: DeclaredType) -> bool:
-    return not declared.modifiers or declared.modifiers == modifiers_in(source.name)
 
 
 def _widens(source: ColumnType, declared: DeclaredType) -> bool:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from string import ascii_lowercase, ascii_uppercase
 from typing import Final, NamedTuple
 
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import TableId, TableSchema
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.schema_check import refuse_own_table, require_same_columns
+from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded, target_name
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.types import RowCodec, declared_type, keeps_exactly
 
-_GENERATED: Final = {2, 3}  # `hidden` in PRAGMA table_xinfo: virtual and stored
-_FOLDED: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _ROW_IDS: Final = ("rowid", "_rowid_", "oid")
 
 
@@ -27,30 +24,13 @@ class PreparedTable(NamedTuple):
     codec: RowCodec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _TargetColumn:
-    name: str
-    declared: str
-    generated: bool
-    key_place: int
-
-
-def folded(name: str) -> str:
-    """Names that come out equal are one to SQLite. It folds the case of ASCII's letters only."""
-    return name.translate(_FOLDED)
-
-
-def target_name(table: TableId) -> str:
-    """SQLite has no schemas: `name` for the schema public, else `schema.name`."""
-    return table.name if table.schema == "public" else f"{table.schema}.{table.name}"
-
-
 class PreparedTables:
     """The table versions that were checked in this session."""
 
     def __init__(self, session: SqliteSession) -> None:
         self._session = session
         self._prepared: dict[TableSchema, PreparedTable] = {}
+        self._uncommitted: list[TableSchema] = []
 
     def prepare(self, version: TableSchema) -> PreparedTable:
         """In a transaction of its own, unless it was done before. TargetSchemaError if the table can't take it."""
@@ -60,6 +40,27 @@ class PreparedTables:
                 prepared = self._made_ready(version)
             self._prepared[version] = prepared
         return prepared
+
+    def prepare_within(self, version: TableSchema) -> PreparedTable:
+        """As `prepare`, but as part of the caller's transaction; see `committed` and `rolled_back`."""
+        prepared = self._prepared.get(version)
+        if prepared is None:
+            prepared = self._prepared[version] = self._made_ready(version)
+            self._uncommitted.append(version)
+        return prepared
+
+    def forget(self, table: TableId) -> None:
+        """The table was altered: what was found out about it no longer fits."""
+        for version in [version for version in self._prepared if version.id == table]:
+            del self._prepared[version]
+
+    def committed(self) -> None:
+        self._uncommitted.clear()
+
+    def rolled_back(self) -> None:
+        for version in self._uncommitted:
+            self._prepared.pop(version, None)
+        self._uncommitted.clear()
 
     def _made_ready(self, version: TableSchema) -> PreparedTable:
         name = target_name(version.id)
@@ -92,19 +93,13 @@ class PreparedTables:
                 mend="exclude one of them in the target's tables",
             )
 
-    def _columns(self, table: TableId, name: str) -> list[_TargetColumn]:
-        rows = self._session.query(
-            "SELECT name, type, hidden, pk FROM pragma_table_xinfo(?)", (name,), doing=f"looking up table {table}"
-        )
-        return [
-            _TargetColumn(name=column, declared=declared, generated=hidden in _GENERATED, key_place=place)
-            for column, declared, hidden, place in rows
-        ]
+    def _columns(self, table: TableId, name: str) -> list[TargetColumn]:
+        return columns_of(self._session, name, doing=f"looking up table {table}")
 
-    def _require_fitting(self, version: TableSchema, name: str, columns: list[_TargetColumn]) -> None:
+    def _require_fitting(self, version: TableSchema, name: str, columns: list[TargetColumn]) -> None:
         by_name = {folded(column.name): column for column in columns}
-        generated = [folded(column.name) for column in columns if column.generated]
-        require_same_columns(version.id, (folded(column.name) for column in version.columns), by_name, generated)
+        optional = [folded(column.name) for column in columns if column.optional]
+        require_same_columns(version.id, (folded(column.name) for column in version.columns), by_name, optional)
         key = frozenset(folded(column.name) for column in version.key_columns)
         if key and key not in self._unique_keys(version.id, name, columns):
             names = quoted_list(column.name for column in version.key_columns)
@@ -121,7 +116,7 @@ class PreparedTables:
                     mend=f"declare it {declared_type(column.type)}, or drop the table to have it made anew",
                 )
 
-    def _unique_keys(self, table: TableId, name: str, columns: list[_TargetColumn]) -> set[frozenset[str]]:
+    def _unique_keys(self, table: TableId, name: str, columns: list[TargetColumn]) -> set[frozenset[str]]:
         rows = self._session.query(
             "SELECT l.name, lower(x.name), x.coll FROM pragma_index_list(?) AS l JOIN pragma_index_xinfo(l.name) AS x"
             ' WHERE l."unique" AND NOT l.partial AND x.key',
