@@ -67,7 +67,7 @@ def key_schema(table: TableSchema, topic: str) -> str | None:
     """
     if not table.key:
         return None
-    names = field_names(table.id, table.columns)
+    names = field_names(table.columns)
     defined: set[str] = set()
     fields = [_field(names[i], table.columns[i], _type(table.columns[i].type, {}, defined)) for i in table.key]
     return _text(_record(topic, "Key", fields))
@@ -94,7 +94,7 @@ def envelope(row: Json, topic: str) -> Json:
 
 
 def _row(table: TableSchema, topic: str) -> Json:
-    names = field_names(table.id, table.columns)
+    names = field_names(table.columns)
     defined: set[str] = set()
     fields = [
         {

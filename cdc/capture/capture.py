@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Final, assert_never
 
 from cdc.avro.alterations import read_alteration
-from cdc.avro.names import schemas_topic, state_topic, tables_topic, transaction_topic
+from cdc.avro.names import message_topic, schemas_topic, state_topic, tables_topic, transaction_topic
 from cdc.avro.transactions import TransactionEnd, decode_boundary
 from cdc.capture.continuity import Load, Resume, decide
 from cdc.capture.pipeline import Pipeline
@@ -139,6 +139,7 @@ class Capture:
                 TopicSpec(schemas_topic(prefix), 1, compacted=True),
                 TopicSpec(tables_topic(prefix), 1, compacted=True),
                 TopicSpec(transaction_topic(prefix), 1),
+                TopicSpec(message_topic(prefix), 1),
             ]
         )
         state = read_state(read_to_end(self._reader, self._state_topic))
@@ -157,8 +158,7 @@ class Capture:
             start_over=start_over,
         )
         self._publisher = Publisher(
-            prefix=prefix,
-            partitions=self._settings.partitions,
+            settings=self._settings,
             state_topic=self._state_topic,
             tables=state.tables,
             existing=self._reader.topics(),
@@ -251,6 +251,10 @@ class Capture:
                     self._end(item)
                 case Heartbeat(lsn):
                     self._heartbeat_lsn = lsn
+                case LogicalMessage():
+                    if not item.ours:
+                        records.append(self._the_publisher.message_record(item))
+                        self.progress.events += 1
                 case Rereading(name, active=True):
                     self.progress.rereading.add(name)
                     records.append(rereading_record(self._state_topic, name, active=True))
@@ -258,7 +262,7 @@ class Capture:
                     # Not before all of it is durable: until then the table has to be read again after a crash.
                     self._with_end.append(rereading_record(self._state_topic, name, active=False))
                     self.progress.rereading.discard(name)
-                case Begin() | LogicalMessage():
+                case Begin():
                     pass
             if len(records) >= _MOST_RECORDS:
                 self._pipeline.produce(records)
@@ -271,7 +275,7 @@ class Capture:
             self._advance(_IDLE_SECONDS)
 
     def _end(self, commit: Commit) -> None:
-        if not commit.event_counts:
+        if not commit.event_counts and not commit.messages:
             # Nothing of it is captured: for the log it never was, only that the source was read up to here.
             self._pipeline.produce(self._with_end)
             self._with_end = []

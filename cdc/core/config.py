@@ -20,6 +20,7 @@ from cdc.core.config_values import (
     options,
     patterns,
     retention_hours,
+    topics,
     url,
     url_with_host,
 )
@@ -41,6 +42,7 @@ _LOG: Final[Mapping[str, Read]] = {
     "replication_factor": number(1, 100),
     "retention": retention_hours,
     "max_record_bytes": number(1_024, 1_000_000_000),  # librdkafka's most
+    "topics": topics,
     "options": options,
 }
 _REGISTRY: Final[Mapping[str, Read]] = {"url": url_with_host("http", "https"), "options": options}

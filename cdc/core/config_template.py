@@ -17,6 +17,7 @@ prefix = "shop"                  # topics are called <prefix>.<schema>.<table>
 # replication_factor = 1         # Kafka: copies of each new topic
 # retention = "forever"          # of events: "7d", "12h"; a target that stays away longer must be loaded again
 # max_record_bytes = 1048576     # above it capture stops with an error that names the topic
+# topics = { 'public."a b"' = "public.a_b_2" }     # where two tables' topics would have the same name
 # options = { "security.protocol" = "SASL_SSL" }   # Kafka: librdkafka's own settings
 
 [registry]

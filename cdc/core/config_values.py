@@ -23,6 +23,7 @@ Read = Callable[[Any], Any]
 
 _RETENTION: Final = re.compile(r"([1-9][0-9]{0,4})([hd])")
 _HOURS: Final = {"h": 1, "d": 24}
+_TOPIC: Final = re.compile(r"[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)+")
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}")
 
 
@@ -149,6 +150,17 @@ def _options_at(name: str, item: Any) -> dict[str, str]:
             return {name: str(item)}
         case _:
             raise ConfigError(f"{name} should be a text, a number or a boolean, not {_said(item)}", mend='write "…"')
+
+
+def topics(value: Any) -> dict[str, str]:
+    """Topic names, without the prefix, by patterns of tables."""
+    found = options(value)
+    for pattern, topic in found.items():
+        with _inside(pattern):
+            require_pattern(pattern)
+            if not _TOPIC.fullmatch(topic):
+                raise ConfigError("is no topic's name", mend='write "schema.table" in letters, digits, - and _')
+    return found
 
 
 def retention_hours(value: Any) -> int:

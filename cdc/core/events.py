@@ -150,7 +150,7 @@ class Transaction:
     @property
     def id(self) -> str:
         """The same for all events of the transaction and at each resend; unique in a log."""
-        return f"{self.epoch}:{self.xid or 'snapshot'}:{self.commit_lsn}"
+        return f"{self.epoch}:{self.xid or 'none'}:{self.commit_lsn}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +175,15 @@ class ChangeEvent:
         return Position(self.transaction.epoch, self.transaction.commit_lsn, self.ordinal)
 
 
+_OUR_PREFIX: Final = "cdc."
+
+
 @dataclass(frozen=True, slots=True)
 class LogicalMessage:
-    """`pg_logical_emit_message` (`op=m`). A non-transactional one is a transaction of its own, with ordinal 0."""
+    """`pg_logical_emit_message` (`op=m`). A non-transactional one is a transaction of its own, with ordinal 0.
+
+    `message_ordinal` numbers those of the transaction that are published (all but `ours`), from 1.
+    """
 
     transaction: Transaction
     prefix: str
@@ -185,6 +191,12 @@ class LogicalMessage:
     ordinal: int
     lsn: int
     captured_us: int = 0
+    message_ordinal: int = 1
+
+    @property
+    def ours(self) -> bool:
+        """Whether cdc wrote it to itself, by its prefix. Such messages are nobody else's, and not published."""
+        return self.prefix.startswith(_OUR_PREFIX)
 
     @property
     def position(self) -> Position:
@@ -202,13 +214,15 @@ class Begin:
 class Commit:
     """The transaction is complete. `end_lsn` is what may be confirmed to the source once the log holds all of it.
 
-    `event_counts` says how many events each table had; a changed key counts both its events.
+    `event_counts` says how many events each table had; a changed key counts both its events. `messages` counts its
+    logical messages, without cdc's own.
     """
 
     transaction: Transaction
     end_lsn: int
     last_ordinal: int
     event_counts: dict[TableId, int] = field(default_factory=dict)
+    messages: int = 0
 
 
 @dataclass(frozen=True, slots=True)

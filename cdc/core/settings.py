@@ -26,7 +26,8 @@ class SourceSettings:
 class LogSettings:
     """`[log]`. `partitions` and `replication_factor` are for new topics; `retention_hours` 0 keeps records for ever.
 
-    `options` go to librdkafka as they are (`security.protocol`, `sasl.username`, …).
+    `topics` are names of topics, after the prefix, by patterns of the tables that have them in place of
+    `schema.table`. `options` go to librdkafka as they are (`security.protocol`, `sasl.username`, …).
     """
 
     url: str = field(default="sqlite:///cdc-log.db", repr=False)
@@ -35,6 +36,7 @@ class LogSettings:
     replication_factor: int = 1
     retention_hours: int = 0
     max_record_bytes: int = 1_048_576
+    topics: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict, repr=False)
 
 

@@ -30,6 +30,11 @@ class TableId(NamedTuple):
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
 
+    @property
+    def quoted(self) -> str:
+        """As SQL and patterns take it, whatever is in the names."""
+        return ".".join('"' + name.replace('"', '""') + '"' for name in self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:

@@ -102,13 +102,16 @@ class Applier:
         """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied. The
         number of events applied.
         """
-        for record in self._reader.poll(self._settings.batch_events, timeout):
-            self._add(record)
+        self._read(timeout)
         self._learn_ends()
         batch = self._inbox.take(self._settings.batch_events)
         self._apply(batch)
         self._pause_crowded()
         return len(batch.events)
+
+    def _read(self, timeout: float) -> None:
+        for record in self._reader.poll(self._settings.batch_events, timeout):
+            self._add(record)
 
     def _find_log(self, stopping: Callable[[], bool]) -> bool:
         """Follow the state topic until it says which log this is; False if stopped before."""
@@ -125,7 +128,9 @@ class Applier:
         while self._state.log_id is None:
             if stopping():
                 return False
-            self.step(_IDLE_SECONDS)
+            # Nothing is applied yet: a table's record may be read before the log's own.
+            self._read(_IDLE_SECONDS)
+            self._pause_crowded()
         return True
 
     def _follow_tables(self) -> None:

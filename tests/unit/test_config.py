@@ -65,6 +65,9 @@ def test_every_key() -> None:
         replication_factor = 3
         retention = "7d"
         max_record_bytes = 2_000_000
+        [log.topics]
+        public.orders = "public.sales"
+        '"a.b"."c d"' = "a.b.c-d"
         [log.options]
         "sasl.username" = "cdc"
         security.protocol = "SASL_SSL"
@@ -94,6 +97,7 @@ def test_every_key() -> None:
             replication_factor=3,
             retention_hours=7 * 24,
             max_record_bytes=2_000_000,
+            topics={"public.orders": "public.sales", '"a.b"."c d"': "a.b.c-d"},
             options={
                 "sasl.username": "cdc",
                 "security.protocol": "SASL_SSL",
@@ -143,7 +147,7 @@ def test_template_shows_every_key_and_the_defaults() -> None:
     """With every comment taken away that stands before a key, it says the same but for examples without a default."""
     whole = re.sub(r"^# (?=[a-z_]+ = )", "", TEMPLATE, flags=re.MULTILINE)
     template, shown = (parse_settings(text, TEMPLATE_VARIABLES) for text in (TEMPLATE, whole))
-    ours = dataclasses.replace(shown.log, options={})
+    ours = dataclasses.replace(shown.log, options={}, topics={})
 
     assert (shown.source, ours, shown.targets) == (template.source, template.log, template.targets)
     assert shown.registry.url is not None
@@ -259,6 +263,8 @@ BAD_LINES: dict[str, tuple[str, str]] = {
     "option": (f"{SOURCE}\n[log.options]\na.b = 1\na.c = [1] # HERE", "c should be a text, a number or a boolean"),
     "option given twice": (f'{SOURCE}\n[log.options]\n"a.b" = 1\na.b = 2 # HERE', "options: a.b is given twice"),
     "options are no table": (f"{SOURCE}\n[registry]\noptions = 1 # HERE", "options: should be a table, not a number"),
+    "topic without schema": (f'{SOURCE}\n[log.topics]\n"public.a" = "message" # HERE', "is no topic's name (write"),
+    "topic of no pattern": (f'{SOURCE}\n[log.topics]\n"a" = "public.a" # HERE', "the pattern 'a' names no schema"),
     "registry's scheme": (f'{SOURCE}\n[registry]\nurl = "kafka://r" # HERE', "the URL starts with kafka://"),
     "registry's host": (f'{SOURCE}\n[registry]\nurl = "http:///x" # HERE', "the URL names no host"),
 }

@@ -98,6 +98,7 @@ class Assembler:
         self._ordinals = count(1)
         self._last_ordinal = 0
         self._counts: dict[TableId, int] = {}
+        self._messages = 0
 
     @property
     def in_transaction(self) -> bool:
@@ -142,6 +143,7 @@ class Assembler:
         self._ordinals = count(1)
         self._last_ordinal = 0
         self._counts = {}
+        self._messages = 0
         self._versions.begin(self._epoch, message.final_lsn)
 
     @property
@@ -171,7 +173,7 @@ class Assembler:
         yield from self._open()
         if self._transaction is None or message.commit_lsn != self._transaction.commit_lsn:
             raise ProtocolViolationError("Commit does not belong to the Begin before it")
-        yield Commit(self._transaction, message.end_lsn, self._last_ordinal, self._counts)
+        yield Commit(self._transaction, message.end_lsn, self._last_ordinal, self._counts, self._messages)
         self._begin = None
         self._transaction = None
 
@@ -274,9 +276,9 @@ class Assembler:
             elif message.prefix == MARKER:
                 yield from self._reread(message.content.decode(errors="replace"))
             else:
-                yield LogicalMessage(
-                    self._transaction, message.prefix, message.content, self._last_ordinal, message.lsn, self._now_us()
-                )
+                said = self._said(message, self._transaction, self._last_ordinal, self._messages + 1)
+                self._messages += not said.ours
+                yield said
             return
         # It stands outside of every transaction, possibly of an aborted one, and may share its LSN with the next
         # commit: ordinal 0 sorts it before that.
@@ -288,8 +290,22 @@ class Assembler:
             database=self._database,
         )
         yield Begin(own)
-        yield LogicalMessage(own, message.prefix, message.content, 0, message.lsn, self._now_us())
-        yield Commit(own, message.lsn, 0)
+        said = self._said(message, own, 0, 1)
+        yield said
+        yield Commit(own, message.lsn, 0, messages=int(not said.ours))
+
+    def _said(
+        self, message: wire.LogicalMessage, of: Transaction, ordinal: int, message_ordinal: int
+    ) -> LogicalMessage:
+        return LogicalMessage(
+            transaction=of,
+            prefix=message.prefix,
+            content=message.content,
+            ordinal=ordinal,
+            lsn=message.lsn,
+            captured_us=self._now_us(),
+            message_ordinal=message_ordinal,
+        )
 
 
 def _may_be_two(message: RowMessage) -> bool:

@@ -20,18 +20,18 @@ _NULL: Final = b"\0N"
 _ROWS_AT_ONCE: Final = 500
 
 
-def copy_lines(part: int, rows: Sequence[Row]) -> Iterator[bytes]:
-    """The lines of `rows`, some at a time, each with `part` as its first field. UNCHANGED is written as NULL: the
-    statement that reads these lines must leave it alone.
+def copy_lines(part: int | None, rows: Sequence[Row]) -> Iterator[bytes]:
+    """The lines of `rows`, some at a time, each with `part` (if any) as its first field. UNCHANGED is written as NULL:
+    the statement that reads these lines must leave it alone.
 
     FidelityError if a value holds NUL.
     """
     remaining = iter(rows)
     while chunk := list(islice(remaining, _ROWS_AT_ONCE)):
-        yield _lines(b"%d" % part, chunk)
+        yield _lines([] if part is None else [b"%d" % part], chunk)
 
 
-def _lines(part: bytes, rows: list[Row]) -> bytes:
+def _lines(before: list[bytes], rows: list[Row]) -> bytes:
     marked: list[bytes] = []
     nulls = 0
     for row in rows:
@@ -40,9 +40,9 @@ def _lines(part: bytes, rows: list[Row]) -> bytes:
             nulls += fields.count(_NULL)
         else:
             fields = row  # type: ignore[assignment]  # all are bytes, as the condition says
-        marked.append(_FIELD_END.join((part, *fields)))
+        marked.append(_FIELD_END.join((*before, *fields)))
     text = _LINE_END.join(marked)
-    fields_ended = sum(map(len, rows))
+    fields_ended = sum(len(before) + len(row) - 1 for row in rows)
     if text.count(b"\0") != fields_ended + nulls + len(rows) - 1:
         raise FidelityError("PostgreSQL's text can't hold the character NUL (U+0000)", mend="remove it at the source")
     return (

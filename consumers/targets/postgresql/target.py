@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, takewhile
 from typing import assert_never
 
@@ -181,39 +181,49 @@ class _Writer:
                 assert_never(step)
 
     def _write(self, table: TableStatements, step: WriteRows) -> None:
-        written = table.written
         if step.deletes:
-            self._execute(table, self._staged(table, table.key, step.deletes), table.delete)
+            self._execute(table, self._staged_keys(table, step.deletes), table.delete)
         if step.upserts:
-            self._execute(table, self._staged(table, written, _only(step.upserts, table)), table.upsert)
+            self._execute(table, self._staged(table, step.upserts), table.upsert)
         for present, rows in by_present_columns(step.partials).items():
-            part = self._staged(table, written, _only(rows, table))
+            part = self._staged(table, rows)
             done = self._execute(table, part, lambda part, present=present: table.update(part, present))  # type: ignore[misc]
             self._require(done, len(rows), table, "to be changed")
         if step.removed:
-            done = self._execute(table, self._staged(table, written, _only(step.removed, table)), table.remove)
+            done = self._execute(table, self._staged(table, step.removed), table.remove)
             self._require(done, len(step.removed), table, "to be removed")
         if step.added:
-            self._execute(table, self._staged(table, written, _only(step.added, table)), table.insert)
+            self._execute(table, self._staged(table, step.added), table.insert)
 
     def _move(self, table: TableStatements, old_key: Key, row: Row) -> None:
-        part = self._staged(table, table.written, _only([row], table))
-        old_part = self._staged(table, table.key, [old_key])
+        part = self._staged(table, [row])
+        old_part = self._staged_keys(table, [old_key])
         present = [index for index, value in enumerate(row) if value is not UNCHANGED]
         done = self._execute(table, part, lambda part: table.move(part, old_part, present))
         self._require(done, 1, table, "to be moved to another key")
 
-    def _staged(self, table: TableStatements, columns: Iterable[int], rows: Sequence[Row]) -> int:
+    def _staged(self, table: TableStatements, rows: Sequence[Row]) -> int:
         part = next(self._parts)
         doing = f"writing table {table.table}"
-        self._session.copy_in(table.copy(columns), copy_lines(part, rows), doing=doing, columns=table.names)
+        if table.widest:
+            self._session.execute(table.clear(), doing=doing)
+        lines = copy_lines(None if table.widest else part, _only(rows, table))
+        self._session.copy_in(table.copy(table.written), lines, doing=doing, columns=table.names)
         for column in table.verified:
-            self._verify(table, part, column)
+            self._verify(table, column, table.changed(part, column))
         return part
 
-    def _verify(self, table: TableStatements, part: int, column: int) -> None:
+    def _staged_keys(self, table: TableStatements, keys: Sequence[Key]) -> int:
+        part = next(self._parts)
+        doing = f"writing table {table.table}"
+        self._session.copy_in(table.copy_keys(), copy_lines(part, keys), doing=doing, columns=table.names)
+        for column in set(table.verified).intersection(table.key):
+            self._verify(table, column, table.changed_key(part, column))
+        return part
+
+    def _verify(self, table: TableStatements, column: int, count_changed: str) -> None:
         where = f"writing table {table.table}, column {table.names[column]}"
-        ((changed,),) = self._session.query(table.changed(part, column), doing=where)
+        ((changed,),) = self._session.query(count_changed, doing=where)
         if changed:
             raise FidelityError(
                 f"{where}: {table.types[column]} would change {changed} of its values",

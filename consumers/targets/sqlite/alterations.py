@@ -25,7 +25,7 @@ from consumers.plan.alterations import (
 from consumers.plan.steps import AlterTable
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.policy import Done, is_left_alone, may_drop, require_allowed
-from consumers.targets.sqlite.catalog import TargetColumn, columns_of, target_name
+from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded, target_name
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.types import RowCodec, Stored, declared_type
 
@@ -80,18 +80,18 @@ class Alterer:
     ) -> Iterator[_Statement]:
         """None if the target is so already, or if it takes a new table."""
         alter = f"ALTER TABLE {quoted(name)}"
-        present = {column.name.lower(): column for column in columns}
+        present = {folded(column.name): column for column in columns}
         match alteration:
             case RenameTable(_, new):
                 yield from _renamed(name, new)
             case DropColumn(column):
-                if column.lower() in present:
+                if folded(column) in present:
                     yield f"{alter} RENAME COLUMN {quoted(column)} TO {quoted(_DROPPED + column)}", ()
             case RenameColumn(old, new):
-                if old.lower() in present and (new.lower() not in present or new.lower() == old.lower()):
+                if folded(old) in present and (folded(new) not in present or folded(new) == folded(old)):
                     yield f"{alter} RENAME COLUMN {quoted(old)} TO {quoted(new)}", ()
             case AddColumn(column, fill):
-                if column.name.lower() not in present:
+                if folded(column.name) not in present:
                     yield f"{alter} ADD COLUMN {quoted(column.name)} {declared_type(column.type)}", ()
                 index = step.table.columns.index(column)
                 yield (
@@ -109,7 +109,7 @@ class Alterer:
         wanted = [self._wanted(column, step) for column in columns]
         key = [column.name for column in step.table.key_columns]
         has_key = [column.name for column in sorted(columns, key=lambda c: c.key_place) if column.key_place]
-        same_key = {part.lower() for part in key} == {part.lower() for part in has_key}
+        same_key = {folded(part) for part in key} == {folded(part) for part in has_key}
         if same_key and all(new == old for old, new in zip(columns, wanted, strict=True)):
             return
         self._require_plain(step.table.id, name, columns, doing)
@@ -137,7 +137,7 @@ class Alterer:
         """What a column that is there becomes; None if it goes."""
         if column.name.startswith(_DROPPED):
             return None
-        brought = next((each for each in step.table.columns if each.name.lower() == column.name.lower()), None)
+        brought = next((each for each in step.table.columns if folded(each.name) == folded(column.name)), None)
         if brought is None:
             return column._replace(not_null=column.not_null and column.default is not None)
         changed = any(

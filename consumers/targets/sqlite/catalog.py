@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from string import ascii_lowercase, ascii_uppercase
 from typing import Final, NamedTuple
 
 from cdc.core.tables import TableId
 from consumers.targets.sqlite.session import SqliteSession
 
+_FOLDED: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _GENERATED: Final = {2, 3}  # `hidden` in PRAGMA table_xinfo: virtual and stored
 
 
@@ -24,6 +26,11 @@ class TargetColumn(NamedTuple):
     def optional(self) -> bool:
         """Whether a new row need not bring a value for it."""
         return self.generated or not self.not_null or self.default is not None
+
+
+def folded(name: str) -> str:
+    """Names that come out equal are one to SQLite. It folds the case of ASCII's letters only."""
+    return name.translate(_FOLDED)
 
 
 def target_name(table: TableId) -> str:

@@ -8,7 +8,7 @@ from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import TableId, TableSchema
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.schema_check import refuse_own_table, require_same_columns
-from consumers.targets.sqlite.catalog import TargetColumn, columns_of, target_name
+from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded, target_name
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.types import RowCodec, declared_type, keeps_exactly
 
@@ -71,8 +71,8 @@ class PreparedTables:
             self._session.execute(_create_table(version, name), doing=f"creating table {version.id}")
             columns = self._columns(version.id, name)
         self._require_fitting(version, name, columns)
-        generated = {column.name.lower() for column in columns if column.generated}
-        written = tuple(i for i, column in enumerate(version.columns) if column.name.lower() not in generated)
+        generated = {folded(column.name) for column in columns if column.generated}
+        written = tuple(i for i, column in enumerate(version.columns) if folded(column.name) not in generated)
         return PreparedTable(version, name, written, RowCodec(version))
 
     def _claim(self, table: TableId, name: str) -> None:
@@ -97,10 +97,10 @@ class PreparedTables:
         return columns_of(self._session, name, doing=f"looking up table {table}")
 
     def _require_fitting(self, version: TableSchema, name: str, columns: list[TargetColumn]) -> None:
-        by_name = {column.name.lower(): column for column in columns}
-        optional = [column.name.lower() for column in columns if column.optional]
-        require_same_columns(version.id, (column.name.lower() for column in version.columns), by_name, optional)
-        key = frozenset(column.name.lower() for column in version.key_columns)
+        by_name = {folded(column.name): column for column in columns}
+        optional = [folded(column.name) for column in columns if column.optional]
+        require_same_columns(version.id, (folded(column.name) for column in version.columns), by_name, optional)
+        key = frozenset(folded(column.name) for column in version.key_columns)
         if key and key not in self._unique_keys(version.id, name, columns):
             names = quoted_list(column.name for column in version.key_columns)
             raise TargetSchemaError(
@@ -108,7 +108,7 @@ class PreparedTables:
                 mend=f"CREATE UNIQUE INDEX {quoted(f'{name}_key')} ON {quoted(name)} ({names})",
             )
         for column in version.columns:
-            there = by_name[column.name.lower()]
+            there = by_name[folded(column.name)]
             if not there.generated and not keeps_exactly(column.type, there.declared):
                 raise TargetSchemaError(
                     f"target table {name!r}, column {column.name}: declared {there.declared or 'without type'}, it"
@@ -131,13 +131,13 @@ class PreparedTables:
         # An INTEGER PRIMARY KEY is the row's own number, and has no index.
         primary = [column for column in columns if column.key_place]
         if len(primary) == 1 and primary[0].declared.upper() == "INTEGER":
-            keys.add(frozenset({primary[0].name.lower()}))
+            keys.add(frozenset({folded(primary[0].name)}))
         return keys
 
 
 def row_id(version: TableSchema) -> str:
     """A name for the row's number that no column has taken."""
-    taken = {column.name.lower() for column in version.columns}
+    taken = {folded(column.name) for column in version.columns}
     for name in _ROW_IDS:
         if name not in taken:
             return name
@@ -148,12 +148,12 @@ def row_id(version: TableSchema) -> str:
 
 
 def _refuse_impossible(version: TableSchema, name: str) -> None:
-    refuse_own_table(version.id, name.lower())
-    if name.lower().startswith("sqlite_"):
+    refuse_own_table(version.id, folded(name))
+    if folded(name).startswith("sqlite_"):
         raise TargetSchemaError(
             f"table {version.id}: SQLite keeps names with sqlite_ to itself", mend="exclude it in the target's tables"
         )
-    names = [column.name.lower() for column in version.columns]
+    names = [folded(column.name) for column in version.columns]
     if not names or len(set(names)) < len(names):
         reason = "it has no columns" if not names else "SQLite does not tell its columns apart by case"
         raise TargetSchemaError(

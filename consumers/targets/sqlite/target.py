@@ -212,7 +212,8 @@ class _Writer:
         """Of equal rows, as many as are to be removed. IS: NULL is the same as NULL."""
         written = self._table.written
         name, number = quoted(self._table.name), row_id(self._version)
-        same = " AND ".join(f"{self._name(index)} IS ?" for index in written)
+        # Not a chain of ANDs: SQLite refuses those of more than 1,000.
+        same = f"({self._names(written)}) IS ({', '.join('?' * len(written))})"
         sql = f"DELETE FROM {name} WHERE {number} IN (SELECT {number} FROM {name} WHERE {same} LIMIT ?)"
         copies = Counter(self._values(row, written) for row in rows)
         parameters = ((*row, count) for row, count in copies.items())
