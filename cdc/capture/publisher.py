@@ -182,6 +182,8 @@ class Publisher:
         say what it is.
         """
         records = self._announce(event.table.id)
+        if isinstance(change, Alter):
+            self._version(event.table)  # registered before anything tells of it
         topics = {self._topics[event.table.id]}
         if isinstance(change, Alter) and change.before is not None and change.before.id in self._topics:
             topics.add(self._topics[change.before.id])

@@ -487,3 +487,31 @@ STATEMENTS = [
     "DELETE FROM item WHERE id = %(key)s",
     "INSERT INTO item (id, n) VALUES (%(key)s, 1) ON CONFLICT DO NOTHING",
 ]
+
+
+def test_a_table_that_the_registry_refuses_stops_alone_until_it_is_mended(make_pair, schema_registry_url):
+    """The replica of `make_pair` has the embedded registry: here capture and appliers get a real one that checks."""
+    pair = make_pair(registry=schema_registry_url)
+    pair.run("CREATE TABLE other (id int PRIMARY KEY)")
+    pair.replica.catch_up()
+    subject = f"{pair.replica.name}.public.item-value"
+    config = f"{schema_registry_url}/config/{subject}"
+    put(config, {"compatibility": "BACKWARD"})
+    pair.run("ALTER TABLE item ALTER COLUMN name TYPE int USING 1", "UPDATE item SET name = 5 WHERE id = 1")
+    pair.run("INSERT INTO other VALUES (1)")
+    pair.replica.catch_up(rereading=True)
+    assert rows(pair.target, "other") == [("1",)]
+    assert [name for *_, name in rows(pair.target, "item")] == ["a", "b"]
+    pair.replica.reopen()
+    pair.run("INSERT INTO other VALUES (2)")
+    pair.replica.catch_up(rereading=True)
+    assert [name for *_, name in rows(pair.target, "item")] == ["a", "b"]
+    put(config, {"compatibility": "NONE"})
+    pair.replica.reopen()
+    pair.assert_equal("item", "other")
+
+
+def put(url: str, body: object) -> None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="PUT")
+    with urllib.request.urlopen(request) as response:
+        assert response.status == 200
