@@ -44,7 +44,7 @@ class Decoding:
             raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
 
     def alteration(self, record: StoredRecord) -> Alteration | None:
-        """The record of the tables topic, or None for one that was taken back. An error says which could not be read."""
+        """The record of the tables topic; None for one taken back. An error says which could not be read."""
         if record.value is None:
             return None
         try:
