@@ -9,6 +9,10 @@ Within a partition events are taken in order. Two things tie partitions together
   together, when both are next, so that the row can be moved.
 
 Both wait only for events at lower positions, or for each other, so the lowest never waits and there is no deadlock.
+
+A new epoch begins each table with a truncate, and may cut off what was under way: then the other half of a moved row
+never comes. So once an event of a newer epoch was read, what is left of older ones is dropped. It counts as taken when
+the truncate is: a restart before that must not find some of it without the rest.
 """
 
 from __future__ import annotations
@@ -35,28 +39,38 @@ class _Entry(NamedTuple):
 
 @dataclass(slots=True)
 class _Queue:
-    """`taken` is how far `take` has come, and `told` what it said of that in a batch."""
+    """`taken` is how far `take` has come, and `told` what it said of that in a batch. `dropped` is how far events that
+    were dropped will bring it.
+    """
 
     read_position: Position
     next_read: int
     taken: PartitionProgress
     told: PartitionProgress
+    dropped: PartitionProgress | None = None
     entries: deque[_Entry] = field(default_factory=deque)
-
-    def next_event(self, *, after: int = 0) -> ChangeEvent | None:
-        """The event that comes next after that many others; None if it is not here."""
-        return self.entries[after].event if len(self.entries) > after else None
 
     def skip(self, offset: int) -> None:
         """The record there holds nothing new. It goes with the event before it, so that any number take no room."""
         if self.entries:
             self.entries[-1] = self.entries[-1]._replace(next_offset=offset + 1)
+        elif self.dropped is not None:
+            self.dropped = PartitionProgress(self.dropped.position, offset + 1)
         else:
             self.taken = PartitionProgress(self.taken.position, offset + 1)
 
+    def drop_before(self, epoch: int) -> None:
+        while self.entries and self.entries[0].event.transaction.epoch < epoch:
+            entry = self.entries.popleft()
+            self.dropped = PartitionProgress(entry.event.position, entry.next_offset)
+
+    def pass_dropped(self) -> None:
+        if self.dropped is not None:
+            self.taken, self.dropped = self.dropped, None
+
     def pop(self) -> ChangeEvent:
         entry = self.entries.popleft()
-        self.taken = PartitionProgress(entry.event.position, entry.next_offset)
+        self.taken, self.dropped = PartitionProgress(entry.event.position, entry.next_offset), None
         return entry.event
 
 
@@ -76,6 +90,7 @@ class Inbox:
         self._queues: dict[TopicPartition, _Queue] = {}
         self._topics: dict[str, list[TopicPartition]] = {}
         self._ends: dict[str, Mapping[TopicPartition, int]] = {}
+        self._epochs: dict[str, int] = {}
 
     def assign(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """Events of this partition will come, from `progress.next_offset`."""
@@ -95,6 +110,7 @@ class Inbox:
         else:
             queue.read_position = event.position
             queue.entries.append(_Entry(event, truncated, offset + 1))
+            self._drop_before(event.transaction.epoch, partition)
 
     def crowded(self) -> set[TopicPartition]:
         """Partitions of which enough is here for now."""
@@ -122,6 +138,17 @@ class Inbox:
                 batch.progress[partition] = queue.told = queue.taken
         return batch
 
+    def _drop_before(self, epoch: int, partition: TopicPartition) -> None:
+        """Drop what newer epochs than its own were read of; `epoch` is that of the event read last."""
+        newest = self._epochs.setdefault(partition.topic, epoch)
+        if epoch < newest:
+            self._queues[partition].drop_before(newest)
+        elif epoch > newest:
+            self._epochs[partition.topic] = epoch
+            self._ends.pop(partition.topic, None)
+            for other in self._topics[partition.topic]:
+                self._queues[other].drop_before(epoch)
+
     def _take_from(self, partition: TopicPartition, queue: _Queue, events: list[ChangeEvent], most: int) -> None:
         while len(events) < most and queue.entries:
             event, truncated, _ = queue.entries[0]
@@ -132,6 +159,8 @@ class Inbox:
                     if not self._others_stand_beyond(event.position, partition):
                         return
                     self._ends.pop(partition.topic, None)
+                    for place in self._topics[partition.topic]:
+                        self._queues[place].pass_dropped()
                 case Delete(awaits_create=True):
                     other = self._queue_of_create(event, partition)
                     if other is None:
@@ -163,8 +192,8 @@ class Inbox:
         return all(self._stands_beyond(other, position) for other in others)
 
     def _stands_beyond(self, partition: TopicPartition, position: Position) -> bool:
-        """Whether nothing up to `position` is left in the partition: as far as an event next in it says, or its end
-        after that position was read elsewhere.
+        """Whether nothing up to `position` is left in the partition: what is next stands beyond it, or nothing is left
+        up to where the log ended when it held that position already.
         """
         queue, ends = self._queues[partition], self._ends.get(partition.topic)
         if queue.entries:
@@ -176,8 +205,8 @@ class Inbox:
         wanted = delete.position._replace(ordinal=delete.ordinal + 1)
         for other in self._topics[partition.topic]:
             queue = self._queues[other]
-            event = queue.next_event(after=1 if other == partition else 0)
-            if event is not None and event.position == wanted:
+            next_one = 1 if other == partition else 0  # not the Delete itself
+            if len(queue.entries) > next_one and queue.entries[next_one].event.position == wanted:
                 return queue
         return None
 
