@@ -645,7 +645,7 @@ NOT_CAPTURED: Final = {
     "public.sales_east": "public.sales_east is a partition of public.sales",
     "pg_temp_*.mine": "is temporary",
     "public.stored": "public.stored is a materialized view",
-    "public.nowhere": "no table of the source matches 'public.nowhere'",
+    "public.nowhere": "no table of the source that can be captured matches 'public.nowhere'$",
 }
 
 
