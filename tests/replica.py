@@ -79,7 +79,7 @@ class Replica:
         capture = self._opened_capture()
         end = self._write_marker()
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while capture.captured_lsn < end:
+        while capture.captured_lsn < end or capture.progress.rereading:
             assert time.monotonic() < deadline, "capture does not get on"
             capture.step()
 

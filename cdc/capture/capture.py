@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, assert_never
 
@@ -47,12 +47,15 @@ _STOP_SECONDS: Final = 10.0  # to get what is under way into the log after a sto
 
 @dataclass(slots=True)
 class Progress:
-    """What a display shows. `commit_time_us` is the newest published transaction's."""
+    """What a display shows. `commit_time_us` is the newest published transaction's; `rereading` are the source's names
+    of the tables that are being read again, whose events are held back.
+    """
 
     events: int = 0
     transactions: int = 0
     confirmed_lsn: int = 0
     commit_time_us: int = 0
+    rereading: set[str] = field(default_factory=set)
 
 
 class Capture:
@@ -231,12 +234,15 @@ class Capture:
         records: list[Record] = []
         for item in items:
             match item:
+                case ChangeEvent(change=Truncate() | Alter() | Drop()):
+                    # A barrier: whoever reads it finds in the log all that came before it.
+                    self._pipeline.produce(records)
+                    records = []
+                    self._drain()
+                    # What comes after it says so, and may be read from another partition first.
+                    self._store(self._the_publisher.records(item))
+                    self.progress.events += 1
                 case ChangeEvent():
-                    if isinstance(item.change, Truncate | Alter | Drop):
-                        # A barrier: whoever reads it finds in the log all that came before it.
-                        self._pipeline.produce(records)
-                        records = []
-                        self._drain()
                     records.extend(self._the_publisher.records(item))
                     self.progress.events += 1
                 case Commit():
@@ -250,10 +256,12 @@ class Capture:
                         records.append(self._the_publisher.message_record(item))
                         self.progress.events += 1
                 case Rereading(name, active=True):
+                    self.progress.rereading.add(name)
                     records.append(rereading_record(self._state_topic, name, active=True))
                 case Rereading(name):
                     # Not before all of it is durable: until then the table has to be read again after a crash.
                     self._with_end.append(rereading_record(self._state_topic, name, active=False))
+                    self.progress.rereading.discard(name)
                 case Begin():
                     pass
             if len(records) >= _MOST_RECORDS:

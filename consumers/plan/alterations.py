@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdc.core.tables import Column, TableId, TableSchema
+from cdc.core.types import ColumnType
 from consumers.plan.steps import AlterTable
 
 _ASIDE: Final = "cdc_renamed_"
@@ -41,6 +42,7 @@ class AddColumn:
 class ChangeType:
     """`column` is what it becomes."""
 
+    before: ColumnType
     column: Column
 
 
@@ -79,7 +81,7 @@ def alterations(step: AlterTable) -> list[Alteration]:
         found.append(ChangeKey(()))
     found += [DropColumn(column.name) for column in before.columns if column.name not in kept_before]
     found += _renames({old.name: new.name for old, new in pairs if old.name != new.name})
-    found += [ChangeType(new) for old, new in pairs if old.type != new.type]
+    found += [ChangeType(old.type, new) for old, new in pairs if old.type != new.type]
     found += [
         AddColumn(column, step.fills.get(column.name)) for column in after.columns if column.name not in kept_after
     ]

@@ -264,6 +264,8 @@ class Assembler:
         return self._event(table, change, self._last_ordinal, None)
 
     def _logical_message(self, message: wire.LogicalMessage) -> Iterator[StreamItem]:
+        if message.prefix == ddl.PAD:
+            return  # its place among other changes is left to chance, so it takes no number
         if message.transactional:
             yield from self._open()
             if self._transaction is None:

@@ -26,8 +26,16 @@ from cdc.sources.postgres.descriptions import describe_sql
 from cdc.sources.postgres.quoting import quote_identifier, quote_literal
 
 PREFIX: Final = "cdc.ddl"
+# Logical decoding sorts the parts of a transaction that had savepoints by LSN, and gives a message the LSN of its end,
+# which is where the next record begins: a row written right after a message can come before it. Something of no meaning
+# after each message keeps them apart. (This function's own EXCEPTION is such a savepoint.)
+PAD: Final = "cdc.pad"
 _SCHEMA: Final = "cdc"
 _REWRITES_VALUES: Final = 2 | 4  # AT_REWRITE_DEFAULT_VAL, AT_REWRITE_COLUMN_REWRITE (event_trigger.h)
+_EMIT: Final = (
+    f"PERFORM pg_logical_emit_message(true, '{PREFIX}', said::text);"
+    f" PERFORM pg_logical_emit_message(true, '{PAD}', '');"
+)
 _EVENTS: Final = {"end": "ddl_command_end", "drop": "sql_drop", "rewrite": "table_rewrite"}
 _SETTINGS: Final = (
     "SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET DateStyle = 'ISO' SET TimeZone = 'UTC'"
@@ -120,14 +128,16 @@ DECLARE
     publication CONSTANT text := {name};
     one record;
     described text;
+    said json;
     added boolean;
 BEGIN
     IF TG_EVENT = 'table_rewrite' THEN
         IF pg_event_trigger_table_rewrite_reason() & {_REWRITES_VALUES} <> 0 THEN
-            PERFORM pg_logical_emit_message(true, '{PREFIX}', json_build_object(
+            said := json_build_object(
                 'publication', publication,
                 'rewritten', coalesce(pg_partition_root(pg_event_trigger_table_rewrite_oid()),
-                                      pg_event_trigger_table_rewrite_oid())::oid::bigint)::text);
+                                      pg_event_trigger_table_rewrite_oid())::oid::bigint);
+        {_EMIT}
         END IF;
         RETURN;
     END IF;
@@ -139,8 +149,9 @@ BEGIN
             SELECT DISTINCT objid FROM pg_event_trigger_dropped_objects()
             WHERE classid = 'pg_class'::regclass AND objsubid = 0 AND object_type = 'table' AND NOT is_temporary
         LOOP
-            PERFORM pg_logical_emit_message(true, '{PREFIX}', json_build_object(
-                'publication', publication, 'dropped', one.objid::bigint)::text);
+            said := json_build_object(
+                'publication', publication, 'dropped', one.objid::bigint);
+        {_EMIT}
         END LOOP;
     END IF;
     FOR one IN
@@ -169,13 +180,15 @@ BEGIN
             added := TG_TAG <> 'CREATE TABLE';
         END IF;
         {_into(describe_sql("one.oid", name))}
-        PERFORM pg_logical_emit_message(true, '{PREFIX}', json_build_object(
-            'publication', publication, 'table', described::json, 'tag', TG_TAG, 'reread', added)::text);
+        said := json_build_object(
+            'publication', publication, 'table', described::json, 'tag', TG_TAG, 'reread', added);
+        {_EMIT}
     END LOOP;
 EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'cdc could not follow this command: %', SQLERRM;
-    PERFORM pg_logical_emit_message(true, '{PREFIX}', json_build_object(
-        'publication', publication, 'failed', SQLERRM)::text);
+    said := json_build_object(
+        'publication', publication, 'failed', SQLERRM);
+        {_EMIT}
 END
 """
 

@@ -16,6 +16,7 @@ from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import Alter, Drop
 from cdc.core.position import Position
 from cdc.core.tables import ReplicaIdentity, TableId, TableSchema
+from cdc.core.types import ColumnType, Kind
 from cdc.pgoutput import messages as wire
 from cdc.sources.postgres.descriptions import ColumnDescription, TableDescription
 
@@ -132,7 +133,8 @@ class Versions:
         swallowed = [outcome for part in description.parts - {oid} for outcome in self._dropped_table(part)]
         moved = known is not None and known.parts != description.parts and tag != _NEW_AND_EMPTY
         unseen = known is None and tag != _NEW_AND_EMPTY
-        if reread or moved or unseen or oid in self._rewritten | self._unread:
+        spelled_anew = known is not None and _spelled_anew(known, description)
+        if reread or moved or unseen or spelled_anew or oid in self._rewritten | self._unread:
             return [*swallowed, Unread(oid)]
         return [*swallowed, *self._altered(description)]
 
@@ -169,6 +171,16 @@ class Versions:
         else:
             self._published[oid] = described
             self._schemas[oid] = described.schema()
+
+
+def _spelled_anew(known: TableDescription, now: TableDescription) -> bool:
+    """Whether rows that are there now have another text, though none was written: as timestamp becomes timestamptz."""
+    kinds = {old.id: _kinds(old.type) for old in known.schema().columns}
+    return any(_kinds(column.type) != kinds.get(column.id, _kinds(column.type)) for column in now.schema().columns)
+
+
+def _kinds(of: ColumnType) -> tuple[Kind, ...]:
+    return (of.kind,) if of.element is None else (of.kind, *_kinds(of.element))
 
 
 def agrees(known: TableDescription, relation: wire.Relation) -> bool:

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from cdc.core.settings import SchemaChanges
 from cdc.core.tables import Column, TableId
+from cdc.core.types import ColumnType
 from consumers.plan.alterations import (
     AddColumn,
     Alteration,
@@ -21,9 +22,9 @@ from consumers.plan.alterations import (
 from consumers.plan.steps import AlterTable
 from consumers.targets.identifiers import literal, quoted, quoted_list
 from consumers.targets.policy import Done, is_left_alone, may_drop, require_allowed
-from consumers.targets.postgresql.catalog import ExistingTable, find_table, resolve_types
+from consumers.targets.postgresql.catalog import ExistingTable, TargetColumn, find_table, resolve_types
 from consumers.targets.postgresql.session import PostgresSession
-from consumers.targets.postgresql.types import all_names, declaration, keeps_exactly
+from consumers.targets.postgresql.types import all_names, declaration, fallback, keeps_exactly
 
 
 class Alterer:
@@ -80,12 +81,10 @@ class Alterer:
             case RenameColumn(old, new):
                 if old in columns and new not in columns:
                     yield f"{alter} RENAME COLUMN {quoted(old)} TO {quoted(new)}"
-            case ChangeType(column):
-                wanted, resolved = self._type(column)
+            case ChangeType(before, column):
                 there = columns.get(column.name)
-                if there is not None and not keeps_exactly(column.type, resolved, there.declared):
-                    name = quoted(column.name)
-                    yield f"{alter} ALTER COLUMN {name} TYPE {wanted} USING {name}::text::{wanted}"
+                if there is not None:
+                    yield from self._retyped(alter, before, column, there)
             case AddColumn(column, fill):
                 yield from self._added(_name(here), column, fill, there=column.name in columns)
             case SetNullable(column):
@@ -124,6 +123,14 @@ class Alterer:
         yield f"ALTER TABLE {table} ADD COLUMN {name} {type_}{default}{null}"
         if fill is not None:
             yield f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"
+
+    def _retyped(self, alter: str, before: ColumnType, column: Column, there: TargetColumn) -> Iterator[str]:
+        """A column that we declared follows; one that somebody declared wider stays, if it keeps what comes now."""
+        wanted, resolved = self._type(column)
+        ours = there.type in {*all_names(before), fallback(before)}
+        if there.type != wanted and (ours or not keeps_exactly(column.type, resolved, there.declared)):
+            name = quoted(column.name)
+            yield f"{alter} ALTER COLUMN {name} TYPE {wanted} USING {name}::text::{wanted}"
 
     def _type(self, column: Column) -> tuple[str, dict[str, str]]:
         """What to declare here, and what this server calls those of the source's types that it knows."""
