@@ -19,7 +19,7 @@ import psycopg
 from cdc.avro.names import schemas_topic
 from cdc.capture.capture import Capture
 from cdc.core.errors import SlotInUseError
-from cdc.core.log import Log, LogReader, StoredRecord
+from cdc.core.log import Log, LogReader, StoredRecord, TopicPartition
 from cdc.core.position import parse_lsn
 from cdc.core.settings import LogSettings, SourceSettings, TargetSettings
 from cdc.log.memory import MemoryLog
@@ -58,7 +58,7 @@ class Replica:
         self.log = log or MemoryLog(self._log_settings)
         self._resources = ExitStack()
         self._capture: Capture | None = None
-        self._appliers: dict[str, tuple[Applier, _Counted]] = {}
+        self._appliers: dict[str, tuple[Applier, _Watched]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -83,11 +83,16 @@ class Replica:
             assert time.monotonic() < deadline, "capture does not get on"
             capture.step()
 
+    def step_capture(self) -> None:
+        """One step of capture, wherever that leaves it."""
+        self._opened_capture().step()
+
     def apply(self, target: str) -> None:
         """Bring all that is in the log into the target."""
         applier, reader = self._opened_applier(target)
-        while applier.step(0.0) or reader.last_count:
-            pass
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while applier.step(0.0 if reader.at_end() else 0.1) or not reader.at_end():
+            assert time.monotonic() < deadline, "the applier does not get on"
 
     def reopen(self) -> None:
         """Begin again with what is in the log and the targets, as after a crash."""
@@ -131,9 +136,9 @@ class Replica:
             self._capture = capture
         return self._capture
 
-    def _opened_applier(self, name: str) -> tuple[Applier, _Counted]:
+    def _opened_applier(self, name: str) -> tuple[Applier, _Watched]:
         if name not in self._appliers:
-            reader = _Counted(self.log.reader(name))
+            reader = _Watched(self.log.reader(name))
             self._resources.callback(reader.close)
             registry = EmbeddedRegistry(self.log, None, schemas_topic(self._log_settings.prefix))
             self._resources.callback(registry.close)
@@ -173,22 +178,29 @@ def _started(capture: Capture) -> None:
             return
 
 
-class _Counted(LogReader):
-    """Tells how many records the last poll gave."""
+class _Watched(LogReader):
+    """Tells whether all that is in the log was read."""
 
     def __init__(self, reader: LogReader) -> None:
         self._reader = reader
-        self.last_count = 0
+        self._read: dict[TopicPartition, int] = {}
         self.topics = reader.topics
         self.offsets = reader.offsets
-        self.assign = reader.assign
         self.unassign = reader.unassign
         self.pause = reader.pause
         self.resume = reader.resume
         self.commit = reader.commit
         self.close = reader.close
 
+    def assign(self, start: Mapping[TopicPartition, int]) -> None:
+        self._read.update(start)
+        self._reader.assign(start)
+
+    def at_end(self) -> bool:
+        return all(read >= self._reader.offsets(partition).next for partition, read in self._read.items())
+
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
         records = self._reader.poll(max_records, timeout)
-        self.last_count = len(records)
+        for record in records:
+            self._read[TopicPartition(record.topic, record.partition)] = record.offset + 1
         return records

@@ -27,5 +27,6 @@ OUR_TYPE: Final = "cdc.type"  # ColumnType: kind, name, …
 DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
 VARIABLE_DECIMAL: Final = "io.debezium.data.VariableScaleDecimal"
 BITS: Final = "io.debezium.data.Bits"
+TSVECTOR: Final = "io.debezium.data.Tsvector"
 SOURCE_RECORD: Final = "io.debezium.connector.postgresql.Source"
 TRANSACTION_BLOCK: Final = "event.block"

@@ -145,7 +145,7 @@ def _type(column: ColumnType, source: dict[str, str], defined: set[str]) -> obje
     parameters = {**_parameters(column), **source}
     decimal = _decimal(column) if column.kind in {Kind.DECIMAL, Kind.MONEY} else {}
     avro |= {key: value for key, value in decimal.items() if key != "logicalType"}
-    named = _CONNECT_NAMES.get(column.kind)
+    named = prop.TSVECTOR if _is_tsvector(column) else _CONNECT_NAMES.get(column.kind)
     if named:
         avro[prop.CONNECT_VERSION] = 1
     if parameters:
@@ -156,6 +156,11 @@ def _type(column: ColumnType, source: dict[str, str], defined: set[str]) -> obje
         avro[prop.CONNECT_TYPE] = "int16"
     avro |= {key: value for key, value in decimal.items() if key == "logicalType"}
     return avro if len(avro) > 1 else avro["type"]
+
+
+def _is_tsvector(column: ColumnType) -> bool:
+    """A text like any other's, but Debezium has a name for it."""
+    return column.kind is Kind.OTHER and column.name == "tsvector"
 
 
 def _variable_decimal(defined: set[str]) -> object:

@@ -65,11 +65,11 @@ def read_lock(path: Path) -> ArtifactLock:
     return ArtifactLock(artifacts, hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12])
 
 
-def fetched(name: str, *, unpack: bool = False) -> Path:
-    """The directory that holds all artifacts of the lock file `name`, fetching them if they aren't there yet; with
-    `unpack`, what these archives contain.
+def fetched(lock_file: Path, *, unpack: bool = False) -> Path:
+    """The directory that holds all artifacts of the lock file, fetching them if they aren't there yet; with `unpack`,
+    what these archives contain.
     """
-    lock = read_lock(Path(__file__).with_name(f"{name}.lock"))
+    lock = read_lock(lock_file)
 
     def fill(empty: Path) -> None:
         with TemporaryDirectory(dir=empty.parent) as scratch:
@@ -79,7 +79,7 @@ def fetched(name: str, *, unpack: bool = False) -> Path:
                 else:
                     archive.rename(empty / archive.name)
 
-    return kept_directory(cache_root(), f"{name}-{lock.digest}", fill)
+    return kept_directory(cache_root(), f"{lock_file.stem}-{lock.digest}", fill)
 
 
 def download(artifacts: tuple[LockedArtifact, ...], repository: Path) -> list[Path]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Self
 
 import psycopg
 import pytest
 from replica import Replica
+
+from cdc.core.errors import TargetSchemaError
+from cdc.core.log import Log
+from cdc.core.settings import LogSettings
+from cdc.log.open import open_log
 
 Databases = Callable[..., str]
 VERSIONS = [15, 16, 18]
@@ -17,10 +26,20 @@ VERSIONS = [15, 16, 18]
 class Pair:
     """A source, a PostgreSQL and a SQLite target of it, and a connection to write with."""
 
-    def __init__(self, source: str, target: str, folder: Path, name: str, **options: object) -> None:
+    def __init__(
+        self,
+        source: str,
+        target: str,
+        folder: Path,
+        name: str,
+        *,
+        log: Log | None = None,
+        log_settings: LogSettings | None = None,
+        **options: object,
+    ) -> None:
         self.source, self.target, self.lite = source, target, folder / "replica.db"
         targets = {"pg": target, "lite": f"sqlite:///{self.lite}"}
-        self.replica = Replica(source, targets, name=name, options=options)
+        self.replica = Replica(source, targets, name=name, log=log, log_settings=log_settings, options=options)
         self.writer = psycopg.connect(source, autocommit=True)
 
     def run(self, *statements: str) -> None:
@@ -263,3 +282,208 @@ def test_what_was_written_before_a_restart_and_read_after_it(pair):
         "UPDATE thing SET note = 11 WHERE id = 13",
     )
     pair.assert_equal("thing")
+
+
+# -- what a target lets happen ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_pair(new_database: Databases, tmp_path: Path, unique_name: str) -> Iterator[Callable[..., Pair]]:
+    with ExitStack() as resources:
+
+        def make(**options: object) -> Pair:
+            pair = Pair(new_database(), new_database(), tmp_path, unique_name, **options)
+            pair.run(
+                "CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL)",
+                "INSERT INTO item VALUES (1, 'a'), (2, 'b')",
+            )
+            resources.enter_context(pair.replica)
+            resources.callback(pair.writer.close)
+            pair.assert_equal("item")
+            return pair
+
+        yield make
+
+
+def test_add_only_adds_and_keeps(make_pair):
+    pair = make_pair(schema_changes="add-only")
+    pair.run("ALTER TABLE item ADD COLUMN extra int DEFAULT 5", "INSERT INTO item VALUES (3, 'c', 6)")
+    pair.assert_equal("item")
+    pair.run("ALTER TABLE item DROP COLUMN name", "INSERT INTO item VALUES (4, 7)", "CREATE TABLE fresh (id int)")
+    pair.replica.catch_up()
+    kept = [("1", "a", "5"), ("2", "b", "5"), ("3", "c", "6"), ("4", None, "7")]
+    assert sorted(rows(pair.target, "item")) == sorted((extra, id_, name) for id_, name, extra in kept)
+    assert pair.lite_rows("item", ["id", "name", "extra"]) == kept
+    assert columns(pair.target, "fresh")
+    pair.run("DROP TABLE item")
+    pair.replica.catch_up()
+    assert columns(pair.target, "item")
+
+
+@pytest.mark.parametrize("target", ["pg", "lite"])
+def test_add_only_stops_at_what_would_change(make_pair, target):
+    pair = make_pair(schema_changes="add-only")
+    pair.run("ALTER TABLE item RENAME COLUMN name TO title")
+    pair.replica.capture()
+    with pytest.raises(TargetSchemaError, match="add-only") as stopped:
+        pair.replica.apply(target)
+    assert 'RENAME COLUMN "name" TO "title"' in stopped.value.mend
+
+
+def test_stop_waits_for_people_and_goes_on_when_they_have_followed(make_pair):
+    pair = make_pair(schema_changes="stop")
+    pair.run("ALTER TABLE item ADD COLUMN extra int NOT NULL DEFAULT 5", "INSERT INTO item VALUES (3, 'c', 6)")
+    pair.replica.capture()
+    before = rows(pair.target, "item")
+    with pytest.raises(TargetSchemaError, match="stop") as stopped:
+        pair.replica.apply("pg")
+    assert rows(pair.target, "item") == before
+    statements = stopped.value.mend.removeprefix("at the target: ").removesuffix("; then start the applier again")
+    with psycopg.connect(pair.target, autocommit=True) as target:
+        target.execute(statements.encode())
+    pair.replica.reopen()
+    pair.replica.apply("pg")
+    assert rows(pair.target, "item") == rows(pair.source, "item")
+
+
+def test_a_target_with_columns_of_its_own(make_pair):
+    pair = make_pair()
+    with psycopg.connect(pair.target, autocommit=True) as target:
+        target.execute("ALTER TABLE item ADD COLUMN seen timestamptz DEFAULT now()")
+    pair.run("ALTER TABLE item ADD COLUMN extra int", "UPDATE item SET extra = 1", "ALTER TABLE item DROP COLUMN name")
+    pair.replica.catch_up()
+    assert [name for name, *_ in columns(pair.target, "item")] == ["extra", "id", "seen"]
+
+
+# -- a source that lets nobody make event triggers ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain_pair(pg_server, new_database: Databases, tmp_path: Path, unique_name: str) -> Iterator[Pair]:
+    """The tables' owner captures; it is no superuser."""
+    server, source = pg_server(18), new_database()
+    role = f"owner_{unique_name}"
+    server.create_user(role, "secret", "LOGIN REPLICATION")
+    database = source.rpartition("/")[2]
+    with psycopg.connect(source, autocommit=True) as admin:
+        admin.execute(f'GRANT CREATE ON DATABASE "{database}" TO {role}; GRANT ALL ON SCHEMA public TO {role}'.encode())
+    pair = Pair(server.url(database, role, "secret"), new_database(), tmp_path, unique_name)
+    pair.run("CREATE TABLE item (id int PRIMARY KEY, name text)", "INSERT INTO item VALUES (1, 'a'), (2, 'b')")
+    with pair.replica:
+        pair.assert_equal("item")
+        yield pair
+        pair.writer.close()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["ALTER TABLE item ADD COLUMN extra int NOT NULL DEFAULT 4"],
+        ["ALTER TABLE item ADD COLUMN extra float DEFAULT random()"],
+        ["ALTER TABLE item DROP COLUMN name"],
+        ["ALTER TABLE item RENAME COLUMN name TO title"],
+        ["ALTER TABLE item ALTER COLUMN name TYPE int USING length(name)"],
+        ["ALTER TABLE item ALTER COLUMN id TYPE bigint"],
+    ],
+    ids=lambda statements: statements[0].removeprefix("ALTER TABLE item "),
+)
+def test_without_event_triggers_the_next_row_tells(plain_pair, statements):
+    plain_pair.run(*statements, "INSERT INTO item (id) VALUES (3)", "DELETE FROM item WHERE id = 2")
+    plain_pair.replica.catch_up()
+    names = [name for name, *_ in columns(plain_pair.source, "item")]
+    assert [name for name, *_ in columns(plain_pair.target, "item")] == names
+    assert rows(plain_pair.target, "item") == rows(plain_pair.source, "item")
+    assert plain_pair.lite_rows("item", names) == rows(plain_pair.source, "item")
+
+
+def test_without_event_triggers_a_new_table_is_found_at_the_next_start(plain_pair):
+    plain_pair.run("CREATE TABLE fresh (id int PRIMARY KEY)", "INSERT INTO fresh VALUES (1)")
+    plain_pair.replica.reopen()
+    plain_pair.run("INSERT INTO fresh VALUES (2)")
+    plain_pair.assert_equal("fresh", "item")
+
+
+# -- many partitions, a crash, writers meanwhile -----------------------------------------------------------------------
+
+
+def test_while_people_write_and_capture_crashes(new_database, tmp_path, unique_name, kafka):
+    """Four partitions of Kafka, concurrent writers, and sessions of capture that end anywhere, also in a reading."""
+    settings = LogSettings(url=f"kafka://{kafka}", prefix=unique_name, partitions=4)
+    source, target = new_database(), new_database()
+    pair = Pair(source, target, tmp_path, unique_name, log=open_log(settings), log_settings=settings)
+    pair.run(
+        "CREATE TABLE item (id int PRIMARY KEY, name text, n int)",
+        "INSERT INTO item SELECT g, 'name ' || g, 0 FROM generate_series(1, 2000) g",
+    )
+    changes = [
+        "ALTER TABLE item ADD COLUMN extra float DEFAULT random()",
+        "ALTER TABLE item RENAME COLUMN name TO title",
+        "ALTER TABLE item ALTER COLUMN n TYPE bigint",
+        "ALTER TABLE item DROP COLUMN extra",
+        "ALTER TABLE item RENAME TO thing; ALTER TABLE thing RENAME TO item",
+        "ALTER TABLE item ALTER n TYPE text USING 'n' || n; ALTER TABLE item ALTER n TYPE int USING substr(n, 2)::int",
+        "ALTER TABLE item ADD COLUMN last int NOT NULL DEFAULT 1",
+    ]
+    with pair.replica, Writers(source) as writers:
+        pair.replica.catch_up()
+        for number, change in enumerate(changes):
+            pair.run(change)
+            writers.await_more()
+            for _ in range(5 * number):
+                pair.replica.step_capture()
+            pair.replica.reopen()
+            writers.check()
+        writers.stop()
+        pair.assert_equal("item")
+    pair.writer.close()
+
+
+class Writers:
+    """Two threads that change rows of `item` until they are stopped."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stopping = threading.Event()
+        self._written = threading.Semaphore(0)
+        self._threads = [threading.Thread(target=self._write, args=[seed]) for seed in range(2)]
+        self._errors: list[psycopg.Error] = []
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        self.check()
+
+    def check(self) -> None:
+        assert not self._errors
+
+    def await_more(self) -> None:
+        for _ in range(100):
+            assert self._written.acquire(timeout=30)
+
+    def _write(self, seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            with psycopg.connect(self._url, autocommit=True) as connection:
+                while not self._stopping.is_set():
+                    key = chance.randrange(1, 2000) * 2 + seed
+                    with suppress(psycopg.errors.UndefinedTable, psycopg.errors.DatatypeMismatch):
+                        connection.execute(chance.choice(STATEMENTS), {"key": key, "other": key + 4000 * seed + 2})
+                    self._written.release()
+        except psycopg.Error as error:
+            self._errors.append(error)
+
+
+STATEMENTS = [
+    "UPDATE item SET n = n + 1 WHERE id = %(key)s",
+    "DELETE FROM item WHERE id = %(key)s",
+    "INSERT INTO item (id, n) VALUES (%(key)s, 1) ON CONFLICT DO NOTHING",
+]

@@ -38,6 +38,14 @@ VARCHAR = {
     "type": "string",
     "connect.parameters": {"__debezium.source.column.type": "VARCHAR", "__debezium.source.column.length": "10"},
 }
+POINT = {
+    "type": "record", "name": "Point", "namespace": "io.debezium.data.geometry",
+    "fields": [
+        {"name": "x", "type": "double"}, {"name": "y", "type": "double"},
+        optional("wkb", "bytes"), optional("srid", "int"),
+    ],
+    "connect.version": 1, "connect.name": "io.debezium.data.geometry.Point",
+}  # fmt: skip
 FIELDS = [
     {"name": "id", "type": "int"},
     optional("total", DECIMAL),
@@ -53,6 +61,9 @@ FIELDS = [
     optional("names", {"type": "array", "items": ["null", "string"]}),
     optional("span", named("long", "io.debezium.time.MicroDuration")),
     optional("doc", named("string", "io.debezium.data.Json")),
+    optional("words", named("string", "io.debezium.data.Tsvector")),
+    optional("place", POINT),
+    optional("at_ns", named("long", "io.debezium.time.NanoTimestamp")),
 ]
 SOURCE_FIELDS = [
     {"name": "version", "type": "string"},
@@ -156,6 +167,9 @@ def test_the_table_is_read_from_connects_names():
         ColumnType(kind=Kind.ARRAY, name="text[]", element=ColumnType(kind=Kind.STRING, name="text")),
         ColumnType(kind=Kind.INTERVAL, name="interval"),
         ColumnType(kind=Kind.JSON, name="jsonb"),
+        ColumnType(kind=Kind.OTHER, name="tsvector"),
+        ColumnType(kind=Kind.OTHER, name="point"),
+        ColumnType(kind=Kind.TIMESTAMP, name="timestamp without time zone"),
     ]
 
 
@@ -163,13 +177,15 @@ def test_a_row_is_read_into_canonical_texts():
     after = {
         "id": 1, "total": b"\x04\xe2", "any": {"scale": 3, "value": b"\xce"}, "any2": None, "note": "hé",
         "at": 86_400_500_000, "at_ms": 1, "zoned": "2026-01-31T12:34:56.789000Z", "small": -1, "bits": b"\x05\x00",
-        "data": b"\x01", "names": ["a", None], "span": 90_500_000, "doc": "{}",
+        "data": b"\x01", "names": ["a", None], "span": 90_500_000, "doc": "{}", "words": "'rat'",
+        "place": {"x": 1.5, "y": -2.0, "wkb": b"", "srid": None}, "at_ns": 1000,
     }  # fmt: skip
     block = {"id": "9:480", "total_order": 4, "data_collection_order": 2}
     event = decode("c", after=after, block=block)
     row = (
         b"1", b"12.50", b"-0.050", None, "hé".encode(), b"1970-01-02 00:00:00.5", b"1970-01-01 00:00:00.001",
-        b"2026-01-31 12:34:56.789+00", b"-1", b"000000000101", rb"\x01", b"{a,NULL}", b"PT90.5S", b"{}",
+        b"2026-01-31 12:34:56.789+00", b"-1", b"000000000101", rb"\x01", b"{a,NULL}", b"PT90.5S", b"{}", b"'rat'",
+        b"(1.5,-2)", b"1970-01-01 00:00:00.000001",
     )  # fmt: skip
     assert event.change == Create(row)
     assert event.position == (0, 500, 4)
@@ -182,6 +198,21 @@ def test_without_a_transaction_block_the_lsn_orders():
     assert decode("t").position == (0, 500, 480)
     assert decode("t", source={**SOURCE, "sequence": '[null,"480"]'}).position == (0, 0, 480)
     assert decode("t").change == Truncate()
+
+
+@pytest.mark.parametrize(
+    ("column", "infinity", "minus_infinity"),
+    [
+        ("at", 2**63 - 1, -(2**63)),
+        ("at", 9_223_372_036_825_200_000, -9_223_372_036_832_400_000),  # up to Debezium 3.6
+        ("at_ms", 9_223_372_036_825_200_000, -9_223_372_036_832_400_000),
+        ("at_ns", 2**63 - 1, -(2**63)),
+    ],
+)
+def test_infinities_of_each_unit(column, infinity, minus_infinity):
+    for number, text in ((infinity, b"infinity"), (minus_infinity, b"-infinity")):
+        after = decode("c", after={**NULLS, "id": 1, column: number}).change.after
+        assert dict(zip(NULLS, after, strict=True))[column] == text
 
 
 def test_the_placeholder_means_unchanged():

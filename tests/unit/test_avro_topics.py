@@ -146,6 +146,7 @@ TABLE = TableSchema(
         column("big place", Kind.VARIABLE_DECIMAL, "numeric"),
         column("other", Kind.VARIABLE_DECIMAL, "numeric"),
         column("odd", Kind.DECIMAL, "numeric(3,-2)", precision=3, scale=-2),
+        column("words", Kind.OTHER, "tsvector"),
     ),
     key=(0,),
 )
@@ -185,6 +186,7 @@ def test_an_envelope_as_connects_converter_writes_it():
     assert fields["big_place"]["type"][1]["connect.name"] == "io.debezium.data.VariableScaleDecimal"
     assert fields["other"]["type"] == ["null", "io.debezium.data.VariableScaleDecimal"]
     assert "logicalType" not in fields["odd"]["type"][1]  # Avro's decimal has no negative scale
+    assert fields["words"]["type"][1]["connect.name"] == "io.debezium.data.Tsvector"
 
 
 def test_keys():

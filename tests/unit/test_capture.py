@@ -39,6 +39,10 @@ class LoadingSource:
     def slot(self):
         return None
 
+    def remember(self, notes, rereading):
+        assert not notes
+        assert not rereading
+
     def switch_point(self, timeline):
         return None
 

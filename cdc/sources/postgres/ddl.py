@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from cdc.core.errors import SourceError
 from cdc.core.patterns import TablePatterns
 from cdc.sources.postgres.catalog import Query
 from cdc.sources.postgres.descriptions import describe_sql
@@ -80,7 +81,12 @@ def drop_triggers(query: Query, publication: str) -> bool:
         f" ({', '.join(quote_literal(_name(publication, event)) for event in _EVENTS)})",
         doing="looking at the event triggers",
     )
-    for event in _EVENTS:
+    if rows and not may_make_triggers(query):
+        names = ", ".join(quote_identifier(_name(publication, event)) for event in _EVENTS)
+        raise SourceError(
+            "only a superuser may drop the event triggers", mend=f"as superuser: DROP EVENT TRIGGER for each of {names}"
+        )
+    for event in _EVENTS if rows else ():
         query(
             f"DROP EVENT TRIGGER IF EXISTS {quote_identifier(_name(publication, event))}",
             doing="dropping the event triggers",

@@ -10,6 +10,7 @@ from cdc.core.patterns import TablePatterns
 from cdc.core.settings import SourceSettings
 from cdc.core.tables import ReplicaIdentity
 from cdc.sources.postgres.catalog import Query, SourceTable, capturable_tables
+from cdc.sources.postgres.ddl import may_make_triggers, triggers_present
 from cdc.sources.postgres.publication import creation_statement, publishes_via_root
 from cdc.sources.postgres.quoting import quote_identifier, quote_literal, quote_table
 from cdc.sources.postgres.uncapturable import require_capturable
@@ -29,6 +30,7 @@ def checks(query: Query, settings: SourceSettings) -> Iterator[Check]:
     yield from server_checks(query, settings)
     yield from _table_checks(query, settings)
     yield from _publication_check(query, settings)
+    yield _triggers_check(query, settings)
 
 
 def server_checks(query: Query, settings: SourceSettings) -> Iterator[Check]:
@@ -137,6 +139,21 @@ def _identity_check(table: SourceTable) -> Check:
             return Check(name=name, ok=True, found="has no key: rows are told apart by all of their columns")
         case _:
             return Check(name=name, ok=True, found="has a key")
+
+
+def _triggers_check(query: Query, settings: SourceSettings) -> Check:
+    name = "source schema changes"
+    if triggers_present(query, settings.publication):
+        return Check(name=name, ok=True, found="event triggers tell of them")
+    if may_make_triggers(query):
+        return Check(name=name, ok=True, found="the first capture will make event triggers that tell of them")
+    return Check(
+        name=name,
+        ok=True,
+        found="no event triggers tell of them: they are noticed with a table's next row, and some not at all"
+        " (docs/schema-changes.md)",
+        mend="have a superuser run what `cdc triggers` prints",
+    )
 
 
 def _publication_check(query: Query, settings: SourceSettings) -> Iterator[Check]:

@@ -62,7 +62,8 @@ class Alterer:
             statements = list(self._statements(alteration, name, columns, step))
             for sql, parameters in statements:
                 self._session.execute(sql, parameters, doing=doing)
-            done.append(Done(alteration, [sql for sql, _ in statements]))
+            there = isinstance(alteration, AddColumn) and _has(columns, alteration.column.name)
+            done.append(Done(alteration, [] if there else [sql for sql, _ in statements]))
             if isinstance(alteration, RenameTable):
                 name = target_name(alteration.new)
         require_allowed(step.table.id, done, self._policy)
@@ -114,9 +115,12 @@ class Alterer:
             return
         self._require_plain(step.table.id, name, columns, doing)
         kept = [column for column in wanted if column is not None]
-        done = Done(ChangeKey(tuple(key)), [_create(name, kept, key)])
-        dropped_only = same_key and all(new in (old, None) for old, new in zip(columns, wanted, strict=True))
-        require_allowed(step.table.id, [] if dropped_only else [done], self._policy)
+        brought = {column.name.lower() for column in step.table.columns}
+        same = same_key and all(
+            new == old for old, new in zip(columns, wanted, strict=True) if old.name.lower() in brought
+        )
+        done = [] if same else [Done(ChangeKey(tuple(key)), [_create(name, kept, key)])]
+        require_allowed(step.table.id, done, self._policy)
         others = self._session.query(
             "SELECT sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE AND type IN ('index', 'trigger')"
             " AND sql IS NOT NULL",
@@ -157,6 +161,10 @@ class Alterer:
                 " which making it anew would lose",
                 mend=f"make {quoted(name)} anew by hand with the source's columns, or drop it and start over",
             )
+
+
+def _has(columns: Iterable[TargetColumn], name: str) -> bool:
+    return any(column.name.lower() == name.lower() for column in columns)
 
 
 def _renamed(old: str, table: TableId) -> Iterator[_Statement]:
