@@ -34,19 +34,23 @@ class SourceTable:
     id: TableId
     identity: ReplicaIdentity
     has_key: bool
+    partitioned: bool
     owned: bool
     estimated_rows: int
 
 
-def capturable_tables(query: Query) -> list[SourceTable]:
-    """Every permanent table that is not a partition (a partitioned one stands for its leaves), without the system's."""
+def capturable_tables(query: Query, *, via_root: bool) -> list[SourceTable]:
+    """Every permanent table, without the system's. A partitioned one stands for its partitions if changes are published
+    `via_root`; else they stand for themselves.
+    """
+    kinds = "c.relkind IN ('r', 'p') AND NOT c.relispartition" if via_root else "c.relkind = 'r'"
     rows = query(
-        """
+        f"""
         SELECT c.oid, n.nspname, c.relname, c.relreplident::text,
                EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate),
-               pg_has_role(c.relowner, 'USAGE'), greatest(c.reltuples, 0)::bigint
+               c.relkind = 'p', pg_has_role(c.relowner, 'USAGE'), greatest(c.reltuples, 0)::bigint
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
+        WHERE {kinds} AND c.relpersistence = 'p'
           AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
         ORDER BY n.nspname, c.relname
         """,
@@ -58,10 +62,11 @@ def capturable_tables(query: Query) -> list[SourceTable]:
             id=TableId(schema, name),
             identity=ReplicaIdentity(identity),
             has_key=has_key,
+            partitioned=partitioned,
             owned=owned,
             estimated_rows=rows_,
         )
-        for oid, schema, name, identity, has_key, owned, rows_ in rows
+        for oid, schema, name, identity, has_key, partitioned, owned, rows_ in rows
     ]
 
 

@@ -132,6 +132,7 @@ def function_body(publication: str, patterns: TablePatterns) -> str:
     return f"""
 DECLARE
     publication CONSTANT text := {name};
+    via_root CONSTANT boolean := coalesce((SELECT pubviaroot FROM pg_publication WHERE pubname = {name}), true);
     one record;
     described text;
     said json;
@@ -141,8 +142,9 @@ BEGIN
         IF pg_event_trigger_table_rewrite_reason() & {_REWRITES_VALUES} <> 0 THEN
             said := json_build_object(
                 'publication', publication,
-                'rewritten', coalesce(pg_partition_root(pg_event_trigger_table_rewrite_oid()),
-                                      pg_event_trigger_table_rewrite_oid())::oid::bigint);
+                'rewritten', coalesce(
+                    CASE WHEN via_root THEN pg_partition_root(pg_event_trigger_table_rewrite_oid()) END,
+                    pg_event_trigger_table_rewrite_oid())::oid::bigint);
         {_EMIT}
         END IF;
         RETURN;
@@ -171,13 +173,29 @@ BEGIN
             SELECT objid FROM pg_event_trigger_dropped_objects()
             WHERE TG_EVENT = 'sql_drop' AND classid = 'pg_class'::regclass AND objsubid <> 0
         ),
-        roots(oid) AS (SELECT DISTINCT coalesce(pg_partition_root(oid)::oid, oid) FROM named)
-        SELECT c.oid, p.oid AS published_by, r.oid IS NOT NULL OR p.puballtables AS member
-        FROM roots JOIN pg_class c ON c.oid = roots.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-        JOIN pg_publication p ON p.pubname = publication
-        LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
-        WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname NOT LIKE 'pg\\_%'
-          AND n.nspname <> 'information_schema' AND (r.oid IS NOT NULL OR p.puballtables OR ({wanted}))
+        -- The tables that changes are published as.
+        published(oid) AS (
+            SELECT coalesce(pg_partition_root(oid)::oid, oid) FROM named WHERE via_root
+          UNION
+            SELECT oid FROM named WHERE NOT via_root
+          UNION
+            SELECT t.relid FROM named, pg_partition_tree(named.oid) t WHERE NOT via_root
+        ),
+        members AS MATERIALIZED (
+            SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = publication
+        ),
+        -- DETACH PARTITION names the partitioned table only; the table that it leaves behind is published no more.
+        detached(oid) AS (
+            SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE TG_TAG = 'ALTER TABLE' AND EXISTS (SELECT FROM named JOIN pg_class USING (oid) WHERE relkind = 'p')
+              AND c.relkind = 'r' AND NOT c.relispartition AND (n.nspname, c.relname) NOT IN (TABLE members)
+        )
+        SELECT c.oid, (n.nspname, c.relname) IN (TABLE members) AS member
+        FROM (TABLE published UNION TABLE detached) AS tables
+        JOIN pg_class c ON c.oid = tables.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE (c.relkind = 'r' OR c.relkind = 'p' AND via_root) AND c.relpersistence = 'p'
+          AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+          AND ((n.nspname, c.relname) IN (TABLE members) OR ({wanted}))
         ORDER BY c.oid
     LOOP
         added := false;

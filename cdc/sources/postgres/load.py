@@ -59,7 +59,7 @@ def load_tables(
         yield numbered.event(altered.table, altered.change)
     for table, schema in tables:
         report(f"loading {schema.id} (about {table.estimated_rows:,} rows)")
-        for row in read_rows(connection, schema):
+        for row in read_rows(connection, schema, partitioned=table.partitioned):
             yield numbered.event(schema, Read(row))
             if numbered.last % _REPORT_EVERY == 0:
                 report(f"loaded {numbered.last:,} rows")
@@ -68,16 +68,18 @@ def load_tables(
     yield Commit(transaction, at.lsn, numbered.last, numbered.counts)
 
 
-def read_rows(connection: ReplicationConnection, schema: TableSchema) -> Iterator[Row]:
+def read_rows(connection: ReplicationConnection, schema: TableSchema, *, partitioned: bool) -> Iterator[Row]:
     """The rows of a table in canonical text, in the order of its columns."""
-    for line in connection.copy_out(copy_statement(schema), doing=f"reading {schema.id}"):
+    for line in connection.copy_out(copy_statement(schema, partitioned=partitioned), doing=f"reading {schema.id}"):
         yield parse_copy_line(line) if schema.columns else ()
 
 
-def copy_statement(schema: TableSchema) -> str:
-    """COPY of all the table's rows in text format; for a table of zero columns, an empty line for each."""
+def copy_statement(schema: TableSchema, *, partitioned: bool) -> str:
+    """COPY of all the table's rows in text format; for a table of zero columns, an empty line for each. Rows of tables
+    that inherit it are not its own, as they are not in the stream; those of partitions are.
+    """
     columns = ", ".join(quote_identifier(column.name) for column in schema.columns)
-    return f"COPY (SELECT {columns} FROM {quote_table(schema.id)}) TO STDOUT"
+    return f"COPY (SELECT {columns} FROM {'' if partitioned else 'ONLY '}{quote_table(schema.id)}) TO STDOUT"
 
 
 def parse_copy_line(line: bytes) -> Row:

@@ -17,11 +17,11 @@ def ensure_publication(query: Query, name: str, tables: Sequence[SourceTable]) -
     """Create the publication for exactly these tables, or see to it that the one that is there has them all. The tables
     that were added to one that was there: rows that they have already were not published.
 
-    Changes of a partitioned table are published as the partitioned table's own. SourceError with the statement that
-    mends it, if this role may not do it, or if the publication leaves out a kind of change.
+    Changes of partitions are published as their root's, unless a publication that is there says otherwise. SourceError
+    with the statement that mends it, if this role may not do it, or if the publication leaves out a kind of change.
     """
     rows = query(
-        "SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot FROM pg_publication"
+        "SELECT pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication"
         f" WHERE pubname = {quote_literal(name)}",
         doing="looking at the publication",
     )
@@ -32,8 +32,7 @@ def ensure_publication(query: Query, name: str, tables: Sequence[SourceTable]) -
     if not all(rows[0]):
         raise SourceError(
             f"publication {name!r} leaves out changes that the targets need",
-            mend=f"ALTER PUBLICATION {quoted} SET (publish = 'insert, update, delete, truncate',"
-            " publish_via_partition_root = true)",
+            mend=f"ALTER PUBLICATION {quoted} SET (publish = 'insert, update, delete, truncate')",
         )
     published = published_tables(query, name)
     missing = [table for table in tables if table.id not in published]
@@ -73,14 +72,27 @@ def _add(query: Query, name: str, table: TableId) -> None:
 
 def publishes_generated(query: Query, name: str) -> bool:
     """Whether it publishes stored generated columns (PostgreSQL 18)."""
-    rows = query("SELECT current_setting('server_version_num')::int", doing="looking at the publication")
-    if rows[0][0] < _GENERATED_SINCE:
+    if not _can_publish_generated(query):
         return False
     rows = query(
         f"SELECT pubgencols = 's' FROM pg_publication WHERE pubname = {quote_literal(name)}",
         doing="looking at the publication",
     )
     return bool(rows and rows[0][0])
+
+
+def publishes_via_root(query: Query, name: str) -> bool:
+    """Whether changes of partitions are published as their root's; so they will be if there is no publication yet."""
+    rows = query(
+        f"SELECT pubviaroot FROM pg_publication WHERE pubname = {quote_literal(name)}",
+        doing="looking at the publication",
+    )
+    return not rows or bool(rows[0][0])
+
+
+def _can_publish_generated(query: Query) -> bool:
+    rows = query("SELECT current_setting('server_version_num')::int", doing="looking at the publication")
+    return bool(rows[0][0] >= _GENERATED_SINCE)
 
 
 def published_tables(query: Query, name: str) -> set[TableId]:
@@ -92,15 +104,21 @@ def published_tables(query: Query, name: str) -> set[TableId]:
 
 
 def _create(query: Query, name: str, tables: Sequence[SourceTable]) -> None:
+    statement = creation_statement(query, name, [table.id for table in tables])
     foreign = [table.id for table in tables if not table.owned]
     if foreign:
         raise SourceError(
             f"publication {name!r} is missing, and only the owner of {', '.join(map(str, foreign))} may publish it",
-            mend=f"as owner or superuser: {creation_statement(name, [table.id for table in tables])}",
+            mend=f"as owner or superuser: {statement}",
         )
-    query(creation_statement(name, [table.id for table in tables]), doing=f"creating publication {name!r}")
+    query(statement, doing=f"creating publication {name!r}")
 
 
-def creation_statement(name: str, tables: Sequence[TableId]) -> str:
+def creation_statement(query: Query, name: str, tables: Sequence[TableId]) -> str:
+    """With all that the source can publish: PostgreSQL 18 has stored generated columns too."""
     listed = ", ".join(quote_table(table) for table in tables)
-    return f"CREATE PUBLICATION {quote_identifier(name)} FOR TABLE {listed} WITH (publish_via_partition_root = true)"
+    generated = ", publish_generated_columns = stored" if _can_publish_generated(query) else ""
+    return (
+        f"CREATE PUBLICATION {quote_identifier(name)} FOR TABLE {listed}"
+        f" WITH (publish_via_partition_root = true{generated})"
+    )

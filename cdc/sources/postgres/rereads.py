@@ -164,7 +164,9 @@ class _Reread:
         return TableId(str(rows[0][0]), str(rows[0][1])) if rows else None
 
     def _copy(self, description: TableDescription) -> None:
-        for line in self._connection.copy_out(copy_statement(description.schema()), doing=f"reading {description.id}"):
+        # A partitioned table without partitions has no rows either way.
+        statement = copy_statement(description.schema(), partitioned=bool(description.parts))
+        for line in self._connection.copy_out(statement, doing=f"reading {description.id}"):
             if self._stopping.is_set():
                 raise PassingError("given up")
             self._spool.write(line)

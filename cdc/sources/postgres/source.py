@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Final, Self
 
-from cdc.core.errors import ConfigError, PassingError, ProtocolViolationError, SourceError
+from cdc.core.errors import PassingError, ProtocolViolationError, SourceError
 from cdc.core.events import Alter, ChangeEvent, Drop, Heartbeat, Rereading, StreamItem
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import Position, format_lsn, parse_lsn
@@ -25,9 +25,10 @@ from cdc.sources.postgres.ddl import ensure_triggers
 from cdc.sources.postgres.descriptions import describe_sql
 from cdc.sources.postgres.load import adopt_snapshot, load_tables
 from cdc.sources.postgres.preflight import require
-from cdc.sources.postgres.publication import ensure_publication, publishes_generated
+from cdc.sources.postgres.publication import ensure_publication, publishes_generated, publishes_via_root
 from cdc.sources.postgres.quoting import quote_identifier, quote_literal
 from cdc.sources.postgres.rereads import Rereads
+from cdc.sources.postgres.uncapturable import require_capturable
 from cdc.sources.postgres.versions import Altered, Versions, name_of, oid_of
 
 _STATUS_SECONDS: Final = 2.0  # well below wal_sender_timeout, 60 s by default
@@ -320,13 +321,10 @@ class PostgresSource:
         self._status_due = time.monotonic() + _STATUS_SECONDS
 
     def _captured_tables(self) -> list[SourceTable]:
-        tables = [table for table in capturable_tables(self._database.query) if self._patterns.matches(table.id)]
-        unmatched = self._patterns.unmatched(table.id for table in tables)
-        if unmatched:
-            raise ConfigError(
-                f"[source] tables: no table of the source matches {', '.join(map(repr, unmatched))}",
-                mend="correct the pattern, or create the table first (temporary and unlogged tables can't be captured)",
-            )
+        query = self._database.query
+        via_root = publishes_via_root(query, self._settings.publication)
+        tables = [table for table in capturable_tables(query, via_root=via_root) if self._patterns.matches(table.id)]
+        require_capturable(query, self._settings, tables)
         return tables
 
     @property
