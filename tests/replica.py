@@ -12,28 +12,31 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 
 from cdc.avro.names import schemas_topic
 from cdc.capture.capture import Capture
-from cdc.core.errors import SlotInUseError
-from cdc.core.log import Log, LogReader, StoredRecord, TopicPartition
+from cdc.core.errors import PassingError, SlotInUseError
+from cdc.core.log import Log, LogReader, LogWriter, StoredRecord, TopicPartition
 from cdc.core.position import parse_lsn
-from cdc.core.settings import LogSettings, SourceSettings, TargetSettings
+from cdc.core.registry import SchemaRegistry
+from cdc.core.settings import LogSettings, RegistrySettings, SourceSettings, TargetSettings
 from cdc.log.memory import MemoryLog
+from cdc.registry.confluent import ConfluentRegistry
 from cdc.registry.embedded import EmbeddedRegistry
 from cdc.sources.postgres.source import PostgresSource
 from consumers.apply.applier import Applier
 from consumers.targets.open import open_target
 
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 60.0
+_WAIT_SECONDS = 1.0
 
 
 class Replica:
     """`name` is the slot's, the publication's and the log's prefix, and begins the appliers' names. `log` is one in
-    memory unless another is given; `options` are further settings of every target.
+    memory unless another is given; `options` are further settings of a target.
 
     Capture and appliers are opened at their first use, and stay open; after an error of theirs, `reopen`.
     """
@@ -47,18 +50,21 @@ class Replica:
         tables: Sequence[str] = ("public.*",),
         log: Log | None = None,
         log_settings: LogSettings | None = None,
-        options: Mapping[str, object] | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        registry: str | None = None,
     ) -> None:
         self._source_settings = SourceSettings(url=source, tables=tuple(tables), slot=name, publication=name)
         self._log_settings = log_settings or LogSettings(prefix=name)
         self._targets = {
-            target: TargetSettings(name=f"{name}_{target}", url=url, **(options or {}))  # type: ignore[arg-type]
+            target: TargetSettings(name=f"{name}_{target}", url=url, **(options or {}).get(target, {}))
             for target, url in targets.items()
         }
         self.log = log or MemoryLog(self._log_settings)
+        self._registry = registry
+        self._capture_session = ExitStack()
         self._resources = ExitStack()
         self._capture: Capture | None = None
-        self._appliers: dict[str, tuple[Applier, _Watched]] = {}
+        self._appliers: dict[str, tuple[Applier, _Followed]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +87,13 @@ class Replica:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while capture.captured_lsn < end or capture.progress.rereading:
             assert time.monotonic() < deadline, "capture does not get on"
-            capture.step()
+            try:
+                capture.step()
+            except PassingError:
+                # What took a minute meanwhile let the server's patience (wal_sender_timeout) run out.
+                self._capture_session.close()
+                self._capture = None
+                capture = self._opened_capture()
 
     def step_capture(self) -> None:
         """One step of capture, wherever that leaves it."""
@@ -91,16 +103,18 @@ class Replica:
         """Bring all that is in the log into the target."""
         applier, reader = self._opened_applier(target)
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while applier.step(0.0 if reader.at_end() else 0.1) or not reader.at_end():
+        while applier.step(_WAIT_SECONDS) or not reader.at_end():
             assert time.monotonic() < deadline, "the applier does not get on"
 
-    def reopen(self) -> None:
-        """Begin again with what is in the log and the targets, as after a crash."""
+    def reopen(self, log: Log | None = None, log_settings: LogSettings | None = None) -> None:
+        """Begin again with what is in the log and the targets, as after a crash; or after its settings changed."""
         self.close()
+        self.log, self._log_settings = log or self.log, log_settings or self._log_settings
 
     def close(self) -> None:
         self._capture = None
         self._appliers = {}
+        self._capture_session.close()
         self._resources.close()
 
     def _drop(self) -> None:
@@ -117,13 +131,14 @@ class Replica:
 
     def _opened_capture(self) -> Capture:
         if self._capture is None:
-            source = self._resources.enter_context(PostgresSource(self._source_settings))
+            session = self._capture_session
+            source = session.enter_context(PostgresSource(self._source_settings))
             writer = self.log.writer()
-            self._resources.callback(writer.close)
+            session.callback(writer.close)
             reader = self.log.reader("capture")
-            self._resources.callback(reader.close)
-            registry = EmbeddedRegistry(self.log, writer, schemas_topic(self._log_settings.prefix))
-            self._resources.callback(registry.close)
+            session.callback(reader.close)
+            registry = self._opened_registry(writer)
+            session.callback(registry.close)
             capture = Capture(
                 source=source,
                 writer=writer,
@@ -136,11 +151,16 @@ class Replica:
             self._capture = capture
         return self._capture
 
-    def _opened_applier(self, name: str) -> tuple[Applier, _Watched]:
+    def _opened_registry(self, writer: LogWriter | None) -> SchemaRegistry:
+        if self._registry is not None:
+            return ConfluentRegistry(RegistrySettings(url=self._registry))
+        return EmbeddedRegistry(self.log, writer, schemas_topic(self._log_settings.prefix))
+
+    def _opened_applier(self, name: str) -> tuple[Applier, _Followed]:
         if name not in self._appliers:
-            reader = _Watched(self.log.reader(name))
+            reader = _Followed(self.log.reader(name))
             self._resources.callback(reader.close)
-            registry = EmbeddedRegistry(self.log, None, schemas_topic(self._log_settings.prefix))
+            registry = self._opened_registry(None)
             self._resources.callback(registry.close)
             target = open_target(self._targets[name])
             self._resources.callback(target.close)
@@ -178,12 +198,12 @@ def _started(capture: Capture) -> None:
             return
 
 
-class _Watched(LogReader):
+class _Followed(LogReader):
     """Tells whether all that is in the log was read."""
 
     def __init__(self, reader: LogReader) -> None:
         self._reader = reader
-        self._read: dict[TopicPartition, int] = {}
+        self._next: dict[TopicPartition, int] = {}
         self.topics = reader.topics
         self.offsets = reader.offsets
         self.unassign = reader.unassign
@@ -192,15 +212,15 @@ class _Watched(LogReader):
         self.commit = reader.commit
         self.close = reader.close
 
-    def assign(self, start: Mapping[TopicPartition, int]) -> None:
-        self._read.update(start)
-        self._reader.assign(start)
-
-    def at_end(self) -> bool:
-        return all(read >= self._reader.offsets(partition).next for partition, read in self._read.items())
+    def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._reader.assign(offsets)
+        self._next.update(offsets)
 
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
-        records = self._reader.poll(max_records, timeout)
+        records = self._reader.poll(max_records, 0.0 if self.at_end() else timeout)
         for record in records:
-            self._read[TopicPartition(record.topic, record.partition)] = record.offset + 1
+            self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
         return records
+
+    def at_end(self) -> bool:
+        return all(self._next[partition] >= self._reader.offsets(partition).next for partition in self._next)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, assert_never
 
@@ -15,6 +15,7 @@ from cdc.avro.transactions import TransactionEnd, decode_boundary
 from cdc.capture.continuity import Load, Resume, decide
 from cdc.capture.pipeline import Pipeline
 from cdc.capture.publisher import Publisher
+from cdc.core.errors import SchemaRefusedError
 from cdc.core.events import (
     Alter,
     Begin,
@@ -33,6 +34,7 @@ from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings
 from cdc.core.source import LoadPoint, Source, SourceIdentity
 from cdc.core.state import Phase, SourceState, log_record, read_state, recorded_record, rereading_record, source_record
+from cdc.core.tables import TableId
 from cdc.log.reading import last_records, read_to_end
 
 _MOST_MESSAGES: Final = 5_000  # of the stream between two looks at the log
@@ -85,7 +87,11 @@ class Capture:
         self._state_topic = state_topic(settings.prefix)
         self._pipeline = Pipeline(writer.append)
         self._publisher: Publisher | None = None
-        self._with_end: list[Record] = []
+        self._reread: list[str] = []
+        self._refused_names: set[str] = set()
+        self._streaming = False
+        self._refused: set[TableId] = set()
+        self._skipped: dict[TableId, int] = {}
         self._heartbeat_lsn = 0
         self._record_due = 0.0
         self.progress = Progress()
@@ -110,6 +116,7 @@ class Capture:
         if epoch is None:
             return False
         self._source.start(epoch=epoch)
+        self._streaming = True
         self._report("streaming")
         return True
 
@@ -234,16 +241,18 @@ class Capture:
         records: list[Record] = []
         for item in items:
             match item:
+                case ChangeEvent() if self._is_refused(item):
+                    self._skipped[item.table.id] = self._skipped.get(item.table.id, 0) + _counted(item)
                 case ChangeEvent(change=Truncate() | Alter() | Drop()):
                     # A barrier: whoever reads it finds in the log all that came before it.
                     self._pipeline.produce(records)
                     records = []
                     self._drain()
                     # What comes after it says so, and may be read from another partition first.
-                    self._store(self._the_publisher.records(item))
+                    self._store(self._records(item))
                     self.progress.events += 1
                 case ChangeEvent():
-                    records.extend(self._the_publisher.records(item))
+                    records.extend(self._records(item))
                     self.progress.events += 1
                 case Commit():
                     self._pipeline.produce(records)
@@ -260,7 +269,7 @@ class Capture:
                     records.append(rereading_record(self._state_topic, name, active=True))
                 case Rereading(name):
                     # Not before all of it is durable: until then the table has to be read again after a crash.
-                    self._with_end.append(rereading_record(self._state_topic, name, active=False))
+                    self._reread.append(name)
                     self.progress.rereading.discard(name)
                 case Begin():
                     pass
@@ -270,21 +279,61 @@ class Capture:
                 self._make_room()
         self._pipeline.produce(records)
 
+    def _records(self, event: ChangeEvent) -> list[Record]:
+        """The event's records. A table whose new version the registry refuses stops here, and the others go on: the
+        next start reads it again.
+        """
+        try:
+            return self._the_publisher.records(event)
+        except SchemaRefusedError as refused:
+            if not self._streaming:
+                raise
+            table = event.table.id
+            self._refused.add(table)
+            self._skipped[table] = self._skipped.get(table, 0) + _counted(event)
+            self._report(
+                f"error: table {table} stops here, the others go on: {refused}\n"
+                f"  mend: {refused.mend}; then start capture again, which reads the table again"
+            )
+            name = self._source.name(table)
+            self._refused_names.add(name)
+            return [rereading_record(self._state_topic, name, active=True)]
+
+    def _is_refused(self, event: ChangeEvent) -> bool:
+        if not self._refused:
+            return False
+        if isinstance(event.change, Alter) and event.change.before and event.change.before.id in self._refused:
+            self._refused.add(event.table.id)  # under its new name too
+        return event.table.id in self._refused
+
+    def _without_skipped(self, commit: Commit) -> Commit:
+        skipped, self._skipped = self._skipped, {}
+        if not skipped:
+            return commit
+        left = {table: count - skipped.get(table, 0) for table, count in commit.event_counts.items()}
+        return replace(commit, event_counts={table: count for table, count in left.items() if count})
+
     def _make_room(self) -> None:
         while self._pipeline.bytes_under_way >= _MOST_BYTES_UNDER_WAY:
             self._advance(_IDLE_SECONDS)
 
     def _end(self, commit: Commit) -> None:
+        commit = self._without_skipped(commit)
         if not commit.event_counts and not commit.messages:
             # Nothing of it is captured: for the log it never was, only that the source was read up to here.
-            self._pipeline.produce(self._with_end)
-            self._with_end = []
+            self._pipeline.produce(self._reread_records())
             self._heartbeat_lsn = commit.end_lsn
             return
-        self._pipeline.end([*self._the_publisher.transaction_records(commit), *self._with_end], commit.end_lsn)
-        self._with_end = []
+        ends = [*self._the_publisher.transaction_records(commit), *self._reread_records()]
+        self._pipeline.end(ends, commit.end_lsn)
         self.progress.transactions += 1
         self.progress.commit_time_us = commit.transaction.commit_time_us
+
+    def _reread_records(self) -> list[Record]:
+        names, self._reread = self._reread, []
+        return [
+            rereading_record(self._state_topic, name, active=False) for name in names if name not in self._refused_names
+        ]
 
     def _advance(self, timeout: float) -> None:
         confirmable = self._pipeline.advance(self._writer.poll(timeout))
@@ -330,3 +379,8 @@ class Capture:
         if self._publisher is None:
             raise AssertionError("the stream was read before the session was prepared")
         return self._publisher
+
+
+def _counted(event: ChangeEvent) -> int:
+    """What the event adds to its table's count in the END."""
+    return 0 if isinstance(event.change, Alter | Drop) else 1

@@ -11,6 +11,7 @@ from cdc.avro.headers import ALTERED, TRUNCATED
 from cdc.avro.messages import MessageCodec
 from cdc.avro.names import claim_topic, topic_name
 from cdc.avro.transactions import TransactionCodec
+from cdc.capture.sizes import check_size
 from cdc.core.errors import ConfigError, GapError, TopicMismatchError
 from cdc.core.events import Alter, ChangeEvent, Commit, Delete, Drop, LogicalMessage, Truncate
 from cdc.core.log import Headers, LogWriter, Record, TopicSpec
@@ -51,6 +52,7 @@ class Publisher:
     ) -> None:
         self._prefix = prefix = settings.prefix
         self._partitions = settings.partitions
+        self._max_record_bytes = settings.max_record_bytes
         self._given = [(TablePatterns([pattern]), topic) for pattern, topic in settings.topics.items()]
         self._state_topic = state_topic
         self._tables = dict(tables)
@@ -79,7 +81,10 @@ class Publisher:
         return records
 
     def records(self, event: ChangeEvent) -> list[Record]:
-        """The records of one event: its own, a delete's tombstone, and what must be in the log before its END."""
+        """The records of one event: its own, a delete's tombstone, and what must be in the log before its END.
+
+        RecordTooLargeError, naming table and column, if the log would not take it.
+        """
         if isinstance(event.change, Alter | Drop):
             return self._altered(event, event.change)
         version = self._version(event.table)
@@ -95,7 +100,9 @@ class Publisher:
                 event.position,
             )
         headers = encoded.headers + _barrier(table)
-        records = [Record(version.topic, partition, encoded.key, encoded.value, headers)]
+        record = Record(version.topic, partition, encoded.key, encoded.value, headers)
+        check_size(event, record, self._max_record_bytes)
+        records = [record]
         if isinstance(event.change, Delete) and encoded.key is not None:
             records.append(Record(version.topic, partition, encoded.key, None))
         return records
@@ -182,6 +189,8 @@ class Publisher:
         say what it is.
         """
         records = self._announce(event.table.id)
+        if isinstance(change, Alter):
+            self._version(event.table)  # registered before anything tells of it
         topics = {self._topics[event.table.id]}
         if isinstance(change, Alter) and change.before is not None and change.before.id in self._topics:
             topics.add(self._topics[change.before.id])

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from cdc.core.config_values import (
     InnerError,
     Read,
+    column_patterns,
     expanded,
     identifier,
     matching,
@@ -50,6 +51,7 @@ _TARGET: Final[Mapping[str, Read]] = {
     "url": url(),
     "tables": patterns,
     "schema_changes": one_of(["follow", "add-only", "stop"]),
+    "as_text": column_patterns,
     "consistency": one_of(["key"], later={"transaction": '"transaction" is not available in this version'}),
     "batch_events": number(1, 1_000_000),
 }

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from cdc.core.errors import ConfigError
-from cdc.core.patterns import TablePatterns, require_pattern
+from cdc.core.patterns import TablePatterns, require_column_pattern, require_pattern
 from cdc.core.toml.lines import Path
 from cdc.core.toml.variables import expand
 from cdc.core.urls import require_host, require_url
@@ -115,6 +115,15 @@ def patterns(value: Any) -> tuple[str, ...]:
         with _inside(index):
             _pattern(item, before=value[:index])
     TablePatterns(value)
+    return tuple(value)
+
+
+def column_patterns(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(f"should be a list of columns, not {_said(value)}", mend='write ["public.table.column"]')
+    for index, item in enumerate(value):
+        with _inside(index):
+            require_column_pattern(text(item))
     return tuple(value)
 
 

@@ -1,4 +1,4 @@
-"""Which tables are meant: globs over `schema.table`, as in `["public.*", "!public.audit_*"]`.
+"""Which tables are meant: globs over `schema.table`, as in `["public.*", "!public.audit_*"]`; and which columns.
 
 The rules are those of psql's patterns without its case folding: names are compared as the database stores them, `*` is
 any characters and `?` one, and double quotes take the meaning away from what is between them (`public."a.b"*`).
@@ -63,12 +63,54 @@ class TablePatterns:
         return tuple(text for text, regex in self._included.items() if not any(map(regex.fullmatch, names)))
 
 
+class ColumnPatterns:
+    """Which columns are meant: globs over `schema.table.column`, by the same rules; none excludes."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        """ConfigError if one is not a pattern."""
+        self._any = re.compile("|".join(_column_regex(text) for text in patterns)) if patterns else None
+
+    def matches(self, table: TableId, column: str) -> bool:
+        return self._any is not None and self._any.fullmatch(f"{_subject(table)}{_BETWEEN_PARTS}{column}") is not None
+
+
+def column_pattern(table: TableId, column: str) -> str:
+    """The pattern of that column and no other."""
+    return ".".join(map(_quoted_if_needed, (*table, column)))
+
+
+def _quoted_if_needed(name: str) -> str:
+    token = _TOKEN.fullmatch(name)
+    if token is not None and token.lastgroup == "plain" and not name.startswith(_EXCLUDES):
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
 def require_pattern(text: str) -> None:
     """ConfigError if it is not a pattern, with or without its `!`."""
     _regex(text)
 
 
+def require_column_pattern(text: str) -> None:
+    """ConfigError if it is not a pattern of columns."""
+    _column_regex(text)
+
+
 def _regex(text: str) -> str:
+    parts = _parts(text)
+    _require_schema_and_table(text, parts)
+    return _BETWEEN_PARTS.join(parts)
+
+
+def _column_regex(text: str) -> str:
+    parts = _parts(text)
+    if text.startswith(_EXCLUDES) or len(parts) != 3 or not all(parts):
+        raise ConfigError(f"the pattern {text!r} names no column", mend="Write 'schema.table.column'.")
+    return _BETWEEN_PARTS.join(parts)
+
+
+def _parts(text: str) -> list[str]:
+    """A regular expression for each name of the pattern, without its `!`."""
     parts = [""]
     pattern = text.removeprefix(_EXCLUDES)
     at = 0
@@ -86,8 +128,7 @@ def _regex(text: str) -> str:
             case _:
                 parts[-1] += re.escape(token[0])
         at = token.end()
-    _require_schema_and_table(text, parts)
-    return _BETWEEN_PARTS.join(parts)
+    return parts
 
 
 def _require_schema_and_table(text: str, parts: Sequence[str]) -> None:

@@ -50,7 +50,8 @@ class RegistrySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSettings:
-    """`[targets.NAME]`. `tables` are globs as in `[source]`. `batch_events` bounds one target transaction.
+    """`[targets.NAME]`. `tables` are globs as in `[source]`. `as_text` are globs over `schema.table.column`: columns
+    that the target holds as text, whatever their type. `batch_events` bounds one target transaction.
 
     `schema_changes`: `follow` the source's, only add (`add-only`: what goes at the source stays, what changes stops the
     applier), or `stop` at each.
@@ -59,6 +60,7 @@ class TargetSettings:
     name: str
     url: str = field(repr=False)
     tables: tuple[str, ...] = ("*.*",)
+    as_text: tuple[str, ...] = ()
     consistency: str = "key"
     schema_changes: SchemaChanges = "follow"
     batch_events: int = 10_000

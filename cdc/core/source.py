@@ -56,6 +56,9 @@ class Source(Protocol):
         positions, in order, and the tables that were being read again. Call it before `load` and `start`.
         """
 
+    def name(self, table: TableId) -> str:
+        """The source's own name for a captured table, which it keeps when it is renamed: as in `Rereading`."""
+
     def create(self) -> AbstractContextManager[LoadPoint]:
         """Make what capture needs at the source (publication, slot). The snapshot lasts as long as the context."""
 

@@ -14,12 +14,18 @@ _HEADER_LENGTHS: Final = 10  # two lengths as varints of up to five bytes
 def check_sizes(records: Sequence[Record], limit: int) -> None:
     """RecordTooLargeError for the first record above `limit` bytes."""
     for record in records:
-        _, _, key, value, headers = record
-        size = (len(key) if key else 0) + (len(value) if value else 0)
-        if headers:
-            size += sum(len(name.encode()) + len(content) + _HEADER_LENGTHS for name, content in headers)
+        size = record_size(record)
         if size > limit:
             raise too_large(record.topic, record.partition, size, limit)
+
+
+def record_size(record: Record) -> int:
+    """What counts against the limit, in bytes."""
+    _, _, key, value, headers = record
+    size = (len(key) if key else 0) + (len(value) if value else 0)
+    if headers:
+        size += sum(len(name.encode()) + len(content) + _HEADER_LENGTHS for name, content in headers)
+    return size
 
 
 def too_large(topic: str, partition: int, size: int, limit: int) -> RecordTooLargeError:

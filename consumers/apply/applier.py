@@ -26,7 +26,8 @@ from cdc.core.position import ORIGIN
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import TargetSettings
 from cdc.core.state import LogState, TableState
-from cdc.registry.decoding import Decoding, alteration, barriers
+from cdc.registry.decoding import Decoding, barriers
+from consumers.plan.as_text import AsText
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.inbox import Batch, Inbox
 from consumers.plan.planner import plan
@@ -62,7 +63,7 @@ class Applier:
         self._target = target
         self._settings = settings
         self._patterns = TablePatterns(settings.tables)
-        self._decoding = Decoding(registry)
+        self._decoding = Decoding(registry, seen=AsText(settings.as_text).seen)
         self._state_topic = state_topic(prefix)
         self._tables_topic = tables_topic(prefix)
         self._state = LogState()
@@ -155,7 +156,7 @@ class Applier:
             )
 
     def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
-        found = alteration(record)
+        found = self._decoding.alteration(record)
         if found is None or not self._concerns_us(found.event):
             self._inbox.add(partition, record.offset, None)
         else:

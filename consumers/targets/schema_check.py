@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cdc.avro.names import topic_name
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import TableId
 
@@ -25,9 +26,15 @@ def require_same_columns(
     found += [f"needs a value for {', '.join(extra)}, which the source has not"] if extra else []
     raise TargetSchemaError(
         f"target table {table} {', and '.join(found)}",
-        mend="give it the source's columns (ALTER TABLE … ADD COLUMN, DROP COLUMN or DROP NOT NULL), or drop it to have"
-        " it made anew",
+        mend="give it the source's columns (ALTER TABLE … ADD COLUMN, DROP COLUMN or DROP NOT NULL), or have it made"
+        f" anew: {refill(table)}",
     )
+
+
+def refill(table: TableId) -> str:
+    """What makes the applier create and fill a table again, from what the log holds of it."""
+    topic = topic_name("", table).replace("_", "!_")
+    return f"stop the applier, drop the table, and DELETE FROM cdc_checkpoint WHERE topic LIKE '%{topic}' ESCAPE '!'"
 
 
 def refuse_own_table(table: TableId, name: str) -> None:

@@ -437,7 +437,7 @@ def test_another_order_of_columns_is_fine(database, target):
 
 @pytest.mark.parametrize(
     ("columns", "named"),
-    [("id text PRIMARY KEY, a text", "b"), ("id text PRIMARY KEY, a text, b text, extra text", "extra")],
+    [("id text PRIMARY KEY, a text", "b"), ("id text PRIMARY KEY, a text, b text, extra text NOT NULL", "extra")],
 )
 def test_other_columns_are_refused_by_name(database, target, columns, named):
     database.execute(f"CREATE TABLE orders ({columns})")
@@ -642,6 +642,36 @@ def test_a_field_that_is_narrower_at_the_target_is_refused(database, target, typ
     with pytest.raises(FidelityError, match=r"orders.*\bv0\b"):
         upserted(target, (b"1", value), table=of_types(type_))
     assert database.rows(of_types(type_)) == []
+
+
+OPERATORS = {"<": "int4lt", "<=": "int4le", "=": "int4eq", ">=": "int4ge", ">": "int4gt"}
+
+
+@ON_POSTGRESQL
+def test_an_operator_need_not_be_on_the_search_path(database, target):
+    """Of an extension's type, say: here one that is an integer but for its name."""
+    internal = "LANGUAGE internal STRICT"
+    database.execute(
+        "CREATE SCHEMA elsewhere; SET search_path = elsewhere; CREATE TYPE whole;"
+        f" CREATE FUNCTION input(cstring) RETURNS whole AS 'int4in' {internal};"
+        f" CREATE FUNCTION output(whole) RETURNS cstring AS 'int4out' {internal};"
+        " CREATE TYPE whole (INPUT = input, OUTPUT = output, LIKE = integer);"
+        f" CREATE FUNCTION compare(whole, whole) RETURNS integer AS 'btint4cmp' {internal};"
+        + "".join(
+            f"CREATE FUNCTION {function}(whole, whole) RETURNS boolean AS '{function}' {internal};"
+            f"CREATE OPERATOR {sign} (LEFTARG = whole, RIGHTARG = whole, FUNCTION = {function});"
+            for sign, function in OPERATORS.items()
+        )
+        + "CREATE OPERATOR CLASS whole_ops DEFAULT FOR TYPE whole USING btree AS FUNCTION 1 compare(whole, whole), "
+        + ", ".join(f"OPERATOR {number} {sign}" for number, sign in enumerate(OPERATORS, 1))
+    )
+    key = Column(name="id", type=ColumnType(kind=Kind.OTHER, name="elsewhere.whole"), nullable=False)
+    table = version(key, text("a"), text("b"))
+    upserted(target, (b"1", b"x", b"y"), (b"2", b"x", b"y"), (b"3", b"x", b"y"), table=table)
+    apply(target, WriteRows(table, deletes=[(b"1",)], partials=[(b"2", b"z", UNCHANGED)]))
+    apply(target, MoveRow(table, (b"3",), (b"4", UNCHANGED, UNCHANGED)))
+    assert database.rows(table) == [(b"2", b"z", b"y"), (b"4", b"x", b"y")]
+    assert column_types(database, "orders") == ["elsewhere.whole", "text", "text"]
 
 
 def column_types(database: Database, table: str) -> list[object]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -35,11 +37,20 @@ class Pair:
         *,
         log: Log | None = None,
         log_settings: LogSettings | None = None,
+        registry: str | None = None,
         **options: object,
     ) -> None:
         self.source, self.target, self.lite = source, target, folder / "replica.db"
         targets = {"pg": target, "lite": f"sqlite:///{self.lite}"}
-        self.replica = Replica(source, targets, name=name, log=log, log_settings=log_settings, options=options)
+        self.replica = Replica(
+            source,
+            targets,
+            name=name,
+            log=log,
+            log_settings=log_settings,
+            options=dict.fromkeys(targets, options),
+            registry=registry,
+        )
         self.writer = psycopg.connect(source, autocommit=True)
 
     def run(self, *statements: str) -> None:
@@ -487,3 +498,29 @@ STATEMENTS = [
     "DELETE FROM item WHERE id = %(key)s",
     "INSERT INTO item (id, n) VALUES (%(key)s, 1) ON CONFLICT DO NOTHING",
 ]
+
+
+def test_a_table_that_the_registry_refuses_stops_alone_until_it_is_mended(make_pair, unique_name, schema_registry_url):
+    pair = make_pair(registry=schema_registry_url)
+    pair.run("CREATE TABLE other (id int PRIMARY KEY)")
+    pair.replica.catch_up()
+    config = f"{schema_registry_url}/config/{unique_name}.public.item-value"
+    put(config, {"compatibility": "BACKWARD"})
+    pair.run("ALTER TABLE item ALTER COLUMN name TYPE int USING 1", "UPDATE item SET name = 5 WHERE id = 1")
+    pair.run("INSERT INTO other VALUES (1)")
+    pair.replica.catch_up()
+    assert rows(pair.target, "other") == [("1",)]
+    assert [name for *_, name in rows(pair.target, "item")] == ["a", "b"]
+    pair.replica.reopen()
+    pair.run("INSERT INTO other VALUES (2)")
+    pair.replica.catch_up()
+    assert [name for *_, name in rows(pair.target, "item")] == ["a", "b"]
+    put(config, {"compatibility": "NONE"})
+    pair.replica.reopen()
+    pair.assert_equal("item", "other")
+
+
+def put(url: str, body: object) -> None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="PUT")
+    with urllib.request.urlopen(request) as response:
+        assert response.status == 200

@@ -13,11 +13,13 @@ import pytest
 from cdc.core.errors import PassingError, SlotInUseError
 from cdc.core.events import (
     UNCHANGED,
+    Alter,
     Begin,
     ChangeEvent,
     Commit,
     Create,
     Delete,
+    Drop,
     FullImage,
     Heartbeat,
     KeyImage,
@@ -28,7 +30,7 @@ from cdc.core.events import (
     Truncate,
     Update,
 )
-from cdc.core.position import parse_lsn
+from cdc.core.position import Position, parse_lsn
 from cdc.core.settings import SourceSettings
 from cdc.core.source import LoadPoint
 from cdc.core.tables import ReplicaIdentity
@@ -47,6 +49,7 @@ class Site:
         self.url = url
         self.settings = SourceSettings(url=url, tables=tuple(tables), slot=name, publication=name)
         self.writer = psycopg.connect(url, autocommit=True)
+        self.notes: list[tuple[Position, str]] = []
 
     def execute(self, *statements: str) -> None:
         for statement in statements:
@@ -69,13 +72,17 @@ class Site:
     def streaming(self) -> Iterator[PostgresSource]:
         """A source that streams from the slot."""
         with PostgresSource(self.settings) as source:
+            source.remember(self.notes, [])
             _start(source)
             yield source
 
     def load(self) -> tuple[LoadPoint, list[StreamItem]]:
         """Make the slot and load all tables, in a session of its own."""
         with PostgresSource(self.settings) as source, source.create() as at:
-            return at, list(source.load(at, epoch=1, again=False))
+            items = list(source.load(at, epoch=1, again=False))
+        altered = [item for item in items if isinstance(item, ChangeEvent) and isinstance(item.change, Alter)]
+        self.notes = [(item.position, item.change.note) for item in altered]
+        return at, items
 
 
 @pytest.fixture
@@ -120,7 +127,8 @@ def commits(count: int) -> Callable[[list[StreamItem]], bool]:
 
 
 def events(items: Sequence[StreamItem]) -> list[ChangeEvent]:
-    return [item for item in items if isinstance(item, ChangeEvent)]
+    """Of rows: what becomes of tables is in tests/e2e/test_schema_changes.py."""
+    return [item for item in items if isinstance(item, ChangeEvent) and not isinstance(item.change, Alter | Drop)]
 
 
 def changes(items: Sequence[StreamItem]) -> list[object]:

@@ -81,6 +81,7 @@ def test_every_key() -> None:
         tables = ["public.orders"]
         consistency = "key"
         batch_events = 5
+        as_text = ["public.*.value"]
     """
 
     assert parse_settings(text, {}) == Settings(
@@ -113,6 +114,7 @@ def test_every_key() -> None:
                 tables=("public.orders",),
                 consistency="key",
                 batch_events=5,
+                as_text=("public.*.value",),
             )
         },
     )
@@ -254,6 +256,10 @@ BAD_LINES: dict[str, tuple[str, str]] = {
     "boolean number": (f"{SOURCE}\n[log]\npartitions = true # HERE", "should be a whole number, not a boolean"),
     "fraction": (f"{SOURCE}\n[log]\npartitions = 1.5 # HERE", "should be a whole number, not a number"),
     "number in words": (f'{SOURCE}\n[log]\npartitions = "four" # HERE', "should be a whole number, not a text"),
+    "as_text": (
+        f'{SOURCE}\n[targets.a]\nurl = "x://y"\nas_text = ["public.t"] # HERE',
+        "as_text: the pattern 'public.t'",
+    ),
     "empty batch": (f'{SOURCE}\n[targets.a]\nurl = "x://y"\nbatch_events = 0 # HERE', "batch_events: is out of range"),
     "prefix": (f'{SOURCE}\n[log]\nprefix = "a b" # HERE', "[log] prefix: is not allowed (up to 100 letters"),
     "empty prefix": (f'{SOURCE}\n[log]\nprefix = "" # HERE', "[log] prefix: should be text, not empty"),

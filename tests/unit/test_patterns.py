@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.core.errors import ConfigError
-from cdc.core.patterns import TablePatterns
+from cdc.core.patterns import ColumnPatterns, TablePatterns, column_pattern
 from cdc.core.tables import TableId
 
 ORDERS = TableId("public", "orders")
@@ -124,3 +124,38 @@ def test_a_quoted_name_means_exactly_itself(schema: str, name: str, other_schema
 
     assert chosen.matches(TableId(schema, name))
     assert chosen.matches(TableId(other_schema, other_name)) == ((other_schema, other_name) == (schema, name))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        ("public.orders.total", True),
+        ("*.*.total", True),
+        ("public.orders.t*", True),
+        ("public.orders.tot", False),
+        ("public.*.price", False),
+    ],
+)
+def test_columns(pattern: str, matches: bool) -> None:
+    assert ColumnPatterns(["public.no.such", pattern]).matches(ORDERS, "total") is matches
+
+
+def test_no_pattern_means_no_column() -> None:
+    assert not ColumnPatterns([]).matches(ORDERS, "total")
+
+
+@pytest.mark.parametrize("pattern", ["total", "public.orders", "public.orders.", "a.b.c.d", "!public.orders.total"])
+def test_what_names_no_column(pattern: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(repr(pattern))) as raised:
+        ColumnPatterns([pattern])
+    assert raised.value.mend == "Write 'schema.table.column'."
+
+
+NAMES = st.text(st.sampled_from('ab!*?."\\ ü[') | st.characters(exclude_characters="\0"), min_size=1)
+
+
+@given(NAMES, NAMES, NAMES)
+def test_a_columns_own_pattern_matches_it(schema: str, table: str, column: str) -> None:
+    pattern = column_pattern(TableId(schema, table), column)
+    assert ColumnPatterns([pattern]).matches(TableId(schema, table), column)
+    assert not ColumnPatterns([pattern]).matches(TableId(schema, table), column + "x")

@@ -29,7 +29,7 @@ from cdc.sources.postgres.publication import ensure_publication, publishes_gener
 from cdc.sources.postgres.quoting import quote_identifier, quote_literal
 from cdc.sources.postgres.rereads import Rereads
 from cdc.sources.postgres.uncapturable import require_capturable
-from cdc.sources.postgres.versions import Altered, Versions, oid_of
+from cdc.sources.postgres.versions import Altered, Versions, name_of, oid_of
 
 _STATUS_SECONDS: Final = 2.0  # well below wal_sender_timeout, 60 s by default
 _APPLICATION: Final = "cdc capture"
@@ -135,6 +135,9 @@ class PostgresSource:
         for position, note in notes:
             self._versions.remember(position, note)
         self._to_read = [oid_of(name) for name in sorted(rereading)]
+
+    def name(self, table: TableId) -> str:
+        return name_of(self._versions.oid(table))
 
     @contextmanager
     def create(self) -> Iterator[LoadPoint]:

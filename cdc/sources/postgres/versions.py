@@ -126,6 +126,10 @@ class Versions:
         """The published version; None for a table that is not captured or not known yet."""
         return self._schemas.get(oid)
 
+    def oid(self, table: TableId) -> int:
+        """Of a table that is known. KeyError if it is not."""
+        return {described.id: oid for oid, described in self._published.items()}[table]
+
     def _now(self, description: TableDescription, *, tag: str, reread: bool) -> Iterable[Outcome]:
         oid, known = description.oid, self._published.get(description.oid)
         if not self._captured(description.id):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,10 +30,12 @@ class TargetColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingTable:
-    """`primary_key` is its constraint's name."""
+    """`unique_keys` are sets of columns; each column with the operator by which its values are equal there.
+    `primary_key` is its constraint's name.
+    """
 
     columns: tuple[TargetColumn, ...]
-    unique_keys: frozenset[frozenset[str]]
+    unique_keys: Mapping[frozenset[str], Mapping[str, str]]
     primary_key: str | None
 
 
@@ -113,14 +115,22 @@ def _declared(types: list[tuple[str, str, bool, bool, bool]]) -> DeclaredType:
     return DeclaredType(base=base, modifiers=modifiers, built_in=built_in, composite=composite)
 
 
-def _unique_keys(session: PostgresSession, oid: int, doing: str) -> frozenset[frozenset[str]]:
-    """The sets of columns that ON CONFLICT can name: unique, not deferrable, on columns, for all rows."""
+def _unique_keys(session: PostgresSession, oid: int, doing: str) -> dict[frozenset[str], dict[str, str]]:
+    """The sets of columns that ON CONFLICT can name: unique, not deferrable, on columns, for all rows.
+
+    Operators come with their schema: an extension's own need not be on the search path.
+    """
     rows = session.query(
         """
-        SELECT i.indexrelid, array_agg(a.attname::text)
+        SELECT json_object_agg(a.attname, format('OPERATOR(%%I.%%s)', n.nspname, o.oprname))
         FROM pg_index i
-        JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, nth) ON k.nth <= i.indnkeyatts
+        JOIN LATERAL unnest(i.indkey::smallint[], i.indclass::oid[]) WITH ORDINALITY AS k (attnum, class, nth)
+            ON k.nth <= i.indnkeyatts
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+        JOIN pg_opclass c ON c.oid = k.class
+        JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3 -- equal, in a B-tree
+            AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype
+        JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
         WHERE i.indrelid = %s AND i.indisunique AND i.indimmediate AND i.indisvalid
           AND i.indpred IS NULL AND i.indexprs IS NULL
         GROUP BY i.indexrelid
@@ -128,7 +138,7 @@ def _unique_keys(session: PostgresSession, oid: int, doing: str) -> frozenset[fr
         (oid,),
         doing=doing,
     )
-    return frozenset(frozenset(names) for _, names in rows)
+    return {frozenset(operators): operators for (operators,) in rows}
 
 
 def resolve_types(session: PostgresSession, names: Iterable[str]) -> dict[str, str]:

@@ -47,6 +47,9 @@ _SAID_AT_CONNECT: Final = {
     "is not permitted to log in": "42501",
     "does not exist": "3D000",
 }
+# Of this only the type's name is used. In another language of the server it is not found, and a general mend given.
+_UNKNOWN_LABEL: Final = re.compile(r'invalid input value for enum (.+?): "')
+_NOT_IN_ENCODING: Final = {"22P05", "22021"}
 _COPY_COLUMN: Final = re.compile(r", column c(\d+)")
 
 
@@ -60,9 +63,7 @@ def translate(error: psycopg2.Error, *, doing: str, columns: Sequence[str] = ())
     if sqlstate.startswith(_PASSING):
         return PassingError(what)
     if sqlstate.startswith("22"):
-        return FidelityError(
-            what, mend="change the target column's type to the source's, or exclude the table in the target's tables"
-        )
+        return FidelityError(what, mend=_mend_of_value(error, sqlstate))
     if sqlstate.startswith("23"):
         constraint = error.diag.constraint_name
         return TargetError(
@@ -70,6 +71,15 @@ def translate(error: psycopg2.Error, *, doing: str, columns: Sequence[str] = ())
             mend="drop the constraint at the target: the source decides which rows are right",
         )
     return TargetError(what, mend=_MENDS.get(sqlstate) or _MENDS.get(sqlstate[:2]))
+
+
+def _mend_of_value(error: psycopg2.Error, sqlstate: str) -> str:
+    if sqlstate in _NOT_IN_ENCODING:
+        return "make the target database with ENCODING 'UTF8', which holds every text, or exclude the table"
+    enum = _UNKNOWN_LABEL.match(error.diag.message_primary or "")
+    if enum is not None:
+        return f"add the label that the source has: ALTER TYPE {enum[1]} ADD VALUE '…'"
+    return "change the target column's type to the source's, or exclude the table in the target's tables"
 
 
 def is_broken(error: psycopg2.Error) -> bool:

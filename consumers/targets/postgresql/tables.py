@@ -42,11 +42,14 @@ class PreparedTables:
             self._uncommitted.append(version)
         return statements
 
-    def forget(self, table: TableId) -> None:
-        """The table was altered: what was made ready for its versions no longer fits."""
+    def forget(self, table: TableId) -> list[str]:
+        """The table is altered: what was made ready for its versions no longer fits. The staging tables that went."""
+        gone: list[str] = []
         for version in [version for version in self._prepared if version.id == table]:
-            statements = self._prepared.pop(version)
-            self._session.execute(f"DROP TABLE pg_temp.{statements.staging}", doing=f"altering table {table}")
+            gone += self._prepared.pop(version).stagings
+        for staging in gone:
+            self._session.execute(f"DROP TABLE pg_temp.{staging}", doing=f"altering table {table}")
+        return gone
 
     def committed(self) -> None:
         self._uncommitted.clear()
@@ -71,6 +74,7 @@ class PreparedTables:
             staging=f"cdc_staging_{next(self._numbers)}",
             names=tuple(column.name for column in columns),
             key=version.key,
+            equal=table.unique_keys.get(frozenset(column.name for column in version.key_columns), {}),
             written=tuple(index for index, column in enumerate(columns) if not column.generated),
             types=tuple(column.type for column in columns),
             verified=tuple(index for index, column in enumerate(columns) if column.declared.has_fields),

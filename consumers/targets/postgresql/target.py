@@ -14,7 +14,7 @@ from cdc.core.errors import CdcError, FidelityError, GapError, TargetError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.steps import (
     AlterTable,
@@ -31,7 +31,7 @@ from consumers.targets.postgresql.alterations import Alterer
 from consumers.targets.postgresql.checkpoints import Checkpoints
 from consumers.targets.postgresql.copying import copy_lines
 from consumers.targets.postgresql.session import PostgresSession
-from consumers.targets.postgresql.statements import TableStatements
+from consumers.targets.postgresql.statements import TableStatements, empty_staging
 from consumers.targets.postgresql.tables import PreparedTables
 from consumers.targets.target import Target
 
@@ -97,6 +97,7 @@ class PostgresTarget(Target):
         writer = _Writer(session, tables, Alterer(session, self._policy))
         for step in steps:
             writer.run(step)
+        writer.finish()
         failpoints.reached("apply.2-written")
         checkpoints.write(progress)
         failpoints.reached("apply.3-checkpointed")
@@ -153,20 +154,24 @@ class _Writer:
         self._tables = tables
         self._alterer = alterer
         self._parts = count(1)
+        self._used: set[str] = set()
 
     def run(self, step: Step) -> None:
         match step:
             case AlterTable(table, before):
                 if before is not None:
-                    self._tables.forget(before.id)
-                self._tables.forget(table.id)
+                    self._forget(before.id)
+                self._forget(table.id)
                 self._alterer.alter(step)
                 self._tables.prepare_within(table)
             case DropTable(table):
-                self._tables.forget(table.id)
+                self._forget(table.id)
                 self._alterer.drop(table.id)
             case _:
                 self._run_on_rows(step)
+
+    def _forget(self, table: TableId) -> None:
+        self._used.difference_update(self._tables.forget(table))
 
     def _run_on_rows(self, step: RowStep) -> None:
         statements = self._tables.prepare_within(step.table)
@@ -179,6 +184,11 @@ class _Writer:
                 self._move(statements, old_key, row)
             case _:
                 assert_never(step)
+
+    def finish(self) -> None:
+        """Leave nothing staged."""
+        if self._used:
+            self._session.execute(empty_staging(sorted(self._used)), doing="committing the batch")
 
     def _write(self, table: TableStatements, step: WriteRows) -> None:
         if step.deletes:
@@ -205,6 +215,7 @@ class _Writer:
     def _staged(self, table: TableStatements, rows: Sequence[Row]) -> int:
         part = next(self._parts)
         doing = f"writing table {table.table}"
+        self._used.update(table.stagings)
         if table.widest:
             self._session.execute(table.clear(), doing=doing)
         lines = copy_lines(None if table.widest else part, _only(rows, table))
@@ -216,6 +227,7 @@ class _Writer:
     def _staged_keys(self, table: TableStatements, keys: Sequence[Key]) -> int:
         part = next(self._parts)
         doing = f"writing table {table.table}"
+        self._used.update(table.stagings)
         self._session.copy_in(table.copy_keys(), copy_lines(part, keys), doing=doing, columns=table.names)
         for column in set(table.verified).intersection(table.key):
             self._verify(table, column, table.changed_key(part, column))

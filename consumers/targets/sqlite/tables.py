@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import TableId, TableSchema
 from consumers.targets.identifiers import quoted, quoted_list
-from consumers.targets.schema_check import refuse_own_table, require_same_columns
+from consumers.targets.schema_check import refill, refuse_own_table, require_same_columns
 from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded, target_name
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.types import RowCodec, declared_type, keeps_exactly
@@ -113,7 +113,7 @@ class PreparedTables:
                 raise TargetSchemaError(
                     f"target table {name!r}, column {column.name}: declared {there.declared or 'without type'}, it"
                     f" would change values of the source's {column.type.name} silently",
-                    mend=f"declare it {declared_type(column.type)}, or drop the table to have it made anew",
+                    mend=f"declare it {declared_type(column.type)}, or have the table made anew: {refill(version.id)}",
                 )
 
     def _unique_keys(self, table: TableId, name: str, columns: list[TargetColumn]) -> set[frozenset[str]]:

@@ -20,8 +20,10 @@ from typing import Final
 
 from cdc.core.errors import FidelityError
 from cdc.core.events import UNCHANGED, Value
+from cdc.core.patterns import column_pattern
 from cdc.core.tables import TableSchema
 from cdc.core.types import ColumnType, Kind
+from consumers.targets.schema_check import refill
 
 Stored = int | float | str | bytes | None
 
@@ -81,11 +83,12 @@ class RowCodec:
         try:
             return self._converters[index](value)
         except ValueError as error:
+            table, column = self._version.id, self._version.columns[index]
             reason = error.args[0] if isinstance(error, _InexactError) else "it is not a value of its type"
             raise FidelityError(
-                f"table {self._version.id}, column {self._version.columns[index].name}: SQLite can't store a value"
-                f" of type {self._version.columns[index].type.name}: {reason}",
-                mend="exclude the table in the target's tables, or change the value at the source",
+                f"table {table}, column {column.name}: SQLite can't store a value of type {column.type.name}: {reason}",
+                mend=f"add {column_pattern(table, column.name)!r} to the target's as_text, and have the table made"
+                f" anew: {refill(table)}",
             ) from None
 
 

@@ -1,0 +1,424 @@
+"""Every type, with values at its edges, arrives at every target: exactly, or with an error that says what can't."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from hashlib import md5
+from pathlib import Path
+
+import psycopg
+import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from psycopg import sql
+from replica import Replica
+from type_cases import CASES, TypeCase
+
+from cdc.core.errors import FidelityError, RecordTooLargeError
+from cdc.core.log import Log, TopicPartition
+from cdc.core.settings import LogSettings
+from cdc.log.open import open_log
+
+Databases = Callable[..., str]
+VERSIONS = pytest.mark.parametrize("version", [15, 16, 18])
+
+# Under these, PostgreSQL's text says all of a value.
+EXACT = (
+    "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
+    " -c lc_monetary=C -c client_encoding=UTF8 -c xmloption=content -c search_path=public"
+)
+# What an administrator may have set for everybody: nothing of it may show in what arrives.
+ODD = {
+    "DateStyle": "German, DMY",
+    "TimeZone": "Asia/Kolkata",
+    "IntervalStyle": "sql_standard",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "xmloption": "document",
+    "search_path": "elsewhere",
+}
+COLUMNS = ("v", "d", "a", "da", "c", "ca")
+LARGEST = 100 << 20
+
+
+class Database:
+    """A PostgreSQL database, under the settings that make its text exact."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._connection = psycopg.connect(url, autocommit=True, options=EXACT)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def execute(self, *statements: str) -> None:
+        """In one transaction."""
+        self._connection.execute(";".join(statements).encode())
+
+    def query(self, statement: str) -> list[tuple[object, ...]]:
+        return self._connection.execute(statement.encode()).fetchall()
+
+    def copied(self, query: str) -> list[bytes]:
+        with self._connection.cursor().copy(f"COPY ({query}) TO STDOUT".encode()) as copy:
+            return b"".join(copy).split(b"\n")[:-1]
+
+    def takes(self, statement: str) -> bool:
+        try:
+            self.execute(statement)
+        except psycopg.Error:
+            return False
+        return True
+
+    def settings(self, settings: dict[str, str]) -> None:
+        """For all sessions to come that don't choose otherwise."""
+        (name,) = self.query("SELECT current_database()")[0]
+        for key, value in settings.items():
+            self.execute(
+                f"ALTER DATABASE {name} SET {key} = {value if key in {'DateStyle', 'search_path'} else literal(value)}"
+            )
+
+    def make(self, case: TypeCase) -> bool:
+        """Make the type and what is made of it. False if this server has no such type."""
+        if case.extension and not self.takes(f"CREATE EXTENSION IF NOT EXISTS {case.extension}"):
+            return False
+        if case.setup:
+            self.execute(case.setup)
+        if not self.takes(f"SELECT {literal(case.values[0])}::{case.sql}"):
+            return False
+        self.execute(
+            f"CREATE DOMAIN dom_{case.name} AS {case.sql}",
+            f"CREATE TYPE comp_{case.name} AS (a {case.sql}, b {case.sql}[])",
+        )
+        return True
+
+
+def literal(text: str) -> str:
+    return sql.Literal(text).as_string()
+
+
+@contextmanager
+def databases(*urls: str) -> Iterator[list[Database]]:
+    opened = [Database(url) for url in urls]
+    try:
+        yield opened
+    finally:
+        for each in opened:
+            each.close()
+
+
+class Site:
+    """Tables of one type: `t_` with a key beside it, `full_` without key, `key_` with the type as key if it can be."""
+
+    def __init__(self, case: TypeCase, source: Database, version: int) -> None:
+        self.case = case
+        self._source = source
+        self._values = case.values_in(version)
+        name, type_ = case.name, case.sql
+        source.execute(
+            f"CREATE TABLE t_{name} (id integer PRIMARY KEY, v {type_}, d dom_{name}, a {type_}[], da dom_{name}[],"
+            f" c comp_{name}, ca comp_{name}[])",
+            f"CREATE TABLE full_{name} (v {type_}, a {type_}[], c comp_{name})",
+            f"ALTER TABLE full_{name} REPLICA IDENTITY FULL",
+        )
+        self.is_key = source.takes(f"CREATE TABLE key_{name} (k {type_} PRIMARY KEY, n integer)")
+
+    @property
+    def tables(self) -> list[str]:
+        return [f"{kind}_{self.case.name}" for kind in ("t", "full", *(["key"] if self.is_key else []))]
+
+    def insert(self, first: int) -> list[str]:
+        """Statements that insert all values, from that id on."""
+        name = self.case.name
+        rows, bare, keys = [], [], []
+        for index, value in enumerate(self._values):
+            v, a, c = self._expressions(index)
+            rows.append(
+                f"({first + index}, {v}, {v}::dom_{name}, {a}, {a}::dom_{name}[], {c},"
+                f" ARRAY[{c}, NULL, ROW(NULL, '{{}}')::comp_{name}])"
+            )
+            bare.append(f"({v}, {a}, {c})")
+            keys.append(f"({literal(value)}::{self.case.sql}, {index})")
+        statements = [
+            f"INSERT INTO t_{name} VALUES {', '.join(rows)}",
+            f"INSERT INTO full_{name} VALUES {', '.join(bare)}",
+        ]
+        if self.is_key:
+            statements += [f"INSERT INTO key_{name} VALUES {row} ON CONFLICT DO NOTHING" for row in keys]
+        return statements
+
+    def change(self) -> list[str]:
+        """Statements that update and delete some rows, and insert all values again."""
+        name, count = self.case.name, len(self._values)
+        v, a, c = self._expressions(0)
+
+        def some(which: str) -> str:
+            return f"ctid = ANY (ARRAY(SELECT ctid FROM full_{name} {which}))"
+
+        statements = [
+            *self.insert(1000),
+            (
+                f"UPDATE t_{name} t SET v = s.v, d = s.d, a = s.a, da = s.da, c = s.c, ca = s.ca FROM t_{name} s"
+                f" WHERE s.id = 1000 + (t.id - 999) % {count} AND t.id >= 1000 AND t.id % 3 = 0"
+            ),
+            f"UPDATE t_{name} SET v = NULL, a = NULL, c = NULL WHERE id % 5 = 4",
+            f"DELETE FROM t_{name} WHERE id % 4 = 1",
+            f"UPDATE full_{name} SET v = {v}, a = {a}, c = {c} WHERE {some('OFFSET 1 LIMIT 2')}",
+            f"DELETE FROM full_{name} WHERE {some(f'OFFSET 2 LIMIT {count // 2}')}",
+        ]
+        if self.is_key:
+            statements += [
+                f"DELETE FROM key_{name} WHERE n = 0",
+                f"UPDATE key_{name} SET n = n + 1000",
+                f"UPDATE key_{name} SET k = {v} WHERE n = (SELECT max(n) FROM key_{name})",
+                f"DELETE FROM key_{name} WHERE n % 4 = 2",
+            ]
+        return statements
+
+    def _expressions(self, index: int) -> tuple[str, str, str]:
+        """A value, an array of it in one of all shapes, and a composite of both."""
+        name, one, many = self.case.name, self.case.sql, f"{self.case.sql}[]"
+        v, u = (f"{literal(self._values[i % len(self._values)])}::{one}" for i in (index, index + 1))
+        array = (
+            f"ARRAY[{v}, NULL, {u}]::{many}",
+            f"ARRAY[[{v}, {u}], [NULL, {v}]]::{many}",
+            f"('[0:1]=' || ARRAY[{v}, {u}]::{many}::text)::{many}",
+            f"('[-1:0][2:3]=' || ARRAY[[{v}, {u}], [NULL, {v}]]::{many}::text)::{many}",
+            f"'{{}}'::{many}",
+            f"NULL::{many}",
+        )[index % 6]
+        return v, array, f"ROW({v}, ARRAY[{u}, NULL, {v}]::{many})::comp_{name}"
+
+
+def differences(table: str, source: Database, target: Database) -> list[str]:
+    """Where the rows differ, byte for byte."""
+    wanted, found = (sorted(each.copied(f"SELECT * FROM {table}")) for each in (source, target))
+    if wanted == found:
+        return []
+    missing, extra = [line for line in wanted if line not in found], [line for line in found if line not in wanted]
+    return [f"{table}: {missing[:1]!r:.300} came as {extra[:1]!r:.300}"]
+
+
+def column_types(database: Database, table: str) -> list[tuple[object, ...]]:
+    return database.query(
+        f"SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute"
+        f" WHERE attrelid = '{table}'::regclass AND attnum > 0 ORDER BY attnum"
+    )
+
+
+def sqlite_differences(site: Site, source: Database, lite: sqlite3.Connection) -> list[str]:
+    """Where SQLite does not hold what `docs/types.md` says. What it should hold is made from PostgreSQL's own text."""
+    table = f"t_{site.case.name}"
+    texts = ", ".join(f"CASE WHEN num_nulls({column}) = 0 THEN format('%s', {column}) END" for column in COLUMNS)
+    held = ", ".join(f"typeof({column}), {column}" for column in COLUMNS)
+    wanted = {
+        row[0]: tuple(
+            each
+            for column, text in zip(COLUMNS, row[1:], strict=True)
+            for each in stored(site.case if column in "vd" else None, text)
+        )
+        for row in source.query(f"SELECT id, {texts} FROM {table}")
+    }
+    found = {row[0]: row[1:] for row in lite.execute(f"SELECT id, {held} FROM {table}")}
+    if wanted == found:
+        return []
+    wrong = next(key for key in wanted if wanted[key] != found.get(key))
+    return [f"SQLite {table}: {wanted[wrong]!r:.400} came as {found.get(wrong)!r:.400}"]
+
+
+def stored(case: TypeCase | None, text: object) -> tuple[str, object]:
+    """What SQLite's typeof and the value should be, of PostgreSQL's text. `case` is None for arrays and composites."""
+    if text is None:
+        return "null", None
+    assert isinstance(text, str)
+    match case.stored if case else "text":
+        case "integer":
+            return "integer", {"t": 1, "f": 0}[text] if case and case.sql == "boolean" else int(text)
+        case "real":
+            return "real", float(text)
+        case "blob":
+            return "blob", bytes.fromhex(text.removeprefix(r"\x"))
+        case _:
+            return "text", text.replace("$", "").replace(",", "") if case and case.sql == "money" else text
+
+
+@VERSIONS
+def test_every_type_arrives_everywhere(version: int, new_database: Databases, unique_name: str, tmp_path: Path) -> None:
+    """Loaded and streamed; as it is, in a domain, an array, a composite; beside a key, without one, and as the key. To
+    a PostgreSQL that has the same types, to one that has none of them, and to SQLite.
+    """
+    lite = tmp_path / "lite.db"
+    with databases(*(new_database(version=version) for _ in range(3))) as (source, twin, bare):
+        for database in (source, twin, bare):
+            database.settings(ODD)
+        cases = [case for case in CASES if source.make(case)]
+        assert [case for case in CASES if twin.make(case)] == cases
+        sites = [Site(case, source, version) for case in cases]
+        for site in sites:
+            source.execute(*site.insert(0))
+        replica = Replica(
+            source.url,
+            {"twin": twin.url, "bare": bare.url, "lite": f"sqlite:///{lite}"},
+            name=unique_name,
+            log_settings=LogSettings(prefix=unique_name, max_record_bytes=LARGEST),
+            options={"lite": {"as_text": ("public.t_*_odd.v", "public.t_*_odd.d", "*.full_*_odd.v", "*.key_*_odd.k")}},
+        )
+        with replica, closing(sqlite3.connect(lite)) as connection:
+            replica.catch_up()
+            for site in sites:
+                source.execute(*site.change())
+            replica.catch_up()
+            wrong = []
+            for site in sites:
+                for table in site.tables:
+                    wrong += differences(table, source, twin)
+                    wrong += differences(table, source, bare)
+                    if column_types(source, table) != column_types(twin, table):
+                        wrong.append(f"{table}: {column_types(source, table)} came as {column_types(twin, table)}")
+                wrong += sqlite_differences(site, source, connection)
+        assert wrong == []
+        print(f"PostgreSQL {version}: {len(cases)} types of {len(CASES)}")
+
+
+# A type that comes while the pipeline runs
+
+
+def test_types_that_are_made_while_the_pipeline_runs(new_database: Databases, unique_name: str, tmp_path: Path) -> None:
+    lite = tmp_path / "lite.db"
+    with databases(*(new_database() for _ in range(3))) as (source, twin, bare):
+        source.execute(
+            f"CREATE PUBLICATION {unique_name} FOR ALL TABLES WITH (publish_via_partition_root)",
+            "CREATE TABLE old (id integer PRIMARY KEY)",
+        )
+        targets = {"twin": twin.url, "bare": bare.url, "lite": f"sqlite:///{lite}"}
+        with Replica(source.url, targets, name=unique_name) as replica:
+            replica.catch_up()
+            for database in (source, twin):
+                database.execute(
+                    "CREATE TYPE mood AS ENUM ('sad', 'ok')",
+                    "CREATE TYPE pair AS (n integer, t text)",
+                    "CREATE DOMAIN amount AS numeric(10,2)",
+                    "CREATE SCHEMA app",
+                    "CREATE TYPE app.json AS (n integer, j json)",  # called like another
+                )
+            source.execute(
+                "CREATE TABLE new (id integer PRIMARY KEY, m mood, ms mood[], p pair, a amount, j app.json)",
+                """INSERT INTO new VALUES (1, 'sad', '{ok,NULL}', '(1,"a b")', 1.5, '(1,"{}")')""",
+            )
+            replica.catch_up()
+            for database in (source, twin):
+                database.execute("ALTER TYPE mood ADD VALUE 'very happy' AFTER 'ok'")
+            source.execute("INSERT INTO new VALUES (2, 'very happy', ARRAY['very happy'::mood], NULL, NULL, NULL)")
+            replica.catch_up()
+        assert differences("new", source, twin) == []
+        assert differences("new", source, bare) == []
+        assert column_types(source, "new") == column_types(twin, "new")
+        assert [type_ for _, type_ in column_types(bare, "new")] == [
+            "integer", "text", "text[]", "text", "numeric(10,2)", "text",
+        ]  # fmt: skip
+        with closing(sqlite3.connect(lite)) as connection:
+            assert connection.execute("SELECT * FROM new ORDER BY id").fetchall() == [
+                (1, "sad", "{ok,NULL}", '(1,"a b")', "1.50", "(1,{})"),
+                (2, "very happy", '{"very happy"}', None, None, None),
+            ]
+
+
+def test_a_label_that_the_target_lacks_is_an_error_that_says_so(new_database: Databases, unique_name: str) -> None:
+    with databases(new_database(), new_database()) as (source, target):
+        for database in (source, target):
+            database.execute("CREATE TYPE mood AS ENUM ('sad')")
+        source.execute("CREATE TABLE people (id integer PRIMARY KEY, m mood)", "INSERT INTO people VALUES (1, 'sad')")
+        with Replica(source.url, {"copy": target.url}, name=unique_name) as replica:
+            replica.catch_up()
+            source.execute("ALTER TYPE mood ADD VALUE 'ok'")
+            source.execute("INSERT INTO people VALUES (2, 'ok')")
+            with pytest.raises(FidelityError, match=r"table public\.people, column m:") as raised:
+                replica.catch_up()
+            assert "ALTER TYPE mood ADD VALUE" in str(raised.value.mend)
+            target.execute("ALTER TYPE mood ADD VALUE 'ok'")
+            replica.reopen()
+            replica.catch_up()
+        assert differences("people", source, target) == []
+
+
+# Sizes
+
+LARGE = 20_000_000
+
+
+def at_url(url: str, prefix: str, limit: int) -> LogSettings:
+    return LogSettings(url=url, prefix=prefix, max_record_bytes=limit)
+
+
+@pytest.fixture(params=["local log", "Kafka"])
+def log_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "Kafka":
+        return f"kafka://{request.getfixturevalue('kafka')}"
+    return f"sqlite:///{tmp_path / 'log.db'}"
+
+
+def test_values_of_20_megabytes_arrive(log_url: str, new_database: Databases, unique_name: str, tmp_path: Path) -> None:
+    lite = tmp_path / "lite.db"
+    settings = at_url(log_url, unique_name, LARGE + 1000)
+    text, data = "repeat(md5('t'), 625000)", "decode(repeat(md5('b'), 1250000), 'hex')"
+    with databases(new_database(), new_database()) as (source, target):
+        source.execute(
+            "CREATE TABLE large (id integer PRIMARY KEY, t text STORAGE EXTERNAL, b bytea STORAGE EXTERNAL)",
+            f"INSERT INTO large VALUES (1, {text}, '')",
+        )
+        targets = {"copy": target.url, "lite": f"sqlite:///{lite}"}
+        with Replica(source.url, targets, name=unique_name, log=open_log(settings), log_settings=settings) as replica:
+            replica.catch_up()
+            source.execute(f"INSERT INTO large VALUES (2, '', {data})")
+            replica.catch_up()
+        digests = "SELECT id, length(t), md5(t), length(b), md5(b) FROM large ORDER BY id"
+        wanted = source.query(digests)
+        assert [row[1:4:2] for row in wanted] == [(LARGE, 0), (0, LARGE)]
+        assert target.query(digests) == wanted
+        with closing(sqlite3.connect(lite)) as connection:
+            held = connection.execute("SELECT id, CAST(t AS BLOB), b FROM large ORDER BY id").fetchall()
+        assert [(i, len(t), md5(t).hexdigest(), len(b), md5(b).hexdigest()) for i, t, b in held] == wanted
+
+
+def test_a_value_above_the_limit_stops_capture_there(log_url: str, new_database: Databases, unique_name: str) -> None:
+    settings = at_url(log_url, unique_name, 50_000)
+    topic = f"{unique_name}.public.documents"
+    insert = "INSERT INTO documents VALUES ({}, 'title', decode(repeat('ab', {}), 'hex'))"
+    with databases(new_database(), new_database()) as (source, target):
+        source.execute("CREATE TABLE documents (id integer PRIMARY KEY, title text, body bytea)", insert.format(1, 10))
+        log = open_log(settings)
+        with Replica(source.url, {"copy": target.url}, name=unique_name, log=log, log_settings=settings) as replica:
+            replica.capture()
+            source.execute(insert.format(2, 60_000))
+            source.execute(insert.format(3, 10))
+            with pytest.raises(RecordTooLargeError) as raised:
+                replica.capture()
+            said = str(raised.value)
+            assert "table public.documents, column body" in said
+            assert "60,000 of them" in said
+            assert "[log] max_record_bytes (50,000)" in said
+            assert "[log] max_record_bytes" in str(raised.value.mend)
+            assert held(log, topic) == 1
+            # With room for it, all goes on from there.
+            settings = at_url(log_url, unique_name, 100_000)
+            allow_larger_messages(settings, topic)
+            replica.reopen(open_log(settings), settings)
+            replica.catch_up()
+            assert held(log, topic) == 3
+        assert differences("documents", source, target) == []
+
+
+def held(log: Log, topic: str) -> int:
+    with closing(log.reader("test")) as reader:
+        return reader.offsets(TopicPartition(topic, 0)).next
+
+
+def allow_larger_messages(settings: LogSettings, topic: str) -> None:
+    """What the error says to do, where the log is Kafka."""
+    if settings.url.startswith("kafka"):
+        servers = settings.url.partition("://")[2]
+        entry = ConfigEntry("max.message.bytes", "110000", incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+        admin = AdminClient({"bootstrap.servers": servers})
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result()
