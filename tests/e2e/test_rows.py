@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -950,3 +952,65 @@ def test_tail_shows_messages(replication: Replication, tmp_path: Path, capsys: p
     assert {"op": "c", "table": "public.items", "prefix": None, "content": None, "content_hex": None} in shown
     tail(["public.*"], config, from_start=True, count=1)
     assert "  c  public.items  after id=1" in capsys.readouterr().out
+
+
+# ---- large transactions ---------------------------------------------------------------------------------------------
+
+ROWS: Final = 100_000  # a million takes minutes, and no more memory
+CONFIG: Final = """\
+[source]
+url = "{source}"
+tables = ["public.*"]
+slot = "{name}"
+publication = "{name}"
+[log]
+url = "sqlite:///{folder}/log.db"
+prefix = "{name}"
+partitions = 3
+[targets.postgres]
+url = "{target}"
+[targets.sqlite]
+url = "sqlite:///{folder}/replica.db"
+"""
+# Runs one part of cdc until it has done so many events, and prints its peak of resident memory in MB.
+RUN: Final = """
+import sys
+from pathlib import Path
+from cdc.cli.options import load_settings
+from cdc.wiring import capture_session
+from consumers.wiring import apply_session
+
+config, part, events = load_settings(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+session = capture_session(config, print) if part == "capture" else apply_session(config, part, print)
+with session as running:
+    running.run(lambda: running.progress.events >= events)
+(peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(int(peak.split()[1]) // 1024)  # kB; getrusage's would be the parent's, if that was larger before the exec
+"""
+
+
+def test_memory_does_not_grow_with_a_transaction(tmp_path: Path, new_database: Databases, unique_name: str) -> None:
+    source, target = new_database(), new_database()
+    config = tmp_path / "cdc.toml"
+    config.write_text(CONFIG.format(source=source, target=target, folder=tmp_path, name=unique_name))
+
+    def peak(part: str, events: int) -> int:
+        command = [sys.executable, "-c", RUN, str(config), part, str(events)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+        return int(done.stdout.splitlines()[-1])
+
+    with psycopg.connect(source, autocommit=True) as connection:
+        connection.execute("CREATE TABLE items (id int PRIMARY KEY, n int, body text)")
+        connection.execute("INSERT INTO items VALUES (0, 0, 'first')")
+        small = {part: peak(part, 1) for part in ("capture", *TARGETS)}
+        connection.execute(
+            "INSERT INTO items SELECT i, i, repeat('x', 100) FROM generate_series(1, %s) i" % ROWS  # noqa: UP031
+        )
+        large = {part: peak(part, ROWS) for part in ("capture", *TARGETS)}
+        expected = connection.execute("SELECT count(*), sum(n), sum(length(body)) FROM items").fetchone()
+    print(f"peak of resident memory in MB: {small} for 1 row, {large} for {ROWS} rows in one transaction")
+    assert {part: large[part] - small[part] < 40 for part in large} == dict.fromkeys(large, True), (small, large)
+    with psycopg.connect(target) as connection:
+        assert connection.execute("SELECT count(*), sum(n), sum(length(body)) FROM items").fetchone() == expected
+    with closing(sqlite3.connect(tmp_path / "replica.db")) as replica:
+        assert replica.execute("SELECT count(*), sum(n), sum(length(body)) FROM items").fetchone() == expected

@@ -67,16 +67,21 @@ def describe_sql(oid: str, publication: str) -> str:
 
 
 def types_sql(oids: str) -> str:
-    """A SELECT of one JSON array: the types whose oids the SELECT `oids` gives, and all that they are made of."""
+    """A SELECT of one JSON array: the types whose oids the SELECT `oids` gives, and all that they are made of.
+
+    OFFSET 0 has each type looked up by its oid: the planner expects hundreds of them, and would read all of pg_type,
+    which has two for each table.
+    """
     return f"""
             WITH RECURSIVE made_of(oid) AS (
                 {oids}
               UNION
-                SELECT part FROM made_of JOIN pg_type t ON t.oid = made_of.oid,
+                SELECT part FROM made_of, LATERAL (SELECT * FROM pg_type WHERE oid = made_of.oid OFFSET 0) AS t,
                 LATERAL (VALUES (t.typelem), (t.typbasetype)) AS parts(part) WHERE part <> 0
             )
             SELECT coalesce(json_agg(json_build_array({TYPE_COLUMNS})), '[]')
-            FROM made_of JOIN pg_type t ON t.oid = made_of.oid JOIN pg_namespace n ON n.oid = t.typnamespace"""
+            FROM made_of, LATERAL (SELECT * FROM pg_type WHERE oid = made_of.oid OFFSET 0) AS t
+            JOIN pg_namespace n ON n.oid = t.typnamespace"""
 
 
 def types_from_json(text: str) -> tuple[PgType, ...]:
