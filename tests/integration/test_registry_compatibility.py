@@ -57,7 +57,9 @@ CHANGES = {
 
 def documented() -> dict[str, list[bool]]:
     section = DOCS.read_text().partition("## The registry")[2]
-    found = re.findall(r"^\| (.+?) \| (not|compatible) \| (not|compatible) \| (not|compatible) \|$", section, re.MULTILINE)
+    found = re.findall(
+        r"^\| (.+?) \| (not|compatible) \| (not|compatible) \| (not|compatible) \|$", section, re.MULTILINE
+    )
     return {change: [said == "compatible" for said in modes] for change, *modes in found}
 
 
