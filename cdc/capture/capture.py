@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, assert_never
@@ -34,7 +34,7 @@ from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings
 from cdc.core.source import LoadPoint, Source, SourceIdentity
 from cdc.core.state import Phase, SourceState, log_record, read_state, recorded_record, rereading_record, source_record
-from cdc.core.tables import TableId
+from cdc.core.tables import TableId, TableSchema
 from cdc.log.reading import last_records, read_to_end
 
 _MOST_MESSAGES: Final = 5_000  # of the stream between two looks at the log
@@ -267,7 +267,8 @@ class Capture:
                 case Rereading(name, active=True):
                     self.progress.rereading.add(name)
                     records.append(rereading_record(self._state_topic, name, active=True))
-                case Rereading(name):
+                case Rereading(name, versions=versions):
+                    records.extend(self._registered(name, versions))
                     # Not before all of it is durable: until then the table has to be read again after a crash.
                     self._reread.append(name)
                     self.progress.rereading.discard(name)
@@ -288,16 +289,26 @@ class Capture:
         except SchemaRefusedError as refused:
             if not self._streaming:
                 raise
-            table = event.table.id
-            self._refused.add(table)
-            self._skipped[table] = self._skipped.get(table, 0) + _counted(event)
-            self._report(
-                f"error: table {table} stops here, the others go on: {refused}\n"
-                f"  mend: {refused.mend}; then start capture again, which reads the table again"
-            )
-            name = self._source.name(table)
-            self._refused_names.add(name)
-            return [rereading_record(self._state_topic, name, active=True)]
+            self._skipped[event.table.id] = self._skipped.get(event.table.id, 0) + _counted(event)
+            return self._stopped(self._source.name(event.table.id), {event.table.id}, refused)
+
+    def _registered(self, name: str, versions: Sequence[TableSchema]) -> list[Record]:
+        """See whether the registry takes a table that was read again, before its truncate."""
+        try:
+            for version in versions[-1:]:
+                self._the_publisher.register(version)
+        except SchemaRefusedError as refused:
+            return self._stopped(name, {version.id for version in versions}, refused)
+        return []
+
+    def _stopped(self, name: str, tables: set[TableId], refused: SchemaRefusedError) -> list[Record]:
+        self._refused |= tables
+        self._refused_names.add(name)
+        self._report(
+            f"error: table {' = '.join(map(str, sorted(tables)))} stops here, the others go on: {refused}\n"
+            f"  mend: {refused.mend}; then start capture again, which reads the table again"
+        )
+        return [rereading_record(self._state_topic, name, active=True)]
 
     def _is_refused(self, event: ChangeEvent) -> bool:
         if not self._refused:

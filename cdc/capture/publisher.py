@@ -80,6 +80,10 @@ class Publisher:
             records.extend(self._announce(table))
         return records
 
+    def register(self, table: TableSchema) -> None:
+        """Register the version's schemas. SchemaRefusedError if the registry does not take them."""
+        self._version(table)
+
     def records(self, event: ChangeEvent) -> list[Record]:
         """The records of one event: its own, a delete's tombstone, and what must be in the log before its END.
 
@@ -190,7 +194,7 @@ class Publisher:
         """
         records = self._announce(event.table.id)
         if isinstance(change, Alter):
-            self._version(event.table)  # registered before anything tells of it
+            self.register(event.table)  # before anything tells of it
         topics = {self._topics[event.table.id]}
         if isinstance(change, Alter) and change.before is not None and change.before.id in self._topics:
             topics.add(self._topics[change.before.id])

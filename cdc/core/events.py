@@ -235,11 +235,13 @@ class Heartbeat:
 @dataclass(frozen=True, slots=True)
 class Rereading:
     """Rows of a table changed without events: it is being read again (`active`), and its events are held back until it
-    has been; or it has been. `name` is the source's own for the table. The log must remember this.
+    has been; or it has been, and its truncate, new version and rows follow. `name` is the source's own for the table.
+    `versions` are what it was (if it was known) and what it is (if it is still there). The log must remember this.
     """
 
     name: str
     active: bool
+    versions: tuple[TableSchema, ...] = ()
 
 
 StreamItem = Begin | ChangeEvent | LogicalMessage | Commit | Heartbeat | Rereading

@@ -475,7 +475,8 @@ def test_what_was_read_takes_its_place_with_what_the_reading_did_not_see(identit
     assert [event.change for event in read] == [Read(C), Read((b"1", b"changed", b"x")), Read(B)]
     assert {event.transaction.commit_lsn for event in read} == {1000}
     assert stream.commit.event_counts == {TableId("public", "items"): 4}
-    assert stream.items[-1 - 4 - 2] == Rereading(str(ITEMS), active=False)
+    done = Rereading(str(ITEMS), active=False, versions=(truncated.table, read[0].table))
+    assert done in stream.items
     stream.feed(
         wire.Begin(final_lsn=1100, commit_time_us=1, xid=51), wire.Delete(ITEMS, wire.KeyTuple((b"1", None, None)))
     )

@@ -242,8 +242,10 @@ class Assembler:
         if reading is None:
             return
         held = self._held.pop(reading.oid)
-        yield Rereading(name_of(reading.oid), active=False)
         before = self._versions.schema(reading.oid)
+        now = None if reading.description is None else reading.description.schema()
+        versions = tuple(version for version in (before, now) if version is not None)
+        yield Rereading(name_of(reading.oid), active=False, versions=versions)
         if before is not None:
             # First: a table whose values change their type, or must not be NULL, has no rows when it is altered.
             yield self._next_event(before, Truncate())

@@ -43,17 +43,20 @@ def load_tables(
 ) -> Iterator[StreamItem]:
     """All rows of `tables` as one transaction at `at.lsn - 1`: the first commit of the stream often equals `at.lsn`.
 
-    `alterations` come first: what the tables are. A load that starts over (`again`) then truncates: rows deleted since
-    the first try would stay otherwise, and those of tables without a key double.
+    A load that starts over (`again`) first truncates what the tables were: rows deleted since the first try would stay
+    otherwise, and those of tables without a key double. Then come the `alterations`, on empty tables.
     """
     transaction = Transaction(epoch=epoch, commit_lsn=at.lsn - 1, xid=None, commit_time_us=now_us(), database=database)
     yield Begin(transaction)
     numbered = _Numbered(transaction, now_us)
+    if again:
+        before = {
+            altered.table.id: altered.change.before for altered in alterations if isinstance(altered.change, Alter)
+        }
+        for _, schema in tables:
+            yield numbered.event(before.get(schema.id) or schema, Truncate())
     for altered in alterations:
         yield numbered.event(altered.table, altered.change)
-    if again:
-        for _, schema in tables:
-            yield numbered.event(schema, Truncate())
     for table, schema in tables:
         report(f"loading {schema.id} (about {table.estimated_rows:,} rows)")
         for row in read_rows(connection, schema, partitioned=table.partitioned):

@@ -8,6 +8,7 @@ than the last description, nobody described the change, and the table has to be 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -58,7 +59,7 @@ class Versions:
         self._generated = generated
         self._captured = captured
         self._look_up = look_up
-        self._history: list[tuple[Position, int, TableDescription | None]] = []
+        self._history: deque[tuple[Position, int, TableDescription | None]] = deque()
         self._published: dict[int, TableDescription] = {}
         self._schemas: dict[int, TableSchema] = {}
         self._rewritten: set[int] = set()
@@ -71,15 +72,14 @@ class Versions:
         self._history.append((position, said["oid"], described))
 
     def begin(self, epoch: int, commit_lsn: int) -> None:
-        """A transaction begins here: what was published before it counts, not what a resend will publish again."""
+        """A transaction begins here: what was published before it counts. What was published later, by a session whose
+        end the source does not know of, counts from there on.
+        """
         self._rewritten.clear()
-        if not self._history:
-            return
         here = Position(epoch, commit_lsn, 0)
-        for position, oid, described in self._history:
-            if position < here:
-                self._set(oid, described)
-        self._history.clear()
+        while self._history and self._history[0][0] < here:
+            _, oid, described = self._history.popleft()
+            self._set(oid, described)
 
     def described(self, message: bytes) -> Iterable[Outcome]:
         """One message of our event triggers. All outcomes but the last are of tables that became its partitions."""
