@@ -115,7 +115,9 @@ class Capture:
         epoch = self._prepare(stopping, start_over=start_over)
         if epoch is None:
             return False
-        self._source.start(epoch=epoch)
+        # What the log has, confirmed or not, is not asked for again: an END that was written again would stand last in
+        # the log, and the slot ahead of it.
+        self._source.start(epoch=epoch, after=self.progress.confirmed_lsn)
         self._streaming = True
         self._report("streaming")
         return True

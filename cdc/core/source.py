@@ -68,8 +68,10 @@ class Source(Protocol):
     def load(self, at: LoadPoint, *, epoch: int, again: bool) -> Iterator[StreamItem]:
         """The rows of all tables as one transaction just below `at`; `again` truncates each table first."""
 
-    def start(self, *, epoch: int) -> None:
-        """Start streaming from what the slot has confirmed. SlotInUseError if another process does."""
+    def start(self, *, epoch: int, after: int = 0) -> None:
+        """Start streaming from what the slot has confirmed, or from `after` (an LSN) if that is further. SlotInUseError
+        if another process streams from the slot.
+        """
 
     def receive(self, most: int, timeout: float) -> Iterator[StreamItem]:
         """The items of up to `most` messages; waits up to `timeout` seconds for the first. Iterate it to its end before

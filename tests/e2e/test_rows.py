@@ -29,6 +29,7 @@ from cdc.log.open import open_log
 from cdc.log.reading import read_to_end
 from cdc.registry.embedded import EmbeddedRegistry
 from cdc.sources.postgres.database import SourceDatabase
+from cdc.sources.postgres.source import PostgresSource
 from consumers.targets.sqlite.catalog import target_name
 from tests.replica import Replica
 
@@ -927,6 +928,21 @@ def test_messages_survive_restarts(replication: Replication) -> None:
         replication.reopen()
     messages = [replication.message(record) for record in replication.records("message")]
     assert [message.content for message in messages if message.prefix == "number"] == [b"1", b"2", b"3"]
+
+
+def test_what_is_in_the_log_is_not_written_again(replication: Replication, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the log would end with an END that the slot may be ahead of, when a crash comes before the next one."""
+    replication.execute("CREATE TABLE items (id int PRIMARY KEY)")
+    replication.synchronize()
+    with monkeypatch.context() as unconfirmed:
+        unconfirmed.setattr(PostgresSource, "confirm", lambda *_: None)
+        replication.execute("INSERT INTO items VALUES (1)", "INSERT INTO items VALUES (2)")
+        replication.synchronize("items")
+        replication.reopen()
+    replication.execute("INSERT INTO items VALUES (3)")
+    replication.synchronize("items")
+    ends = [replication.boundary(record).id for record in replication.records("transaction")][1::2]
+    assert len(ends) == len(set(ends))
 
 
 def test_tail_shows_messages(replication: Replication, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

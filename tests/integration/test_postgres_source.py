@@ -98,12 +98,12 @@ def new_site(new_database: Databases, unique_name: str) -> Iterator[Callable[...
         each.writer.close()
 
 
-def _start(source: PostgresSource) -> None:
+def _start(source: PostgresSource, *, after: int = 0) -> None:
     """Start the stream, when the walsender of the session before has noticed its end."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return source.start(epoch=1)
+            return source.start(epoch=1, after=after)
         except SlotInUseError:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -395,6 +395,27 @@ def test_large_values_and_changed_keys_under(identity: str, version: int, new_si
                 Delete(KeyImage((b"8",))),
             ]
     assert changes(streamed) == expected
+
+
+@VERSIONS
+def test_what_the_log_has_is_not_sent_again(version: int, new_site: Callable[..., Site]) -> None:
+    """Confirmed or not: the stream begins after what capture names."""
+    site = new_site(version=version)
+    site.execute("CREATE TABLE items (id int PRIMARY KEY)")
+    site.load()
+    for key in range(4):
+        site.execute(f"INSERT INTO items VALUES ({key})", f"SELECT pg_logical_emit_message(false, 'm', '{key}')")
+    with site.streaming() as source:
+        items = receive(source, commits(4))
+    ends = [item.end_lsn for item in items if isinstance(item, Commit) and item.event_counts]
+    with PostgresSource(site.settings) as source:
+        _start(source, after=ends[1])
+        again = receive(source, commits(2))
+
+    assert changes(items) == [Create((b"0",)), Create((b"1",)), Create((b"2",)), Create((b"3",))]
+    assert changes(again) == [Create((b"2",)), Create((b"3",))]
+    assert [item.content for item in again if isinstance(item, LogicalMessage)][:2] == [b"1", b"2"]
+    assert site.confirmed() < ends[1]
 
 
 @VERSIONS

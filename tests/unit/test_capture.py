@@ -54,7 +54,7 @@ class LoadingSource:
         counts = {TABLE.id: len(self._events)}
         return iter([Begin(TRANSACTION), *self._events, Commit(TRANSACTION, 100, len(self._events), counts)])
 
-    def start(self, *, epoch):
+    def start(self, *, epoch, after=0):
         self.started = True
 
     def confirm(self, lsn):

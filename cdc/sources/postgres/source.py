@@ -203,7 +203,7 @@ class PostgresSource:
             report=self._report,
         )
 
-    def start(self, *, epoch: int) -> None:
+    def start(self, *, epoch: int, after: int = 0) -> None:
         added = self._prepare_publication(loaded=False)
         self._to_read = sorted({*self._to_read, *(table.oid for table in added)})
         self._rereads = Rereads(
@@ -225,7 +225,7 @@ class PostgresSource:
             ", messages 'true'"
         )
         self._stream.start_stream(
-            f"START_REPLICATION SLOT {quote_identifier(self._settings.slot)} LOGICAL 0/0 ({options})",
+            f"START_REPLICATION SLOT {quote_identifier(self._settings.slot)} LOGICAL {format_lsn(after)} ({options})",
             doing=f"starting replication from slot {self._settings.slot!r}",
         )
 
