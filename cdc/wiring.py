@@ -26,8 +26,9 @@ def open_registry(settings: Settings, log: Log, writer: LogWriter | None = None)
 @contextmanager
 def capture_session(settings: Settings, report: Callable[[str], None]) -> Iterator[Capture]:
     """A capture with everything it needs open: source, log, registry."""
+    captured = settings.captured()
     with ExitStack() as resources:
-        source = resources.enter_context(PostgresSource(settings.source, report=report))
+        source = resources.enter_context(PostgresSource(captured, report=report))
         log = resources.enter_context(open_log(settings.log))
         writer = resources.enter_context(closing(log.writer()))
         reader = resources.enter_context(closing(log.reader(f"{settings.log.prefix}-capture")))
@@ -38,6 +39,6 @@ def capture_session(settings: Settings, report: Callable[[str], None]) -> Iterat
             reader=reader,
             registry=registry,
             settings=settings.log,
-            slot=settings.source.slot,
+            slot=captured.slot,
             report=report,
         )

@@ -37,6 +37,9 @@ def _checked(name: str, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
 
 
 def _source(settings: Settings) -> Iterator[Check]:
+    if settings.source is None:
+        yield Check(name="source", ok=True, found="captured by a Debezium connector")
+        return
     with SourceDatabase(settings.source.url, application_name="cdc check") as database:
         yield from source_checks(database.query, settings.source)
 

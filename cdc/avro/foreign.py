@@ -116,6 +116,8 @@ def _scalar(shape: Mapping[str, Any]) -> ColumnType:
     parameters = shape.get(prop.CONNECT_PARAMETERS, {})
     kind, name = _kind(shape, parameters)
     source = parameters.get(prop.SOURCE_TYPE, "")
+    if kind is Kind.BYTES and source not in {"", "BYTEA"}:
+        kind, name = Kind.OTHER, "text"  # a type that the connector does not know: its text form
     if kind in _SHARED_KINDS and source in _SHARED:
         kind, name = _SHARED[source]
     length = _number(parameters.get("length" if kind is Kind.BITS else prop.SOURCE_LENGTH))
@@ -127,6 +129,8 @@ def _scalar(shape: Mapping[str, Any]) -> ColumnType:
         scale = _number(parameters.get("scale")) or 0
         sized = f"numeric({precision},{scale})" if precision else "numeric"
         return ColumnType(kind=kind, name=sized, precision=precision, scale=scale)
+    if kind is Kind.VARIABLE_DECIMAL:
+        name = "numeric"
     with_length = kind in {Kind.BITS, Kind.STRING}
     return ColumnType(kind=kind, name=name, length=length if with_length else None)
 

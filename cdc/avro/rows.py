@@ -10,6 +10,7 @@ from cdc.avro import binary
 from cdc.avro.headers import Texts
 from cdc.avro.kinds import codec_of
 from cdc.avro.kinds.codec import Datum, InexactError
+from cdc.avro.kinds.texts import utf8
 from cdc.avro.tables import FieldReader
 from cdc.core.errors import FidelityError, ProtocolViolationError
 from cdc.core.events import UNCHANGED, Key, Row, Value
@@ -93,7 +94,10 @@ class RowWriter:
             raise self._refused(i) from error
 
     def _inexact(self, i: int, text: bytes, datum: Datum, packed: Packed) -> bytes:
-        packed.exact[self._table.columns[i].name] = text
+        try:
+            packed.exact[self._table.columns[i].name] = utf8(text)
+        except ValueError as error:
+            raise self._refused(i) from error
         packer = self._packers[i]
         return packer.filler if datum is None else packer.pack_datum(datum)
 
@@ -119,8 +123,11 @@ _MEND = dict.fromkeys((Kind.DATE, Kind.TIME, Kind.TIMETZ, Kind.TIMESTAMP, Kind.T
 _MEND |= {
     Kind.MONEY: "Set lc_monetary = 'C' for the source role.",
     Kind.BYTES: "Set bytea_output = 'hex' for the source role.",
-    Kind.STRING: "Store the text in UTF-8 at the source; this is not.",
 }
+_MEND |= dict.fromkeys(
+    (Kind.STRING, Kind.JSON, Kind.XML, Kind.LTREE, Kind.ENUM, Kind.OTHER),
+    "Store the text in UTF-8 at the source; this is not.",
+)
 
 
 def _packer(column: Column) -> _Packer:

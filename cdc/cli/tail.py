@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cdc.avro.messages import decode_message
-from cdc.avro.names import message_topic, state_topic
+from cdc.avro.names import message_topic
 from cdc.cli.console import stop_on_signals
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
 from cdc.core.errors import ConfigError
@@ -31,10 +31,10 @@ from cdc.core.events import (
 )
 from cdc.core.log import LogReader, TopicPartition
 from cdc.core.patterns import TablePatterns
-from cdc.core.state import TableState, read_state
+from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableSchema
+from cdc.log.contents import log_state
 from cdc.log.open import open_log
-from cdc.log.reading import read_to_end
 from cdc.registry.decoding import Decoding
 from cdc.wiring import open_registry
 
@@ -63,10 +63,10 @@ def tail(
         closing(log.reader(f"{settings.log.prefix}-tail")) as reader,
         closing(open_registry(settings, log)) as registry,
     ):
-        wanted = _tables(reader, state_topic(settings.log.prefix), patterns)
+        wanted = _tables(log_state(reader, settings.log), patterns)
         messages = message_topic(settings.log.prefix)
         partitions = [TopicPartition(table.topic, number) for table in wanted for number in range(table.partitions)]
-        if not tables and messages in reader.topics():
+        if not tables and settings.log.written_by == "cdc" and messages in reader.topics():
             partitions.append(TopicPartition(messages, 0))
         _assign(reader, partitions, from_start=from_start)
         decoding = Decoding(registry)
@@ -83,9 +83,8 @@ def tail(
                     printed += 1
 
 
-def _tables(reader: LogReader, topic: str, patterns: TablePatterns) -> list[TableState]:
-    state = read_state(read_to_end(reader, topic)) if topic in reader.topics() else None
-    wanted = [] if state is None else [table for table in state.tables.values() if patterns.matches(table.table)]
+def _tables(state: LogState, patterns: TablePatterns) -> list[TableState]:
+    wanted = [table for table in state.tables.values() if patterns.matches(table.table)]
     if not wanted:
         raise ConfigError("the log holds no such table", mend="start capture first, or correct the pattern")
     return wanted

@@ -15,5 +15,5 @@ def register(app: typer.Typer) -> None:
 
 def triggers(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Print the SQL of the event triggers that tell of schema changes: for a superuser of the source to run."""
-    settings = load_settings(config).source
+    settings = load_settings(config).captured()
     typer.echo(creation_script(settings.publication, TablePatterns(settings.tables)) + ";")

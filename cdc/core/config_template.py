@@ -13,6 +13,7 @@ tables = ["public.*"]            # globs over schema.table; "*.*" is all, "!publ
 [log]
 # url = "sqlite:///cdc-log.db"   # the default, for one machine; or "kafka://broker1:9092,broker2:9092"
 prefix = "shop"                  # topics are called <prefix>.<schema>.<table>
+# written_by = "cdc"             # or "debezium": a connector with this topic.prefix; then without [source]
 # partitions = 1                 # of each new table topic
 # replication_factor = 1         # Kafka: copies of each new topic
 # retention = "forever"          # of events: "7d", "12h"; a target that stays away longer must be loaded again

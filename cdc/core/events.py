@@ -31,6 +31,9 @@ Row = tuple[Value, ...]
 Key = tuple[bytes, ...]
 """Canonical text of each key column, in the order of `TableSchema.key`."""
 
+UNKNOWN_KEY: Final[Key] = ()
+"""Where a row moved to, or from, when the log does not say."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeyImage:

@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cdc.core.errors import ConfigError
+
 SchemaChanges = Literal["follow", "add-only", "stop"]
+WrittenBy = Literal["cdc", "debezium"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +29,14 @@ class SourceSettings:
 class LogSettings:
     """`[log]`. `partitions` and `replication_factor` are for new topics; `retention_hours` 0 keeps records for ever.
 
+    `written_by`: `cdc`, or a Debezium connector whose `topic.prefix` is `prefix`; then there is nothing to capture.
     `topics` are names of topics, after the prefix, by patterns of the tables that have them in place of
     `schema.table`. `options` go to librdkafka as they are (`security.protocol`, `sasl.username`, …).
     """
 
     url: str = field(default="sqlite:///cdc-log.db", repr=False)
     prefix: str = "cdc"
+    written_by: WrittenBy = "cdc"
     partitions: int = 1
     replication_factor: int = 1
     retention_hours: int = 0
@@ -68,7 +73,18 @@ class TargetSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    source: SourceSettings
+    """`source` is None where a Debezium connector writes the log."""
+
+    source: SourceSettings | None
     log: LogSettings
     registry: RegistrySettings
     targets: dict[str, TargetSettings]
+
+    def captured(self) -> SourceSettings:
+        """What capture reads. ConfigError if a connector does."""
+        if self.source is None:
+            raise ConfigError(
+                "a Debezium connector captures this log's source",
+                mend='run `cdc apply`; or set [log] written_by = "cdc", another prefix, and a [source]',
+            )
+        return self.source

@@ -15,16 +15,17 @@ _PATIENCE_SECONDS: Final = 30.0
 _HOLE_SECONDS: Final = 2.0
 
 
-def read_to_end(reader: LogReader, topic: str) -> Iterator[StoredRecord]:
-    """The records of the topic's only partition, from its first to those that were there at the call.
+def read_to_end(reader: LogReader, topic: str, start: int = 0) -> Iterator[StoredRecord]:
+    """The records of the topic's only partition, from its first (or from the offset `start`, if that is later) to those
+    that were there at the call.
 
     Nothing else may be assigned to `reader`. An error if the topic is not there; PassingError if the log stops giving.
     """
     partition = TopicPartition(topic, 0)
     first, end = reader.offsets(partition)
-    if first == end:
+    if max(first, start) >= end:
         return
-    reader.assign({partition: first})
+    reader.assign({partition: max(first, start)})
     try:
         yield from _read(reader, partition, end)
     finally:

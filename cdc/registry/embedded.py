@@ -33,6 +33,7 @@ class EmbeddedRegistry(SchemaRegistry):
         self._schemas: dict[int, str] = {}
         self._ids: dict[str, int] = {}
         self._subjects: dict[str, list[int]] = {}
+        self._next_offset = 0
 
     @override
     def register(self, subject: str, schema: str) -> int:
@@ -85,11 +86,12 @@ class EmbeddedRegistry(SchemaRegistry):
                 raise PassingError(f"the log does not take a schema for topic {self._topic}")
 
     def _read(self) -> None:
-        """Read the whole topic: schemas are few."""
+        """Read what has come since the last time."""
         reader = self._opened()
         if self._topic in reader.topics():
-            for record in read_to_end(reader, self._topic):
+            for record in read_to_end(reader, self._topic, self._next_offset):
                 self._learn(record)
+                self._next_offset = record.offset + 1
 
     def _opened(self) -> LogReader:
         if self._reader is None:

@@ -24,15 +24,17 @@ from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import ORIGIN
 from cdc.core.registry import SchemaRegistry
-from cdc.core.settings import TargetSettings
+from cdc.core.settings import TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
 from cdc.registry.decoding import Decoding, barriers
+from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.plan.as_text import AsText
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
-from consumers.plan.inbox import Batch, Inbox
+from consumers.plan.inbox import Batch, Inbox, is_resent
 from consumers.plan.planner import plan
 from consumers.targets.target import Target
 
+_START_OVER: Final = "`cdc capture --start-over` loads all tables again"
 _IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
 _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
 
@@ -57,9 +59,11 @@ class Applier:
         target: Target,
         settings: TargetSettings,
         prefix: str,
+        written_by: WrittenBy = "cdc",
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reader = reader
+        self._connector = ConnectorLog(reader, prefix, report) if written_by == "debezium" else None
         self._target = target
         self._settings = settings
         self._patterns = TablePatterns(settings.tables)
@@ -68,7 +72,10 @@ class Applier:
         self._tables_topic = tables_topic(prefix)
         self._state = LogState()
         self._checkpoint = Checkpoint(version=0, log_id=None, partitions={})
-        self._inbox = Inbox(crowded_at=4 * settings.batch_events)
+        self._inbox = Inbox(
+            crowded_at=4 * settings.batch_events,
+            resent=is_resent if self._connector is None else self._connector.resent,
+        )
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
@@ -113,9 +120,27 @@ class Applier:
     def _read(self, timeout: float) -> None:
         for record in self._reader.poll(self._settings.batch_events, timeout):
             self._add(record)
+        self._look_at_connector()
 
     def _find_log(self, stopping: Callable[[], bool]) -> bool:
-        """Follow the state topic until it says which log this is; False if stopped before."""
+        """Follow the state topic, or the connector's topics, until it is known which log this is; False if stopped
+        before.
+        """
+        if self._connector is not None:
+            self._look_at_connector()
+            if self._state.log_id is None:
+                self._report("waiting for the connector to make its topics")
+        elif not self._find_state_topic(stopping):
+            return False
+        while self._state.log_id is None:
+            if stopping():
+                return False
+            # Nothing is applied yet: a table's record may be read before the log's own.
+            self._read(_IDLE_SECONDS)
+            self._pause_crowded()
+        return True
+
+    def _find_state_topic(self, stopping: Callable[[], bool]) -> bool:
         topic = TopicPartition(self._state_topic, 0)
         waiting = False
         while topic.topic not in self._reader.topics():
@@ -126,12 +151,6 @@ class Applier:
                 return False
             time.sleep(_IDLE_SECONDS)
         self._reader.assign({topic: self._reader.offsets(topic).first})
-        while self._state.log_id is None:
-            if stopping():
-                return False
-            # Nothing is applied yet: a table's record may be read before the log's own.
-            self._read(_IDLE_SECONDS)
-            self._pause_crowded()
         return True
 
     def _follow_tables(self) -> None:
@@ -146,14 +165,15 @@ class Applier:
     def _add(self, record: StoredRecord) -> None:
         partition = TopicPartition(record.topic, record.partition)
         if record.topic == self._state_topic:
-            self._follow_state(record)
+            self._learn_state(self._state.with_record(record))
         elif record.topic == self._tables_topic:
             self._add_alteration(partition, record)
         else:
             truncated, altered = barriers(record)
-            self._inbox.add(
-                partition, record.offset, self._decoding.event(record), truncated=truncated, altered=altered
-            )
+            event = self._decoding.event(record)
+            if event is not None and self._connector is not None:
+                self._connector.require_applicable(event, record.topic)
+            self._inbox.add(partition, record.offset, event, truncated=truncated, altered=altered)
 
     def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
         found = self._decoding.alteration(record)
@@ -175,9 +195,13 @@ class Applier:
             mend="`cdc capture --start-over` loads all tables again; or exclude it in the target's tables",
         )
 
-    def _follow_state(self, record: StoredRecord) -> None:
-        known = self._state.tables
-        self._state = self._state.with_record(record)
+    def _look_at_connector(self) -> None:
+        if self._connector is not None:
+            self._connector.look()
+            self._learn_state(self._connector.state)
+
+    def _learn_state(self, state: LogState) -> None:
+        known, self._state = self._state.tables, state
         log_id = self._state.log_id
         if log_id is not None and self._checkpoint.log_id not in {None, log_id}:
             raise GapError(
@@ -207,7 +231,7 @@ class Applier:
             raise LogGapError(
                 f"topic {partition.topic!r}, partition {partition.partition} no longer holds its first {first} records,"
                 f" and target {self._settings.name!r} has none of them",
-                mend="`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it",
+                mend=f"{_START_OVER if self._connector is None else BEGIN_AGAIN}; a longer retention avoids it",
             )
         return first
 

@@ -127,5 +127,6 @@ def _same_columns(before: TableSchema, after: TableSchema) -> Iterator[tuple[Col
             yield old, column
 
 
-def _renamed(name: str, pairs: list[tuple[Column, Column]]) -> str:
-    return next((new.name for old, new in pairs if old.name == name), name)
+def _renamed(name: str, pairs: list[tuple[Column, Column]]) -> str | None:
+    """What the column of this name is called now; None if it is gone, whatever else is called so."""
+    return next((new.name for old, new in pairs if old.name == name), None)

@@ -6,8 +6,8 @@ Within a partition events are taken in order. Three things tie partitions togeth
   partition has been taken up to it: each stands at an event beyond it, or was read up to where it ended after the
   truncate had been read. Events beyond it say so (`cdc.truncated`), and wait until it was taken.
 - A **changed key with UNCHANGED values** is a Delete in one partition and a Create in another. They are taken
-  together, when both are next, so that the row can be moved.
-
+  together, when both are next, so that the row can be moved. A connector's are, whatever values they have: its Delete
+  does not say.
 - A **change of a table's shape** stands in the tables topic. It is taken as a truncate is, when all partitions of the
   table's topics have been taken up to it. Events beyond it say so (`cdc.altered`), and wait until it was taken.
 
@@ -21,12 +21,12 @@ the truncate is: a restart before that must not find some of it without the rest
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cdc.core.errors import GapError
-from cdc.core.events import UNCHANGED, Alter, ChangeEvent, Create, Delete, Drop, Truncate
+from cdc.core.events import UNCHANGED, UNKNOWN_KEY, Alter, ChangeEvent, Create, Delete, Drop, Truncate
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from consumers.plan.checkpoint import PartitionProgress
@@ -89,11 +89,17 @@ class Batch:
     progress: dict[TopicPartition, PartitionProgress] = field(default_factory=dict)
 
 
+def is_resent(read: Position, event: ChangeEvent) -> bool:
+    """Whether the event was read before, the last one that was read being at `read`."""
+    return event.position <= read
+
+
 class Inbox:
     """Holds what was read. The caller pauses partitions that are `crowded`, and answers `ends_wanted`."""
 
-    def __init__(self, *, crowded_at: int) -> None:
+    def __init__(self, *, crowded_at: int, resent: Callable[[Position, ChangeEvent], bool] = is_resent) -> None:
         self._crowded_at = crowded_at
+        self._resent = resent
         self._tables: TopicPartition | None = None
         self._queues: dict[TopicPartition, _Queue] = {}
         self._topics: dict[str, list[TopicPartition]] = {}
@@ -120,12 +126,12 @@ class Inbox:
         altered: Position = ORIGIN,
         topics: frozenset[str] = frozenset(),
     ) -> None:
-        """One record of the partition, in the order of offsets. What is at or below the highest position already
-        read is a resend, and is skipped. A change of a table's shape concerns `topics`.
+        """One record of the partition, in the order of offsets. One that was `resent` is skipped. A change of a table's
+        shape concerns `topics`.
         """
         queue = self._queues[partition]
         queue.next_read = offset + 1
-        if event is None or event.position <= queue.read_position:
+        if event is None or self._resent(queue.read_position, event):
             queue.skip(offset)
         else:
             queue.read_position = event.position
@@ -193,7 +199,7 @@ class Inbox:
                         return
                     events += [queue.pop(), other.pop()]
                     continue
-                case Create(moved_from=old) if old is not None and UNCHANGED in event.change.after:
+                case Create(moved_from=old, after=row) if old == UNKNOWN_KEY or (old is not None and UNCHANGED in row):
                     return  # its Delete takes it along
                 case _:
                     pass
@@ -262,13 +268,23 @@ class Inbox:
         return ends is not None and queue.next_read >= ends[partition]
 
     def _queue_of_create(self, delete: ChangeEvent, partition: TopicPartition) -> _Queue | None:
-        """The queue in which the Create of this Delete comes next; None if it does not come next in any yet."""
+        """The queue in which the Create of this Delete comes next; None if it does not come next in any yet. GapError
+        if it can't come any more.
+        """
         wanted = delete.position._replace(ordinal=delete.ordinal + 1)
+        may_come = False
         for other in self._topics[partition.topic]:
             queue = self._queues[other]
             next_one = 1 if other == partition else 0  # not the Delete itself
-            if len(queue.entries) > next_one and queue.entries[next_one].event.position == wanted:
+            stands_at = queue.entries[next_one].event.position if len(queue.entries) > next_one else ORIGIN
+            if stands_at == wanted:
                 return queue
+            may_come |= stands_at < wanted
+        if not may_come:
+            raise GapError(
+                f"topic {partition.topic!r} lacks the second half of the changed key at {delete.position}",
+                mend="load the table again",
+            )
         return None
 
     def _waiting_topics(self) -> set[str]:

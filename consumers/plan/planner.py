@@ -16,6 +16,7 @@ from typing import Final, assert_never, cast
 from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
+    UNKNOWN_KEY,
     Alter,
     ChangeEvent,
     Create,
@@ -151,10 +152,10 @@ class _KeyedRows:
             self._departure = _Departure(key, moved_to, known)
         self._outcomes[key] = _GONE
 
-    def _move(self, old_key: Key, after: Row, departure: _Departure | None) -> None:
+    def _move(self, moved_from: Key, after: Row, departure: _Departure | None) -> None:
         """The row's UNCHANGED values are those at its old key: known from this batch, or only to the target."""
         new_key = self._key_of(after)
-        if departure is None or departure.old_key != old_key or departure.moved_to != new_key:
+        if departure is None or not (_is(departure.old_key, moved_from) and _is(new_key, departure.moved_to)):
             raise ProtocolViolationError(
                 f"table {self.version.id}: a row that moved from another key came without the delete of that key"
             )
@@ -163,6 +164,7 @@ class _KeyedRows:
                 f"table {self.version.id}: a row changed its key after it was deleted; an event between is missing",
                 mend="copy the table again, or rebuild the target",
             )
+        old_key = departure.old_key
         row = after if departure.known is None else _filled(after, departure.known)
         if UNCHANGED not in row:
             self._outcomes[new_key] = row
@@ -239,6 +241,11 @@ class _KeylessRows:
             " nothing says which row changed",
             mend="add a primary key at the source, or ALTER TABLE … REPLICA IDENTITY FULL",
         )
+
+
+def _is(key: Key, told: Key) -> bool:
+    """Whether it may be the key that the log tells."""
+    return told in (key, UNKNOWN_KEY)
 
 
 def _filled(row: Row, known: Row) -> Row:

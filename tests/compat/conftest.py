@@ -7,17 +7,18 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cached_property
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 from zipfile import ZipFile
 
 import pytest
 
 from cdc.core.errors import CdcError
-from cdc.core.log import StoredRecord, TopicPartition
+from cdc.core.log import LogReader, Offsets, StoredRecord, TopicPartition
 from cdc.core.settings import LogSettings
 from cdc.embedded.jars import fetched
 from cdc.embedded.java import JavaServer, find_java
@@ -93,7 +94,7 @@ class Connect:
         self._server = JavaServer("Kafka Connect", directory)
 
     def start(self) -> None:
-        """Return when it takes connectors."""
+        """Return when it runs the connectors that it had, if it was killed."""
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / "log4j2.properties").write_text(LOGGING)
         worker = self._directory / "worker.properties"
@@ -106,6 +107,8 @@ class Connect:
             ],
             lambda: self._ask("GET", "/connectors") is not None,
         )
+        for name, settings in self._connectors.items():
+            self.add(name, settings)
 
     def stop(self) -> None:
         self._server.stop()
@@ -115,8 +118,8 @@ class Connect:
 
     def add(self, name: str, settings: Mapping[str, str]) -> None:
         """Return when the connector's task runs."""
-        self._connectors[name] = {"name": name, **settings}
-        body = {"name": name, "config": self._connectors[name]}
+        self._connectors[name] = dict(settings)
+        body = {"name": name, "config": {"name": name, **settings}}
         assert self._ask("POST", "/connectors", json.dumps(body)) is not None, self.log.read_text()[-4000:]
         self._await(lambda: self._runs(name), f"{name} does not run")
 
@@ -126,6 +129,11 @@ class Connect:
         self._ask("DELETE", f"/connectors/{name}")
         self._await(lambda: self._status(name) is None, f"{name} does not end")
 
+    def await_saved_offsets(self) -> None:
+        """Return when it has just saved offsets, which it does again after 2 s."""
+        before = self._saved_at()
+        self._await(lambda: self._saved_at() != before, "no offsets are saved")
+
     @property
     def log(self) -> Path:
         return self._server.log
@@ -134,6 +142,13 @@ class Connect:
         """AssertionError, with what a task says, if one failed."""
         for name in self._connectors:
             self._runs(name)
+
+    @property
+    def _offsets(self) -> Path:
+        return self._directory / "offsets"
+
+    def _saved_at(self) -> int:
+        return self._offsets.stat().st_mtime_ns if self._offsets.exists() else 0
 
     def _runs(self, name: str) -> bool:
         status = self._status(name)
@@ -172,7 +187,8 @@ class Connect:
             "listeners": f"http://{LOOPBACK}:{self._port}",
             "plugin.path": str(self._plugins()),
             "plugin.discovery": "service_load",
-            "offset.storage.file.filename": str(self._directory / "offsets"),
+            "offset.storage.file.filename": str(self._offsets),
+            "offset.flush.interval.ms": "2000",
             "consumer.metadata.max.age.ms": "500",  # a sink finds new topics that soon, instead of after 5 minutes
             **{f"{part}.converter{name}": value for part in ("key", "value") for name, value in converter.items()},
         }
@@ -200,6 +216,43 @@ def connect(
     worker.start()
     yield worker
     worker.stop()
+
+
+@pytest.fixture(scope="session")
+def recommended() -> dict[str, str]:
+    """The settings of Debezium's PostgreSQL connector that docs/debezium.md recommends."""
+    return {
+        "column.propagate.source.type": ".*",
+        "interval.handling.mode": "string",
+        "include.unknown.datatypes": "true",
+    }
+
+
+@pytest.fixture(scope="session")
+def postgres_connector() -> Callable[..., dict[str, str]]:
+    """`postgres_connector(name, source, settings, partitions)`: all settings of Debezium's PostgreSQL connector."""
+
+    def connector(name: str, source: str, settings: Mapping[str, str], partitions: int = 2) -> dict[str, str]:
+        database = urlsplit(source)
+        return {
+            "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+            "database.hostname": database.hostname or "",
+            "database.port": str(database.port),
+            "database.user": database.username or "",
+            "database.password": "not asked for",
+            "database.dbname": database.path.removeprefix("/"),
+            "topic.prefix": name,
+            "plugin.name": "pgoutput",
+            "slot.name": name,
+            "publication.name": name,
+            "table.include.list": r"public\..*",
+            "topic.creation.enable": "true",
+            "topic.creation.default.replication.factor": "1",
+            "topic.creation.default.partitions": str(partitions),
+            **settings,
+        }
+
+    return connector
 
 
 class ConnectView:
@@ -250,21 +303,65 @@ def connect_view(
     return ConnectView(tmp_path_factory.mktemp("connect-view"), installation, schema_registry_url)
 
 
-@pytest.fixture(scope="session")
-def read_topic(kafka: str) -> Callable[[str], list[StoredRecord]]:
-    """All records that a topic holds now."""
+class Topics:
+    """What topics of the session's broker hold now."""
 
-    def read(topic: str) -> list[StoredRecord]:
-        with open_log(LogSettings(url=f"kafka://{kafka}")) as log, closing(log.reader("compat")) as reader:
+    def __init__(self, kafka: str) -> None:
+        self._settings = LogSettings(url=f"kafka://{kafka}")
+
+    def count(self, topic: str) -> int:
+        """Its records; 0 if it is not there."""
+        with self._reading(topic) as (_, offsets):
+            return sum(held.next - held.first for held in offsets.values())
+
+    def read(self, topic: str) -> list[StoredRecord]:
+        with self._reading(topic) as (reader, offsets):
             records: list[StoredRecord] = []
-            partitions = [TopicPartition(topic, number) for number in range(reader.topics()[topic])]
-            offsets = {partition: reader.offsets(partition) for partition in partitions}
             reader.assign({partition: held.first for partition, held in offsets.items()})
             while len(records) < sum(held.next - held.first for held in offsets.values()):
                 records += reader.poll(10_000, 1.0)
             return records
 
-    return read
+    @contextmanager
+    def _reading(self, topic: str) -> Iterator[tuple[LogReader, dict[TopicPartition, Offsets]]]:
+        with open_log(self._settings) as log, closing(log.reader("compat")) as reader:
+            partitions = [TopicPartition(topic, number) for number in range(reader.topics().get(topic, 0))]
+            yield reader, {partition: reader.offsets(partition) for partition in partitions}
+
+
+@pytest.fixture(scope="session")
+def topics(kafka: str) -> Topics:
+    return Topics(kafka)
+
+
+CAPTURE = """\
+[source]
+url = "{source}"
+tables = ["public.*"]
+slot = "{name}"
+
+[log]
+url = "kafka://{kafka}"
+prefix = "{name}"
+partitions = 2
+
+[registry]
+url = "{registry}"
+"""
+
+
+@pytest.fixture(scope="session")
+def capture_config(
+    tmp_path_factory: pytest.TempPathFactory, kafka: str, schema_registry_url: str
+) -> Callable[[str, str], Path]:
+    """`capture_config(name, source)`: a configuration with which `cdc capture` writes to the session's broker."""
+
+    def config(name: str, source: str) -> Path:
+        path = tmp_path_factory.mktemp("capture") / "cdc.toml"
+        path.write_text(CAPTURE.format(name=name, source=source, kafka=kafka, registry=schema_registry_url))
+        return path
+
+    return config
 
 
 class Kind(NamedTuple):

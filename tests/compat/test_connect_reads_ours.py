@@ -13,20 +13,6 @@ import pytest
 from cdc.demo.processes import Processes
 
 PATIENCE_SECONDS = 60.0
-CONFIG = """\
-[source]
-url = "{source}"
-tables = ["public.*"]
-slot = "{name}"
-
-[log]
-url = "kafka://{kafka}"
-prefix = "{name}"
-partitions = 2
-
-[registry]
-url = "{registry}"
-"""
 TABLES = ("kinds", "items", "pairs", "emptied")
 SCHEMA = """
 CREATE TABLE items (id int PRIMARY KEY, n int, body text);
@@ -59,24 +45,24 @@ class Replication(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def replication(tmp_path_factory, pg_server, kafka, schema_registry_url, connect, kinds) -> Iterator[Replication]:
+def replication(pg_server, capture_config, connect, kinds) -> Iterator[Replication]:
     """Changes of all kinds, captured to Kafka, and brought to a database by Debezium's JDBC sink."""
     name = f"t_{uuid.uuid4().hex[:12]}"
     server = pg_server(18)
     source, target = server.create_database(name), server.create_database(f"{name}_target")
-    config = tmp_path_factory.mktemp("jdbc-sink") / "cdc.toml"
-    config.write_text(CONFIG.format(source=source, name=name, kafka=kafka, registry=schema_registry_url))
     prepare = [kinds.types, SCHEMA, kinds.ddl("kinds"), "ALTER TABLE items REPLICA IDENTITY FULL"]
     execute(source, *prepare, BEFORE, kinds.insert("kinds"), kinds.ddl("made"), kinds.insert("made"))
     execute(target, *prepare)
-    with Processes(config) as processes:
+    with Processes(capture_config(name, source)) as processes:
         processes.start("capture", "capture")
-        connect.add(name, sink(name, target))
-        await_equal(source, target, ("kinds",), processes, connect)
-        execute(source, CHANGES, kinds.insert("kinds", 11))
-        await_equal(source, target, TABLES, processes, connect)
-        yield Replication(name, source, target)
-        connect.remove(name)
+        try:
+            connect.add(name, sink(name, target))
+            await_equal(source, target, ("kinds",), processes, connect)
+            execute(source, CHANGES, kinds.insert("kinds", 11))
+            await_equal(source, target, TABLES, processes, connect)
+            yield Replication(name, source, target)
+        finally:
+            connect.remove(name)
     server.drop_database(name)
     server.drop_database(f"{name}_target")
 
@@ -130,10 +116,10 @@ def test_the_jdbc_sink_makes_columns_of_the_sources_types(replication, kinds):
 
 
 @pytest.fixture(scope="module")
-def seen(replication, read_topic, connect_view) -> list[tuple[Any, Any]]:
+def seen(replication, topics, connect_view) -> list[tuple[Any, Any]]:
     """Keys and values of the events of `kinds`, as Connect's converter gives them to a sink."""
     return connect_view(
-        [event for event in read_topic(f"{replication.prefix}.public.kinds") if event.value is not None]
+        [event for event in topics.read(f"{replication.prefix}.public.kinds") if event.value is not None]
     )
 
 

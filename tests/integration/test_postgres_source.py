@@ -315,6 +315,15 @@ def test_a_partitioned_table_is_captured_as_one_through_its_root(version: int, n
     ]
 
 
+def test_a_table_of_users_types_loads(new_site: Callable[..., Site]) -> None:
+    site = new_site()
+    site.execute("CREATE TYPE mood AS ENUM ('sad', 'happy')", "CREATE DOMAIN email AS text")
+    site.execute("CREATE TABLE people (id int PRIMARY KEY, mood mood, email email)")
+    site.execute("INSERT INTO people VALUES (1, 'happy', 'a@b.c')")
+    _, items = site.load()
+    assert [change for change in changes(items) if isinstance(change, Read)] == [Read((b"1", b"happy", b"a@b.c"))]
+
+
 @VERSIONS
 def test_a_table_without_key(version: int, new_site: Callable[..., Site]) -> None:
     site = new_site(version=version)

@@ -209,6 +209,14 @@ def test_unset_variable_names_variable_key_and_line() -> None:
     assert str(error).startswith("cdc.toml:5: [source] tables: the environment variable NOT_SET is not set")
 
 
+def test_a_log_that_a_connector_writes_has_no_source() -> None:
+    settings = parse_settings('[log]\nwritten_by = "debezium"\n[registry]\nurl = "http://r:8081"', {})
+
+    assert (settings.source, settings.log.written_by) == (None, "debezium")
+    with pytest.raises(ConfigError, match="a Debezium connector captures"):
+        settings.captured()
+
+
 @pytest.mark.parametrize("text", ["${", "${}", "${A-B}", "${1}", "${A:-default}", "${A"])
 def test_a_malformed_variable(text: str) -> None:
     with pytest.raises(ConfigError, match="not followed by a variable's name"):
@@ -232,6 +240,15 @@ BAD_LINES: dict[str, tuple[str, str]] = {
     "unknown key, quoted": (f'{SOURCE}\n"tab.les" = 1 # HERE', "unknown key 'tab.les' in [source]"),
     "unknown key of a target": (f'{SOURCE}[targets.a]\nurl = "x://y"\nprefix = "" # HERE', "unknown key 'prefix'"),
     "no source": ("[log] # HERE", "[source] is missing"),
+    "a source of a connector": (
+        '[log]\nwritten_by = "debezium"\n[source] # HERE\n[registry]\nurl = "http://r:8081"',
+        "[source] is the connector's, not ours (leave it out)",
+    ),
+    "a connector without a registry": (
+        '[log]\nwritten_by = "debezium" # HERE',
+        "[registry] url is missing: the connector's schemas are in a registry (write http://host:8081",
+    ),
+    "written by whom": (f'{SOURCE}\n[log]\nwritten_by = "nobody" # HERE', "[log] written_by: is not allowed"),
     "source is no table": ("source = 1 # HERE", "source is not a table"),
     "source without url": ('\n[source] # HERE\ntables = ["*.*"]', "[source] url is missing"),
     "source without tables": ('\n[source] # HERE\nurl = "postgresql://h"', "[source] tables is missing"),

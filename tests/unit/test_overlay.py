@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.core.events import UNCHANGED, Change, Create, Delete, FullImage, KeyImage, OldImage, Row, Truncate, Update
@@ -60,6 +60,7 @@ def run(operations: list[tuple], *, full: bool) -> list[tuple[dict[bytes, Row], 
     return history
 
 
+@settings(max_examples=300)
 @given(OPERATIONS, st.integers(0, 25), st.booleans())
 def test_rows_seen_and_changes_after_are_the_table(operations, seen, full):
     history = run(operations, full=full)
@@ -96,3 +97,12 @@ def test_a_snapshot_sees_by_the_low_bits_of_xids():
     assert [snapshot.sees(xid % (1 << 32)) for xid in range(4294967288, 4294967302)] == [
         True, True, True, True, False, True, True, True, True, True, False, True, False, False
     ]  # fmt: skip
+
+
+def test_a_row_that_moved_and_changed_keeps_the_large_value_of_where_it_was():
+    changes = [
+        Delete(KeyImage((b"1",)), moved_to=(b"3",), awaits_create=True),
+        Create((b"3", b"x", UNCHANGED), moved_from=(b"1",)),
+        Update(None, (b"3", b"y", UNCHANGED)),
+    ]
+    assert [read.after for read in merged(KEYED, [(b"1", b"x", b"large")], changes)] == [(b"3", b"y", b"large")]

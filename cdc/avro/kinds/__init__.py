@@ -59,7 +59,7 @@ def _bits(column: ColumnType) -> ValueCodec:
 
 def _array(column: ColumnType) -> ValueCodec:
     element = column.element or ColumnType(kind=Kind.OTHER, name="text")
-    return array(codec_of(element), delimiter=b";" if element.name == "box" else b",")
+    return array(codec_of(element), delimiter=b";" if (element.base or element.name) == "box" else b",")
 
 
 _BY_TYPE: Final[dict[Kind, Callable[[ColumnType], ValueCodec]]] = {

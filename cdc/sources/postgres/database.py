@@ -56,8 +56,8 @@ def _connected(url: str, application_name: str) -> Any:
     # libpq reads the URL itself, so that everything it knows (sslmode, several hosts, service) works.
     connection = psycopg2.connect(url, application_name=application_name, connect_timeout=10)
     with connection.cursor() as cursor:
-        # Names of users' types come with their schema, whatever the role's search path is.
-        cursor.execute("SET search_path = ''")
+        # Names of types are the same whatever the role's settings are: those of users come with their schema.
+        cursor.execute("SET search_path = ''; SET quote_all_identifiers = off")
     connection.commit()
     return connection
 

@@ -166,13 +166,13 @@ class PostgresSource:
 
     def _same_shapes(self, tables: Sequence[SourceTable]) -> bool:
         """Whether the tables, now locked, are still what the snapshot sees: COPY reads by today's shape."""
-        publication = quote_literal(self._settings.publication)
-        for table in tables:
-            sql = describe_sql(str(table.oid), publication)
-            seen = self._rows.execute(sql, doing="reading the source's columns")
-            if seen != self._database.query(sql, doing="reading the source's columns"):
-                return False
-        return True
+        publication, doing = quote_literal(self._settings.publication), "reading the source's columns"
+        queries = [describe_sql(str(table.oid), publication) for table in tables]
+        # As the other session has it: a type's name is longer where its schema is not searched.
+        self._rows.execute("SET search_path = ''", doing=doing)
+        seen = [self._rows.execute(sql, doing=doing) for sql in queries]
+        self._rows.execute("RESET search_path", doing=doing)
+        return seen == [self._database.query(sql, doing=doing) for sql in queries]
 
     def drop_slot(self) -> None:
         if self.slot() is not None:

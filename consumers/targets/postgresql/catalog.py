@@ -145,23 +145,29 @@ def resolve_types(session: PostgresSession, names: Iterable[str]) -> dict[str, s
     """What this server calls those of the types that it knows, without modifiers. `to_regtype` takes nothing but a
     whole type name, so what it knows is safe to stand in a statement.
     """
-    known: dict[str, str] = {}
-    for name in names:
-        resolved = _resolved(session, name)
-        if resolved is not None:
-            known[name] = resolved
-    return known
+    wanted = sorted(names)
+    resolved = _resolved(session, wanted)
+    if resolved is None:
+        # PostgreSQL before 16 fails on what does not even look like a type (`int unsigned`).
+        resolved = {}
+        for name in wanted:
+            resolved |= _resolved(session, [name]) or {}
+    return resolved
 
 
-def _resolved(session: PostgresSession, name: str) -> str | None:
-    doing = "looking up a type"
+def _resolved(session: PostgresSession, names: list[str]) -> dict[str, str] | None:
+    """Of those that are known; None if one is no name of a type."""
+    doing = "looking up types"
     session.execute("SAVEPOINT looking_up", doing=doing)
     try:
-        rows = session.query("SELECT format_type(to_regtype(%s), NULL)", (name,), doing=doing)
+        rows = session.query(
+            "SELECT name, format_type(to_regtype(name), NULL) FROM unnest(%s) AS names (name)"
+            " WHERE to_regtype(name) IS NOT NULL",
+            (names,),
+            doing=doing,
+        )
     except TargetError:
-        # PostgreSQL before 16 fails on what does not even look like a type (`int unsigned`).
         session.execute("ROLLBACK TO SAVEPOINT looking_up", doing=doing)
         return None
     session.execute("RELEASE SAVEPOINT looking_up", doing=doing)
-    resolved: str | None = rows[0][0]
-    return resolved
+    return dict(rows)

@@ -20,18 +20,34 @@ _NULL: Final = b"\0N"
 _ROWS_AT_ONCE: Final = 500
 
 
-def copy_lines(part: int | None, rows: Sequence[Row]) -> Iterator[bytes]:
+def copy_lines(part: int | None, rows: Sequence[Row], *, doing: str, columns: Sequence[str]) -> Iterator[bytes]:
     """The lines of `rows`, some at a time, each with `part` (if any) as its first field. UNCHANGED is written as NULL:
-    the statement that reads these lines must leave it alone.
+    the statement that reads these lines must leave it alone. `columns` are the names of the rows' columns.
 
     FidelityError if a value holds NUL.
     """
     remaining = iter(rows)
     while chunk := list(islice(remaining, _ROWS_AT_ONCE)):
-        yield _lines([] if part is None else [b"%d" % part], chunk)
+        lines = _lines([] if part is None else [b"%d" % part], chunk)
+        if lines is None:
+            raise FidelityError(
+                f"{doing}, column {_with_nul(chunk, columns)}: PostgreSQL's text can't hold the character NUL (U+0000)",
+                mend="remove it at the source",
+            )
+        yield lines
 
 
-def _lines(before: list[bytes], rows: list[Row]) -> bytes:
+def _with_nul(rows: list[Row], columns: Sequence[str]) -> str:
+    return next(
+        column
+        for row in rows
+        for column, value in zip(columns, row, strict=True)
+        if isinstance(value, bytes) and b"\0" in value
+    )
+
+
+def _lines(before: list[bytes], rows: list[Row]) -> bytes | None:
+    """None if a value holds NUL."""
     marked: list[bytes] = []
     nulls = 0
     for row in rows:
@@ -44,7 +60,7 @@ def _lines(before: list[bytes], rows: list[Row]) -> bytes:
     text = _LINE_END.join(marked)
     fields_ended = sum(len(before) + len(row) - 1 for row in rows)
     if text.count(b"\0") != fields_ended + nulls + len(rows) - 1:
-        raise FidelityError("PostgreSQL's text can't hold the character NUL (U+0000)", mend="remove it at the source")
+        return None
     return (
         text.replace(b"\\", rb"\\")
         .replace(b"\t", rb"\t")

@@ -75,11 +75,11 @@ def translate(error: psycopg2.Error, *, doing: str, columns: Sequence[str] = ())
 
 def _mend_of_value(error: psycopg2.Error, sqlstate: str) -> str:
     if sqlstate in _NOT_IN_ENCODING:
-        return "make the target database with ENCODING 'UTF8', which holds every text, or exclude the table"
+        return "make the target database with ENCODING 'UTF8', which holds every text"
     enum = _UNKNOWN_LABEL.match(error.diag.message_primary or "")
     if enum is not None:
         return f"add the label that the source has: ALTER TYPE {enum[1]} ADD VALUE '…'"
-    return "change the target column's type to the source's, or exclude the table in the target's tables"
+    return "change the target column's type to the source's, or to text with the target's as_text"
 
 
 def is_broken(error: psycopg2.Error) -> bool:

@@ -25,6 +25,8 @@ _SETTINGS: Final = {
     "extra_float_digits": "1",
     "lc_monetary": "C",
     "xmloption": "content",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",  # names of types are compared
     "client_encoding": "UTF8",
     # A stopped applier must let its locks go; one that works may take as long as its batch needs.
     "idle_in_transaction_session_timeout": "60s",

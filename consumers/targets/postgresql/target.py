@@ -218,7 +218,8 @@ class _Writer:
         self._used.update(table.stagings)
         if table.widest:
             self._session.execute(table.clear(), doing=doing)
-        lines = copy_lines(None if table.widest else part, _only(rows, table))
+        names = [table.names[index] for index in table.written]
+        lines = copy_lines(None if table.widest else part, _only(rows, table), doing=doing, columns=names)
         self._session.copy_in(table.copy(table.written), lines, doing=doing, columns=table.names)
         for column in table.verified:
             self._verify(table, column, table.changed(part, column))
@@ -228,7 +229,8 @@ class _Writer:
         part = next(self._parts)
         doing = f"writing table {table.table}"
         self._used.update(table.stagings)
-        self._session.copy_in(table.copy_keys(), copy_lines(part, keys), doing=doing, columns=table.names)
+        lines = copy_lines(part, keys, doing=doing, columns=[table.names[index] for index in table.key])
+        self._session.copy_in(table.copy_keys(), lines, doing=doing, columns=table.names)
         for column in set(table.verified).intersection(table.key):
             self._verify(table, column, table.changed_key(part, column))
         return part
