@@ -728,11 +728,28 @@ def test_unlogged_and_temporary_tables_are_left_out(replication: Replication) ->
     assert replication.target.execute("SELECT to_regclass('quick'), to_regclass('mine')").fetchone() == (None, None)
 
 
-def test_a_partition_whose_changes_are_not_logged_is_refused(replication: Replication) -> None:
-    replication.execute(
-        *PARTITIONED[:2], "CREATE UNLOGGED TABLE sales_quick PARTITION OF sales FOR VALUES IN ('quick')"
-    )
-    with pytest.raises(SourceError, match=r"public\.sales_quick"):
+PARTITIONS_REFUSED: Final = {
+    r"sales_quick of public\.sales is unlogged": (
+        "CREATE UNLOGGED TABLE sales_quick PARTITION OF sales FOR VALUES IN ('quick')",
+    ),
+    r"sales_east of public\.sales has another REPLICA IDENTITY": (
+        "ALTER TABLE sales_east ALTER n SET NOT NULL",
+        "CREATE UNIQUE INDEX sales_east_n ON sales_east (n)",
+        "ALTER TABLE sales_east REPLICA IDENTITY USING INDEX sales_east_n",
+    ),
+    r"sales_far of public\.sales is a foreign table": (
+        "CREATE FOREIGN DATA WRAPPER nowhere",
+        "CREATE SERVER far FOREIGN DATA WRAPPER nowhere",
+        "ALTER TABLE sales DROP CONSTRAINT sales_pkey",
+        "CREATE FOREIGN TABLE sales_far PARTITION OF sales FOR VALUES IN ('far') SERVER far",
+    ),
+}
+
+
+@pytest.mark.parametrize("said", PARTITIONS_REFUSED)
+def test_a_partition_whose_changes_would_not_be_told_is_refused(said: str, replication: Replication) -> None:
+    replication.execute(*PARTITIONED[:2], *PARTITIONS_REFUSED[said])
+    with pytest.raises(SourceError, match=said):
         replication.capture()
 
 

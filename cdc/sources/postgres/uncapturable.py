@@ -18,7 +18,7 @@ def require_capturable(query: Query, settings: SourceSettings, captured: Sequenc
     unmatched = TablePatterns(settings.tables).unmatched(table.id for table in captured)
     if unmatched:
         raise _no_table_matches(query, unmatched, via_root=publishes_via_root(query, settings.publication))
-    _require_logged_partitions(query, captured)
+    _require_partitions_to_tell(query, captured)
 
 
 def _no_table_matches(query: Query, patterns: Iterable[str], *, via_root: bool) -> ConfigError:
@@ -35,29 +35,44 @@ def _no_table_matches(query: Query, patterns: Iterable[str], *, via_root: bool) 
     )
 
 
-def _require_logged_partitions(query: Query, tables: Sequence[SourceTable]) -> None:
-    """The first load would copy rows of partitions whose changes never reach the WAL."""
+def _require_partitions_to_tell(query: Query, tables: Sequence[SourceTable]) -> None:
+    """The first load would copy rows of partitions whose changes never reach the WAL, or don't say which row."""
     roots = ", ".join(str(table.oid) for table in tables if table.partitioned)
     if not roots:
         return
     rows = query(
         f"""
-        SELECT n.nspname, c.relname, CASE c.relkind WHEN 'f' THEN 'a foreign table' ELSE 'unlogged' END
-        FROM unnest(ARRAY[{roots}]::oid[]) AS tables(root), LATERAL pg_partition_tree(root) t
+        SELECT rn.nspname, r.relname, n.nspname, c.relname, c.relkind::text, c.relpersistence::text
+        FROM unnest(ARRAY[{roots}]::oid[]) AS tables(root) CROSS JOIN LATERAL pg_partition_tree(root) t
+        JOIN pg_class r ON r.oid = root JOIN pg_namespace rn ON rn.oid = r.relnamespace
         JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind = 'f' OR c.relpersistence <> 'p' ORDER BY 1, 2
+        WHERE t.isleaf AND c.oid <> r.oid AND (c.relkind = 'f' OR c.relpersistence <> 'p'
+           OR c.relreplident IN ('d', 'i') AND NOT {_key_of("r")} <@ {_key_of("c")})
+        ORDER BY 1, 2, 3, 4
         """,
         doing="looking at the source's partitions",
     )
-    if rows:
-        schema, name, why = rows[0]
-        partition = TableId(schema, name)
-        raise SourceError(
-            f"partition {partition} is {why}: its changes are not in the source's WAL",
-            mend=f"ALTER TABLE {quote_table(partition)} SET LOGGED"
-            if why == "unlogged"
-            else "detach it, or leave its table out of [source] tables",
-        )
+    for root_schema, root_name, schema, name, kind, persistence in rows:
+        root, partition = TableId(root_schema, root_name), TableId(schema, name)
+        quoted = quote_table(partition)
+        if kind == "f":
+            what = "is a foreign table: its changes are not in the source's WAL"
+            mend = f"detach it, or leave {root} out of [source] tables"
+        elif persistence != "p":
+            what, mend = "is unlogged: its changes are not in the source's WAL", f"ALTER TABLE {quoted} SET LOGGED"
+        else:
+            what = "has another REPLICA IDENTITY: its updates and deletes would lack the root's key"
+            mend = f"ALTER TABLE {quoted} REPLICA IDENTITY as {root} has it, or FULL"
+        raise SourceError(f"partition {partition} of {root} {what}", mend=mend)
+
+
+def _key_of(table: str) -> str:
+    """The names of the columns of the key of `table`, an alias of pg_class, as an array."""
+    return f"""
+        ARRAY(SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
+            AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+            WHERE i.indrelid = {table}.oid AND CASE {table}.relreplident WHEN 'i' THEN i.indisreplident
+                ELSE i.indisprimary AND i.indimmediate END)"""
 
 
 def _others(query: Query, *, via_root: bool) -> list[tuple[TableId, str]]:
