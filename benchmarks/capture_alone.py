@@ -10,7 +10,7 @@ from cdc.capture.pipeline import Pipeline
 from cdc.capture.publisher import Publisher
 from cdc.core.events import ChangeEvent, Commit
 from cdc.core.log import Record
-from cdc.core.settings import SourceSettings
+from cdc.core.settings import LogSettings, SourceSettings
 from cdc.sources.postgres.source import PostgresSource
 
 
@@ -19,8 +19,7 @@ def main(url: str, slot: str, publication: str, changes: int) -> float:
     writer = NullWriter()
     pipeline = Pipeline(writer.append)
     publisher = Publisher(
-        prefix="bench",
-        partitions=4,
+        settings=LogSettings(prefix="bench", partitions=4),
         state_topic="state",
         tables={},
         existing={},

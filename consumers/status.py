@@ -8,17 +8,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cdc.avro.names import state_topic
 from cdc.core.errors import CdcError
 from cdc.core.log import LogReader, TopicPartition
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import ORIGIN, format_lsn
-from cdc.core.settings import Settings, TargetSettings
-from cdc.core.state import LogState, read_state
+from cdc.core.settings import Settings, SourceSettings, TargetSettings
+from cdc.core.state import LogState
+from cdc.log.contents import log_state
 from cdc.log.open import open_log
-from cdc.log.reading import read_to_end
-from cdc.sources.postgres.catalog import quote_literal
 from cdc.sources.postgres.database import SourceDatabase
+from cdc.sources.postgres.quoting import quote_literal
 from consumers.plan.checkpoint import Checkpoint
 from consumers.targets.open import open_target
 
@@ -37,10 +36,11 @@ class Status:
 
 def read_status(settings: Settings) -> Status:
     """Look twice, a second apart, for rates. A part that can't be reached has its `error` instead."""
-    status = Status(source=_or_error(lambda: _source(settings)))
+    source = settings.source
+    status = Status(source={} if source is None else _or_error(lambda: _source(source)))
     try:
         with open_log(settings.log) as log, closing(log.reader(f"{settings.log.prefix}-status")) as reader:
-            state = _state(reader, state_topic(settings.log.prefix))
+            state = log_state(reader, settings.log)
             before = _ends(reader, state)
             first = {name: _checkpoint(target) for name, target in settings.targets.items()}
             time.sleep(_RATE_SECONDS)
@@ -49,25 +49,29 @@ def read_status(settings: Settings) -> Status:
         status.log = {"error": str(error)}
         return status
     status.log = _log(state, before, ends)
+    if source is None:
+        status.log["phase"] = "written by a Debezium connector"
+    if source is None:
+        status.log["phase"] = "written by a Debezium connector"
     for name, target in settings.targets.items():
         status.targets[name] = _target(target, state, ends, first[name], _checkpoint(target))
     return status
 
 
-def _source(settings: Settings) -> dict[str, Any]:
-    with SourceDatabase(settings.source.url, application_name="cdc status") as database:
+def _source(settings: SourceSettings) -> dict[str, Any]:
+    with SourceDatabase(settings.url, application_name="cdc status") as database:
         rows = database.query(
             "SELECT active, confirmed_flush_lsn::text, wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(),"
             " confirmed_flush_lsn)::bigint, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint,"
             " pg_current_wal_lsn()::text FROM pg_replication_slots"
-            f" WHERE slot_name = {quote_literal(settings.source.slot)}",
+            f" WHERE slot_name = {quote_literal(settings.slot)}",
             doing="looking at the replication slot",
         )
     if not rows:
-        return {"slot": settings.source.slot, "error": "there is no such slot: capture has not run yet"}
+        return {"slot": settings.slot, "error": "there is no such slot: capture has not run yet"}
     active, confirmed, wal_status, lag, retained, current = rows[0]
     return {
-        "slot": settings.source.slot,
+        "slot": settings.slot,
         "capture_running": active,
         "current_lsn": current,
         "confirmed_lsn": confirmed,
@@ -75,10 +79,6 @@ def _source(settings: Settings) -> dict[str, Any]:
         "retained_wal_bytes": retained,
         "wal_status": wal_status,
     }
-
-
-def _state(reader: LogReader, topic: str) -> LogState:
-    return read_state(read_to_end(reader, topic)) if topic in reader.topics() else LogState()
 
 
 def _ends(reader: LogReader, state: LogState) -> dict[TopicPartition, tuple[int, int]]:

@@ -37,5 +37,6 @@ def apply_session(settings: Settings, name: str, report: Callable[[str], None]) 
             target=target,
             settings=target_of,
             prefix=settings.log.prefix,
+            written_by=settings.log.written_by,
             report=report,
         )

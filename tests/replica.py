@@ -20,9 +20,11 @@ import psycopg
 from cdc.avro.names import schemas_topic
 from cdc.capture.capture import Capture
 from cdc.core.errors import PassingError, SlotInUseError
-from cdc.core.log import Log, LogReader, StoredRecord, TopicPartition
-from cdc.core.settings import LogSettings, SourceSettings, TargetSettings
+from cdc.core.log import Log, LogReader, LogWriter, StoredRecord, TopicPartition
+from cdc.core.registry import SchemaRegistry
+from cdc.core.settings import LogSettings, RegistrySettings, SourceSettings, TargetSettings
 from cdc.log.memory import MemoryLog
+from cdc.registry.confluent import ConfluentRegistry
 from cdc.registry.embedded import EmbeddedRegistry
 from cdc.sources.postgres.source import PostgresSource
 from consumers.apply.applier import Applier
@@ -49,6 +51,7 @@ class Replica:
         log: Log | None = None,
         log_settings: LogSettings | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
+        registry: str | None = None,
     ) -> None:
         self._source_settings = SourceSettings(url=source, tables=tuple(tables), slot=name, publication=name)
         self._log_settings = log_settings or LogSettings(prefix=name)
@@ -57,6 +60,7 @@ class Replica:
             for target, url in targets.items()
         }
         self.log = log or MemoryLog(self._log_settings)
+        self._registry = registry
         self._capture_session = ExitStack()
         self._resources = ExitStack()
         self._capture: Capture | None = None
@@ -81,7 +85,7 @@ class Replica:
         capture = self._opened_capture()
         end = self._write_marker()
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while capture.captured_lsn < end:
+        while capture.captured_lsn < end or capture.progress.rereading:
             assert time.monotonic() < deadline, "capture does not get on"
             try:
                 capture.step()
@@ -90,6 +94,10 @@ class Replica:
                 self._capture_session.close()
                 self._capture = None
                 capture = self._opened_capture()
+
+    def step_capture(self) -> None:
+        """One step of capture, wherever that leaves it."""
+        self._opened_capture().step()
 
     def apply(self, target: str) -> None:
         """Bring all that is in the log into the target."""
@@ -134,7 +142,7 @@ class Replica:
             session.callback(writer.close)
             reader = self.log.reader("capture")
             session.callback(reader.close)
-            registry = EmbeddedRegistry(self.log, writer, schemas_topic(self._log_settings.prefix))
+            registry = self._opened_registry(writer)
             session.callback(registry.close)
             capture = Capture(
                 source=source,
@@ -148,11 +156,16 @@ class Replica:
             self._capture = capture
         return self._capture
 
+    def _opened_registry(self, writer: LogWriter | None) -> SchemaRegistry:
+        if self._registry is not None:
+            return ConfluentRegistry(RegistrySettings(url=self._registry))
+        return EmbeddedRegistry(self.log, writer, schemas_topic(self._log_settings.prefix))
+
     def _opened_applier(self, name: str) -> tuple[Applier, _Followed]:
         if name not in self._appliers:
             reader = _Followed(self.log.reader(name))
             self._resources.callback(reader.close)
-            registry = EmbeddedRegistry(self.log, None, schemas_topic(self._log_settings.prefix))
+            registry = self._opened_registry(None)
             self._resources.callback(registry.close)
             target = open_target(self._targets[name])
             self._resources.callback(target.close)

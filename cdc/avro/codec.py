@@ -11,9 +11,11 @@ from cdc.avro.schemas import envelope_schema, key_schema
 from cdc.avro.source import SourceWriter
 from cdc.core.errors import FidelityError
 from cdc.core.events import (
+    Alter,
     ChangeEvent,
     Create,
     Delete,
+    Drop,
     FullImage,
     Key,
     KeyImage,
@@ -103,6 +105,8 @@ class TableCodec:
                 return b"\x02d", rows
             case Truncate():
                 return b"\x02t", _Rows(binary.NULL, binary.NULL, None, ())
+            case Alter() | Drop():
+                raise AssertionError("what becomes of a table is not in its topic: see cdc.avro.alterations")
             case _:
                 assert_never(event.change)
 

@@ -10,10 +10,11 @@ from cdc.avro.framing import unframe
 from cdc.avro.reader import AvroReader
 from cdc.avro.rows import RowReader
 from cdc.avro.schemas import key_schema
-from cdc.avro.source import SourceReader
+from cdc.avro.source import SourceReader, connector_place
 from cdc.avro.tables import readable_table
 from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import (
+    UNKNOWN_KEY,
     Change,
     ChangeEvent,
     Create,
@@ -39,18 +40,17 @@ class EventDecoder:
 
     `key_schema_text` is needed for a connector's topics (their envelopes don't say what the key is); ours carry it.
 
-    Positions of a connector's events: epoch 0, the last commit's LSN, and `transaction.total_order`, or the change's
-    LSN where the connector gives no transaction block. The latter is not unique (rows of one COPY share it): who
-    skips what was seen must go by offsets there.
+    Positions of a connector's events: epoch 0, and what `connector_place` says; the create of a changed key comes right
+    after its delete. Such a position is not unique: the rows of one COPY may share it, and those of a snapshot do.
     """
 
     def __init__(self, value_schema_text: str, key_schema_text: str | None = None) -> None:
         readable = readable_table(value_schema_text, key_schema_text)
         self.table: TableSchema = readable.table
-        self._ours = readable.ours
+        self.ours = readable.ours
         self._values = AvroReader(value_schema_text)
         # Ours needs no second lookup: the row's schema says which columns the key has.
-        key_text = key_schema(self.table, "key") if self._ours else key_schema_text
+        key_text = key_schema(self.table, "key") if self.ours else key_schema_text
         self._keys = None if key_text is None else AvroReader(key_text)
         self._rows = RowReader(self.table, readable.fields)
         self._source = SourceReader()
@@ -67,15 +67,15 @@ class EventDecoder:
 
     def _event(self, record: Mapping[str, Any], key: bytes | None, said: Mapping[str, bytes]) -> ChangeEvent:
         source, block = record["source"], record.get("transaction")
-        lsn = source.get("lsn")
+        change = self._change(record, key, said)
         captured_us, captured_ms = record.get("ts_us"), record.get("ts_ms") or 0
         return ChangeEvent(
             transaction=self._source.transaction(source),
             table=self.table,
-            change=self._change(record, key, said),
-            ordinal=(lsn or 0) if block is None else block["total_order"],
+            change=change,
+            ordinal=block["total_order"] if self.ours and block else _connectors_ordinal(source, change),
             table_ordinal=0 if block is None else block["data_collection_order"],
-            lsn=lsn,
+            lsn=source.get("lsn"),
             captured_us=captured_ms * 1000 if captured_us is None else captured_us,
             snapshot=SnapshotMark((source.get("snapshot") or b"false").decode()),
         )
@@ -95,7 +95,8 @@ class EventDecoder:
                 return Delete(
                     self._of_key(key) if before is None else self._old(before, exact, said),
                     self._moved(headers.NEW_KEY, exact, said),
-                    awaits_create=headers.AWAITS_CREATE in said,
+                    # A connector does not say whether it will be a whole row.
+                    awaits_create=headers.AWAITS_CREATE in said or (not self.ours and headers.NEW_KEY in said),
                 )
             case b"t":
                 return Truncate()
@@ -106,14 +107,14 @@ class EventDecoder:
         after = record.get("after")
         if after is None:
             raise ProtocolViolationError(f"{self.table.id}: an envelope without its row")
-        if not self._ours:
+        if not self.ours:
             return self._rows.foreign_row(after)
         unchanged = headers.read_unchanged(said[headers.UNCHANGED]) if headers.UNCHANGED in said else ()
         return self._rows.row(after, exact.get("after", _NOTHING), unchanged)
 
     def _old(self, before: Mapping[str, Any], exact: Mapping[str, Any], said: Mapping[str, bytes]) -> OldImage:
         texts = exact.get("before", _NOTHING)
-        if self._is_full(before, said):
+        if self._is_full(said):
             return FullImage(self._rows.row(before, texts))
         return KeyImage(self._rows.key(before, texts))
 
@@ -122,19 +123,24 @@ class EventDecoder:
             raise ProtocolViolationError(f"{self.table.id}: a delete that does not say of which row")
         return KeyImage(self._rows.key(self._keys.read(key, unframe(key)[1]), _NOTHING))
 
-    def _is_full(self, before: Mapping[str, Any], said: Mapping[str, bytes]) -> bool:
+    def _is_full(self, said: Mapping[str, bytes]) -> bool:
         if headers.BEFORE in said:
             return said[headers.BEFORE] == b"full"
-        if self._ours:
+        if self.ours:
             return self.table.identity is ReplicaIdentity.FULL
-        # A connector does not say. One non-null value beside the key is enough; without any, the key is all we need.
-        known = sum(datum is not None for datum in before.values())
-        return known > len(self.table.key) or not self.table.key
+        # A connector does not say, and has made-up values for columns that can't be NULL. The key is all we need.
+        return not self.table.key
 
     def _moved(self, name: str, exact: Mapping[str, Any], said: Mapping[str, bytes]) -> Key | None:
         value = said.get(name)
         if value is None or self._keys is None:
             return None
-        if not self._ours and value[:1] != b"\x00":
-            return None  # a connector's headers may be JSON; then its delete and create stand on their own
+        if not self.ours:
+            return UNKNOWN_KEY  # Connect's own form of header values says no types
         return self._rows.key(self._keys.read(value, unframe(value)[1]), exact.get("moved", _NOTHING))
+
+
+def _connectors_ordinal(source: Mapping[str, Any], change: Change) -> int:
+    # The records of the WAL are aligned to 8 bytes: no other event has that number.
+    moved = isinstance(change, Create) and change.moved_from is not None
+    return connector_place(source).lsn + moved

@@ -13,6 +13,7 @@ from typing import Any, Final
 from cdc.avro import properties as prop
 from cdc.avro.kinds import arrays, codec_of
 from cdc.avro.kinds.codec import ValueCodec
+from cdc.avro.kinds.floats import float64_text
 from cdc.avro.typenames import sql_name
 from cdc.core.errors import ProtocolViolationError
 from cdc.core.types import ColumnType, Kind
@@ -26,6 +27,7 @@ _PRIMITIVES: Final = {
     "string": (Kind.STRING, "text"),
     "bytes": (Kind.BYTES, "bytea"),
 }
+_POINT: Final = "io.debezium.data.geometry.Point"
 _NAMED: Final = {
     prop.VARIABLE_DECIMAL: (Kind.VARIABLE_DECIMAL, "numeric"),
     "io.debezium.time.Date": (Kind.DATE, "date"),
@@ -47,6 +49,8 @@ _NAMED: Final = {
     "io.debezium.data.Xml": (Kind.XML, "xml"),
     "io.debezium.data.Ltree": (Kind.LTREE, "ltree"),
     "io.debezium.data.Enum": (Kind.ENUM, "text"),
+    prop.TSVECTOR: (Kind.OTHER, "tsvector"),
+    _POINT: (Kind.OTHER, "point"),
     "io.debezium.data.DoubleVector": (Kind.VECTOR, "vector"),
     "io.debezium.data.FloatVector": (Kind.HALFVEC, "halfvec"),
 }
@@ -63,6 +67,7 @@ _IN_MILLISECONDS: Final = {
     "org.apache.kafka.connect.data.Time",
     "org.apache.kafka.connect.data.Timestamp",
 }
+_ENDS_OF_LONG: Final = (2**63 - 1, -(2**63))
 _IN_NANOSECONDS: Final = {"io.debezium.time.NanoTime", "io.debezium.time.NanoTimestamp"}
 
 Named = Mapping[str, Mapping[str, Any]]
@@ -111,6 +116,8 @@ def _scalar(shape: Mapping[str, Any]) -> ColumnType:
     parameters = shape.get(prop.CONNECT_PARAMETERS, {})
     kind, name = _kind(shape, parameters)
     source = parameters.get(prop.SOURCE_TYPE, "")
+    if kind is Kind.BYTES and source not in {"", "BYTEA"}:
+        kind, name = Kind.OTHER, "text"  # a type that the connector does not know: its text form
     if kind in _SHARED_KINDS and source in _SHARED:
         kind, name = _SHARED[source]
     length = _number(parameters.get("length" if kind is Kind.BITS else prop.SOURCE_LENGTH))
@@ -122,6 +129,8 @@ def _scalar(shape: Mapping[str, Any]) -> ColumnType:
         scale = _number(parameters.get("scale")) or 0
         sized = f"numeric({precision},{scale})" if precision else "numeric"
         return ColumnType(kind=kind, name=sized, precision=precision, scale=scale)
+    if kind is Kind.VARIABLE_DECIMAL:
+        name = "numeric"
     with_length = kind in {Kind.BITS, Kind.STRING}
     return ColumnType(kind=kind, name=name, length=length if with_length else None)
 
@@ -165,6 +174,8 @@ def _read_as_written(named: str | None, codec: ValueCodec) -> ValueCodec:
         return replace(codec, decode=_first(_whole_microseconds, codec.decode))
     if named == "io.debezium.time.MicroDuration":
         return replace(codec, decode=_duration_text)
+    if named == _POINT:
+        return replace(codec, decode=_point_text)
     return codec
 
 
@@ -173,10 +184,16 @@ def _first(convert: Callable[[int], int], decode: Callable[[Any], bytes]) -> Cal
 
 
 def _whole_microseconds(nanoseconds: int) -> int:
+    if nanoseconds in _ENDS_OF_LONG:
+        return nanoseconds  # infinity, in any unit
     us, rest = divmod(nanoseconds, 1000)
     if rest:
         raise ValueError("finer than a microsecond")
     return us
+
+
+def _point_text(point: Mapping[str, float]) -> bytes:
+    return b"(%b,%b)" % (float64_text(point["x"]), float64_text(point["y"]))
 
 
 def _duration_text(us: int) -> bytes:

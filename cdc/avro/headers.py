@@ -7,6 +7,7 @@
 | `cdc.before` | `key` or `full`, where the replica identity would make one expect the other |
 | `cdc.awaits-create` | on the delete of a changed key: its create holds UNCHANGED values |
 | `cdc.truncated` | position of the latest truncate of the table, on events that come after it |
+| `cdc.altered` | position of the table's latest change of shape (in the tables topic), on events that come after it |
 | `__debezium.newkey`, `__debezium.oldkey` | of a changed key, on its delete and its create: the other key, framed |
 """
 
@@ -23,6 +24,7 @@ UNCHANGED: Final = "cdc.unchanged"
 BEFORE: Final = "cdc.before"
 AWAITS_CREATE: Final = "cdc.awaits-create"
 TRUNCATED: Final = "cdc.truncated"
+ALTERED: Final = "cdc.altered"
 NEW_KEY: Final = "__debezium.newkey"
 OLD_KEY: Final = "__debezium.oldkey"
 

@@ -36,7 +36,7 @@ class MessageCodec:
                 binary.string("m"),
                 binary.optional_long(message.captured_us // 1000),
                 self._source.source(message.transaction, message.lsn, SnapshotMark.NO),
-                self._source.block(message.transaction, message.ordinal, message.ordinal),
+                self._source.block(message.transaction, message.ordinal, message.message_ordinal),
                 prefix,
                 binary.PRESENT + binary.data(message.content),
                 binary.optional_long(message.captured_us),
@@ -70,4 +70,5 @@ def _read(record: Mapping[str, Any]) -> LogicalMessage:
         ordinal=0 if block is None else block["total_order"],
         lsn=source["lsn"] or 0,
         captured_us=(record["ts_ms"] or 0) * 1000 if captured_us is None else captured_us,
+        message_ordinal=1 if block is None else block["data_collection_order"],
     )

@@ -7,10 +7,11 @@ record's and in a field's. Every other character becomes `_`, as Debezium does i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Final
 
-from cdc.core.errors import ConfigError, FidelityError
+from cdc.core.errors import ConfigError
 from cdc.core.tables import Column, TableId
 
 _LONGEST_TOPIC: Final = 249
@@ -18,9 +19,9 @@ _NOT_FOR_TOPICS: Final = re.compile(r"[^a-zA-Z0-9._-]")
 _NOT_FOR_AVRO: Final = re.compile(r"[^A-Za-z0-9_]")
 
 
-def topic_name(prefix: str, table: TableId) -> str:
-    """`<prefix>.<schema>.<table>`. ConfigError if it is too long for Kafka."""
-    return _topic(f"{prefix}.{table.schema}.{table.name}")
+def topic_name(prefix: str, table: TableId, given: str | None = None) -> str:
+    """`<prefix>.<schema>.<table>`, or `<prefix>.<given>`. ConfigError if it is too long for Kafka."""
+    return _topic(f"{prefix}.{given or f'{table.schema}.{table.name}'}")
 
 
 def transaction_topic(prefix: str) -> str:
@@ -35,6 +36,10 @@ def state_topic(prefix: str) -> str:
     return _topic(f"{prefix}-cdc-state")
 
 
+def tables_topic(prefix: str) -> str:
+    return _topic(f"{prefix}-cdc-tables")
+
+
 def schemas_topic(prefix: str) -> str:
     return _topic(f"{prefix}-cdc-schemas")
 
@@ -44,7 +49,7 @@ def _topic(name: str) -> str:
     if len(topic) > _LONGEST_TOPIC:
         raise ConfigError(
             f"the topic name {topic} has {len(topic)} characters; Kafka takes {_LONGEST_TOPIC}",
-            mend="Choose a shorter [log] prefix, or leave the table out of [source] tables.",
+            mend="choose a shorter [log] prefix, or a shorter name in [log.topics]",
         )
     return topic
 
@@ -67,29 +72,33 @@ def avro_name(name: str) -> str:
     return legal if legal and not legal[0].isdigit() else f"_{legal}"
 
 
-def field_names(table: TableId, columns: Sequence[Column]) -> tuple[str, ...]:
-    """The Avro field name of each column. FidelityError if two come out equal."""
-    owners: dict[str, str] = {}
+def field_names(columns: Sequence[Column]) -> tuple[str, ...]:
+    """The Avro field name of each column. Of those that come out equal, one that is the column's own name stays, and
+    the others get a number: `a_b`, `a_b_2` for `a_b`, `a b`.
+    """
+    taken = {column.name for column in columns if avro_name(column.name) == column.name}
+    names: list[str] = []
     for column in columns:
         name = avro_name(column.name)
-        if name in owners:
-            raise FidelityError(
-                f'{table}: the columns "{owners[name]}" and "{column.name}" would both be the Avro field {name}',
-                mend="Rename one of the columns, or leave the table out of [source] tables.",
-            )
-        owners[name] = column.name
-    return tuple(owners)
+        if name != column.name:
+            name = next(free for free in _numbered(name) if free not in taken)
+            taken.add(name)
+        names.append(name)
+    return tuple(names)
 
 
-def require_distinct_topics(topics: Mapping[TableId, str]) -> None:
-    """ConfigError if two tables' topics, or the Avro names made of them, are equal: they must not share one."""
-    owners: dict[str, TableId] = {}
-    for table, topic in topics.items():
-        # Avro names are topic names with more characters replaced: equal topics have equal namespaces.
-        other = owners.setdefault(avro_namespace(topic), table)
-        if other != table:
-            raise ConfigError(
-                f'the tables "{other.schema}"."{other.name}" and "{table.schema}"."{table.name}" '
-                f"would share the topic or Avro name {avro_namespace(topic)}",
-                mend="Rename one of them at the source, or leave one out of [source] tables.",
-            )
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{number}" for number in count(2))
+
+
+def claim_topic(owners: dict[str, TableId], table: TableId, topic: str) -> None:
+    """Add the table's topic to `owners`. ConfigError if another table has it, or the Avro names made of it."""
+    # Avro names are topic names with more characters replaced: equal topics have equal namespaces.
+    name = avro_namespace(topic)
+    other = owners.setdefault(name, table)
+    if other != table:
+        raise ConfigError(
+            f"the tables {other.quoted} and {table.quoted} would share the topic or Avro name {name}",
+            mend=f"give one of them a topic of its own: [log.topics] '{table.quoted}' = \"schema.another_name\"",
+        )

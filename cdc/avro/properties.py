@@ -21,10 +21,12 @@ OUR_KEY: Final = "cdc.key"  # the key's columns, in its order
 OUR_IDENTITY: Final = "cdc.identity"  # ReplicaIdentity
 # On each of its fields.
 OUR_NAME: Final = "cdc.name"  # the column's own name
+OUR_ID: Final = "cdc.id"  # the column's identity, where the source tells it
 OUR_TYPE: Final = "cdc.type"  # ColumnType: kind, name, …
 
 DECIMAL: Final = "org.apache.kafka.connect.data.Decimal"
 VARIABLE_DECIMAL: Final = "io.debezium.data.VariableScaleDecimal"
 BITS: Final = "io.debezium.data.Bits"
+TSVECTOR: Final = "io.debezium.data.Tsvector"
 SOURCE_RECORD: Final = "io.debezium.connector.postgresql.Source"
 TRANSACTION_BLOCK: Final = "event.block"

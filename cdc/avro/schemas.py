@@ -67,7 +67,7 @@ def key_schema(table: TableSchema, topic: str) -> str | None:
     """
     if not table.key:
         return None
-    names = field_names(table.id, table.columns)
+    names = field_names(table.columns)
     defined: set[str] = set()
     fields = [_field(names[i], table.columns[i], _type(table.columns[i].type, {}, defined)) for i in table.key]
     return _text(_record(topic, "Key", fields))
@@ -94,12 +94,13 @@ def envelope(row: Json, topic: str) -> Json:
 
 
 def _row(table: TableSchema, topic: str) -> Json:
-    names = field_names(table.id, table.columns)
+    names = field_names(table.columns)
     defined: set[str] = set()
     fields = [
         {
             **_field(name, column, _type(column.type, _source_parameters(column), defined)),
             prop.OUR_NAME: column.name,
+            **({} if column.id is None else {prop.OUR_ID: column.id}),
             prop.OUR_TYPE: _our_type(column.type),
         }
         for name, column in zip(names, table.columns, strict=True)
@@ -144,7 +145,7 @@ def _type(column: ColumnType, source: dict[str, str], defined: set[str]) -> obje
     parameters = {**_parameters(column), **source}
     decimal = _decimal(column) if column.kind in {Kind.DECIMAL, Kind.MONEY} else {}
     avro |= {key: value for key, value in decimal.items() if key != "logicalType"}
-    named = _CONNECT_NAMES.get(column.kind)
+    named = prop.TSVECTOR if _is_tsvector(column) else _CONNECT_NAMES.get(column.kind)
     if named:
         avro[prop.CONNECT_VERSION] = 1
     if parameters:
@@ -155,6 +156,11 @@ def _type(column: ColumnType, source: dict[str, str], defined: set[str]) -> obje
         avro[prop.CONNECT_TYPE] = "int16"
     avro |= {key: value for key, value in decimal.items() if key == "logicalType"}
     return avro if len(avro) > 1 else avro["type"]
+
+
+def _is_tsvector(column: ColumnType) -> bool:
+    """A text like any other's, but Debezium has a name for it."""
+    return column.kind is Kind.OTHER and column.name == "tsvector"
 
 
 def _variable_decimal(defined: set[str]) -> object:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cdc
 from cdc.avro import binary
@@ -77,6 +77,27 @@ class SourceWriter:
         self._id = binary.PRESENT + binary.string(of.id)
 
 
+class Place(NamedTuple):
+    """Where a connector's event stands, see `connector_place`."""
+
+    commit_lsn: int
+    lsn: int
+
+
+def connector_place(source: Mapping[str, Any]) -> Place:
+    """A connector does not know its transaction's commit, but `source.sequence` has the end of the last one before it
+    (null until the connector has seen one; then the event's own LSN stands for it), which rises with the transactions,
+    and the event's LSN, which rises within one. Both are the same when the connector sends an event again.
+
+    The rows of a first snapshot come before every other event of that connector: `(0, 0)`. Their LSN does not say so:
+    a transaction that was under way meanwhile has lower ones.
+    """
+    if _is_snapshot(source):
+        return Place(0, 0)
+    last_commit, lsn = _sequence(source)
+    return Place(lsn if last_commit is None else last_commit, lsn)
+
+
 class SourceReader:
     """Reads what SourceWriter wrote, or a connector. Gives the same Transaction for events of one in a row."""
 
@@ -88,7 +109,7 @@ class SourceReader:
         get = source.get
         seen = (
             get("epoch"), get("commit_lsn"), get("txId"), get("ts_us"), get("ts_ms"), get("db"), get("origin"),
-            get("origin_lsn"), None if get("commit_lsn") is not None else get("sequence"),
+            get("origin_lsn"), None if get("commit_lsn") is not None else (get("sequence"), get("snapshot")),
         )  # fmt: skip
         if seen == self._seen and self._transaction is not None:
             return self._transaction
@@ -100,7 +121,7 @@ def _transaction(source: Mapping[str, Any]) -> Transaction:
     commit_lsn, epoch, us, origin = map(source.get, ("commit_lsn", "epoch", "ts_us", "origin"))
     return Transaction(
         epoch=0 if epoch is None else epoch,
-        commit_lsn=_last_commit_lsn(source) if commit_lsn is None else commit_lsn,
+        commit_lsn=connector_place(source).commit_lsn if commit_lsn is None else commit_lsn,
         xid=source.get("txId"),
         commit_time_us=source["ts_ms"] * 1000 if us is None else us,
         database=source["db"].decode(),
@@ -109,15 +130,15 @@ def _transaction(source: Mapping[str, Any]) -> Transaction:
     )
 
 
-def _last_commit_lsn(source: Mapping[str, Any]) -> int:
-    """A connector says which commit it saw last, which rises with the transactions too; 0 if it has seen none."""
-    sequence = source.get("sequence")
-    if sequence is None:
-        return 0
-    match json.loads(sequence):
-        case [None, *_]:
-            return 0
-        case [str() as lsn, *_]:
-            return int(lsn)
+def _is_snapshot(source: Mapping[str, Any]) -> bool:
+    """Rows of an incremental snapshot are events among others: the connector sees to their order."""
+    mark = SnapshotMark((source.get("snapshot") or b"false").decode())
+    return mark not in {SnapshotMark.NO, SnapshotMark.INCREMENTAL}
+
+
+def _sequence(source: Mapping[str, Any]) -> tuple[int | None, int]:
+    match json.loads(source.get("sequence") or b"null"):
+        case [str() | None as last_commit, str() as lsn]:
+            return None if last_commit is None else int(last_commit), int(lsn)
         case _:
-            raise ProtocolViolationError("source.sequence is not a list of LSNs")
+            raise ProtocolViolationError("source.sequence is not a list of two LSNs")

@@ -67,7 +67,12 @@ def _row(schema: Json) -> Json:
 
 def _ours(row: Json) -> ReadableTable:
     columns = tuple(
-        Column(name=field[prop.OUR_NAME], type=_our_type(field[prop.OUR_TYPE]), nullable=_nullable(field))
+        Column(
+            name=field[prop.OUR_NAME],
+            type=_our_type(field[prop.OUR_TYPE]),
+            nullable=_nullable(field),
+            id=field.get(prop.OUR_ID),
+        )
         for field in row["fields"]
     )
     names = [column.name for column in columns]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import schemas
 from cdc.avro import binary
@@ -16,6 +16,9 @@ from cdc.avro.reader import AvroReader
 from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import Begin, Commit, Transaction
 from cdc.core.tables import TableId
+
+MESSAGES: Final = "LOGICAL_DECODING_MESSAGE"
+"""What Debezium calls a transaction's logical messages among its data collections."""
 
 
 class EncodedBoundary(NamedTuple):
@@ -69,8 +72,11 @@ class TransactionCodec:
     def encode_end(
         self, commit: Commit, names: Mapping[TableId, str], *, key_id: int, value_id: int
     ) -> EncodedBoundary:
-        collections = [binary.string(names[table]) + binary.long(count) for table, count in commit.event_counts.items()]
-        counts = binary.optional_long(sum(commit.event_counts.values())) + binary.PRESENT + binary.array(collections)
+        named = {names[table]: count for table, count in commit.event_counts.items()}
+        if commit.messages:
+            named[MESSAGES] = commit.messages
+        collections = [binary.string(name) + binary.long(count) for name, count in named.items()]
+        counts = binary.optional_long(sum(named.values())) + binary.PRESENT + binary.array(collections)
         return _boundary(
             commit.transaction,
             "END",

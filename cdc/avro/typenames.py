@@ -40,6 +40,6 @@ def sql_name(debezium: str, length: int | None, scale: int | None) -> str:
     if name.startswith("_"):
         return sql_name(name[1:], length, scale) + "[]"
     long = _LONG.get(name, name)
-    if name == "numeric" and length is not None:
+    if name == "numeric" and length:  # Debezium says 0 of one without precision
         return f"{long}({length},{scale or 0})"
     return f"{long}({length})" if name in _TAKING_LENGTH and length is not None else long

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, assert_never
 
-from cdc.avro.names import schemas_topic, state_topic, transaction_topic
+from cdc.avro.alterations import read_alteration
+from cdc.avro.names import message_topic, schemas_topic, state_topic, tables_topic, transaction_topic
 from cdc.avro.transactions import TransactionEnd, decode_boundary
 from cdc.capture.continuity import Load, Resume, decide
 from cdc.capture.pipeline import Pipeline
 from cdc.capture.publisher import Publisher
-from cdc.core.events import Begin, ChangeEvent, Commit, Heartbeat, LogicalMessage, StreamItem, Truncate
+from cdc.core.errors import SchemaRefusedError
+from cdc.core.events import (
+    Alter,
+    Begin,
+    ChangeEvent,
+    Commit,
+    Drop,
+    Heartbeat,
+    LogicalMessage,
+    Rereading,
+    StreamItem,
+    Truncate,
+)
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings
 from cdc.core.source import LoadPoint, Source, SourceIdentity
-from cdc.core.state import Phase, SourceState, log_record, read_state, recorded_record, source_record
+from cdc.core.state import Phase, SourceState, log_record, read_state, recorded_record, rereading_record, source_record
+from cdc.core.tables import TableId, TableSchema
 from cdc.log.reading import last_records, read_to_end
 
 _MOST_MESSAGES: Final = 5_000  # of the stream between two looks at the log
+_MOST_RECORDS: Final = 2_000  # before they are handed to the log
 _MOST_BYTES_UNDER_WAY: Final = 32 << 20
 _IDLE_SECONDS: Final = 0.1  # the longest wait for either side; a stop is noticed within it
 _BUSY_SECONDS: Final = 0.002
@@ -34,12 +49,15 @@ _STOP_SECONDS: Final = 10.0  # to get what is under way into the log after a sto
 
 @dataclass(slots=True)
 class Progress:
-    """What a display shows. `commit_time_us` is the newest published transaction's."""
+    """What a display shows. `commit_time_us` is the newest published transaction's; `rereading` are the source's names
+    of the tables that are being read again, whose events are held back.
+    """
 
     events: int = 0
     transactions: int = 0
     confirmed_lsn: int = 0
     commit_time_us: int = 0
+    rereading: set[str] = field(default_factory=set)
 
 
 class Capture:
@@ -69,6 +87,11 @@ class Capture:
         self._state_topic = state_topic(settings.prefix)
         self._pipeline = Pipeline(writer.append)
         self._publisher: Publisher | None = None
+        self._reread: list[str] = []
+        self._refused_names: set[str] = set()
+        self._streaming = False
+        self._refused: set[TableId] = set()
+        self._skipped: dict[TableId, int] = {}
         self._heartbeat_lsn = 0
         self._record_due = 0.0
         self.progress = Progress()
@@ -92,7 +115,10 @@ class Capture:
         epoch = self._prepare(stopping, start_over=start_over)
         if epoch is None:
             return False
-        self._source.start(epoch=epoch)
+        # What the log has, confirmed or not, is not asked for again: an END that was written again would stand last in
+        # the log, and the slot ahead of it.
+        self._source.start(epoch=epoch, after=self.progress.confirmed_lsn)
+        self._streaming = True
         self._report("streaming")
         return True
 
@@ -120,10 +146,16 @@ class Capture:
             [
                 TopicSpec(self._state_topic, 1, compacted=True),
                 TopicSpec(schemas_topic(prefix), 1, compacted=True),
+                TopicSpec(tables_topic(prefix), 1, compacted=True),
                 TopicSpec(transaction_topic(prefix), 1),
+                TopicSpec(message_topic(prefix), 1),
             ]
         )
         state = read_state(read_to_end(self._reader, self._state_topic))
+        history = [
+            read_alteration(record.value) for record in read_to_end(self._reader, tables_topic(prefix)) if record.value
+        ]
+        self._source.remember([(each.event.position, each.note) for each in history], state.rereading)
         identity = self._source.identify()
         decision = decide(
             state,
@@ -135,9 +167,7 @@ class Capture:
             start_over=start_over,
         )
         self._publisher = Publisher(
-            prefix=prefix,
-            partitions=self._settings.partitions,
-            max_record_bytes=self._settings.max_record_bytes,
+            settings=self._settings,
             state_topic=self._state_topic,
             tables=state.tables,
             existing=self._reader.topics(),
@@ -190,8 +220,7 @@ class Capture:
                 return False
             self._take(batch)
             self._advance(0.0)
-            while self._pipeline.bytes_under_way >= _MOST_BYTES_UNDER_WAY:
-                self._advance(_IDLE_SECONDS)
+            self._make_room()
         return True
 
     def _source_record(self, identity: SourceIdentity, epoch: int, phase: Phase) -> Record:
@@ -214,12 +243,18 @@ class Capture:
         records: list[Record] = []
         for item in items:
             match item:
+                case ChangeEvent() if self._is_refused(item):
+                    self._skipped[item.table.id] = self._skipped.get(item.table.id, 0) + _counted(item)
+                case ChangeEvent(change=Truncate() | Alter() | Drop()):
+                    # A barrier: whoever reads it finds in the log all that came before it.
+                    self._pipeline.produce(records)
+                    records = []
+                    self._drain()
+                    # What comes after it says so, and may be read from another partition first.
+                    self._store(self._records(item))
+                    self.progress.events += 1
                 case ChangeEvent():
-                    if isinstance(item.change, Truncate):
-                        self._pipeline.produce(records)
-                        records = []
-                        self._drain()
-                    records.extend(self._the_publisher.records(item))
+                    records.extend(self._records(item))
                     self.progress.events += 1
                 case Commit():
                     self._pipeline.produce(records)
@@ -227,18 +262,91 @@ class Capture:
                     self._end(item)
                 case Heartbeat(lsn):
                     self._heartbeat_lsn = lsn
-                case Begin() | LogicalMessage():
+                case LogicalMessage():
+                    if not item.ours:
+                        records.append(self._the_publisher.message_record(item))
+                        self.progress.events += 1
+                case Rereading(name, active=True):
+                    self.progress.rereading.add(name)
+                    records.append(rereading_record(self._state_topic, name, active=True))
+                case Rereading(name, versions=versions):
+                    records.extend(self._registered(name, versions))
+                    # Not before all of it is durable: until then the table has to be read again after a crash.
+                    self._reread.append(name)
+                    self.progress.rereading.discard(name)
+                case Begin():
                     pass
+            if len(records) >= _MOST_RECORDS:
+                self._pipeline.produce(records)
+                records = []
+                self._make_room()
         self._pipeline.produce(records)
 
+    def _records(self, event: ChangeEvent) -> list[Record]:
+        """The event's records. A table whose new version the registry refuses stops here, and the others go on: the
+        next start reads it again.
+        """
+        try:
+            return self._the_publisher.records(event)
+        except SchemaRefusedError as refused:
+            if not self._streaming:
+                raise
+            self._skipped[event.table.id] = self._skipped.get(event.table.id, 0) + _counted(event)
+            return self._stopped(self._source.name(event.table.id), {event.table.id}, refused)
+
+    def _registered(self, name: str, versions: Sequence[TableSchema]) -> list[Record]:
+        """See whether the registry takes a table that was read again, before its truncate."""
+        try:
+            for version in versions[-1:]:
+                self._the_publisher.register(version)
+        except SchemaRefusedError as refused:
+            return self._stopped(name, {version.id for version in versions}, refused)
+        return []
+
+    def _stopped(self, name: str, tables: set[TableId], refused: SchemaRefusedError) -> list[Record]:
+        self._refused |= tables
+        self._refused_names.add(name)
+        self._report(
+            f"error: table {' = '.join(map(str, sorted(tables)))} stops here, the others go on: {refused}\n"
+            f"  mend: {refused.mend}; then start capture again, which reads the table again"
+        )
+        return [rereading_record(self._state_topic, name, active=True)]
+
+    def _is_refused(self, event: ChangeEvent) -> bool:
+        if not self._refused:
+            return False
+        if isinstance(event.change, Alter) and event.change.before and event.change.before.id in self._refused:
+            self._refused.add(event.table.id)  # under its new name too
+        return event.table.id in self._refused
+
+    def _without_skipped(self, commit: Commit) -> Commit:
+        skipped, self._skipped = self._skipped, {}
+        if not skipped:
+            return commit
+        left = {table: count - skipped.get(table, 0) for table, count in commit.event_counts.items()}
+        return replace(commit, event_counts={table: count for table, count in left.items() if count})
+
+    def _make_room(self) -> None:
+        while self._pipeline.bytes_under_way >= _MOST_BYTES_UNDER_WAY:
+            self._advance(_IDLE_SECONDS)
+
     def _end(self, commit: Commit) -> None:
-        if not commit.event_counts:
+        commit = self._without_skipped(commit)
+        if not commit.event_counts and not commit.messages:
             # Nothing of it is captured: for the log it never was, only that the source was read up to here.
+            self._pipeline.produce(self._reread_records())
             self._heartbeat_lsn = commit.end_lsn
             return
-        self._pipeline.end(self._the_publisher.transaction_records(commit), commit.end_lsn)
+        ends = [*self._the_publisher.transaction_records(commit), *self._reread_records()]
+        self._pipeline.end(ends, commit.end_lsn)
         self.progress.transactions += 1
         self.progress.commit_time_us = commit.transaction.commit_time_us
+
+    def _reread_records(self) -> list[Record]:
+        names, self._reread = self._reread, []
+        return [
+            rereading_record(self._state_topic, name, active=False) for name in names if name not in self._refused_names
+        ]
 
     def _advance(self, timeout: float) -> None:
         confirmable = self._pipeline.advance(self._writer.poll(timeout))
@@ -284,3 +392,8 @@ class Capture:
         if self._publisher is None:
             raise AssertionError("the stream was read before the session was prepared")
         return self._publisher
+
+
+def _counted(event: ChangeEvent) -> int:
+    """What the event adds to its table's count in the END."""
+    return 0 if isinstance(event.change, Alter | Drop) else 1

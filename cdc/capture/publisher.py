@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cdc.avro.alterations import alteration_record
 from cdc.avro.codec import TableCodec
-from cdc.avro.headers import TRUNCATED
-from cdc.avro.names import topic_name
+from cdc.avro.headers import ALTERED, TRUNCATED
+from cdc.avro.messages import MessageCodec
+from cdc.avro.names import claim_topic, topic_name
 from cdc.avro.transactions import TransactionCodec
 from cdc.capture.sizes import check_size
 from cdc.core.errors import ConfigError, GapError, TopicMismatchError
-from cdc.core.events import ChangeEvent, Commit, Delete, Truncate
+from cdc.core.events import Alter, ChangeEvent, Commit, Delete, Drop, LogicalMessage, Truncate
 from cdc.core.log import Headers, LogWriter, Record, TopicSpec
+from cdc.core.patterns import TablePatterns
 from cdc.core.position import Position
 from cdc.core.registry import SchemaRegistry
+from cdc.core.settings import LogSettings
 from cdc.core.state import TableState, table_record
 from cdc.core.tables import TableId, TableSchema
 from cdc.log.partitioner import partition_of
@@ -39,26 +43,32 @@ class Publisher:
     def __init__(
         self,
         *,
-        prefix: str,
-        partitions: int,
-        max_record_bytes: int,
+        settings: LogSettings,
         state_topic: str,
         tables: Mapping[str, TableState],
         existing: Mapping[str, int],
         writer: LogWriter,
         registry: SchemaRegistry,
     ) -> None:
-        self._prefix = prefix
-        self._partitions = partitions
-        self._max_record_bytes = max_record_bytes
+        self._prefix = prefix = settings.prefix
+        self._partitions = settings.partitions
+        self._max_record_bytes = settings.max_record_bytes
+        self._given = [(TablePatterns([pattern]), topic) for pattern, topic in settings.topics.items()]
         self._state_topic = state_topic
         self._tables = dict(tables)
+        self._owners: dict[str, TableId] = {}
+        self._topics: dict[TableId, str] = {}
+        for topic, state in tables.items():
+            claim_topic(self._owners, state.table, topic)
+            self._topics[state.table] = topic
         self._existing = dict(existing)
         self._writer = writer
         self._registry = registry
         self._versions: dict[int, tuple[TableSchema, _Version]] = {}
         self._transactions = TransactionCodec(prefix)
         self._transaction_ids: tuple[int, int] | None = None
+        self._messages = MessageCodec(prefix)
+        self._message_ids: tuple[int, int] | None = None
 
     def announce(self, tables: Sequence[TableId]) -> list[Record]:
         """Make the topics of these tables, and return the state records that tell of them.
@@ -70,18 +80,28 @@ class Publisher:
             records.extend(self._announce(table))
         return records
 
+    def register(self, table: TableSchema) -> None:
+        """Register the version's schemas. SchemaRefusedError if the registry does not take them."""
+        self._version(table)
+
     def records(self, event: ChangeEvent) -> list[Record]:
         """The records of one event: its own, a delete's tombstone, and what must be in the log before its END.
 
         RecordTooLargeError, naming table and column, if the log would not take it.
         """
+        if isinstance(event.change, Alter | Drop):
+            return self._altered(event, event.change)
         version = self._version(event.table)
         table = self._tables[version.topic]
         encoded = version.codec.encode(event, key_id=version.key_id, value_id=version.value_id)
         partition = 0 if encoded.place is None else partition_of(encoded.place, table.partitions)
         if isinstance(event.change, Truncate):
             return self._truncated(
-                table, Record(version.topic, 0, None, encoded.value, encoded.headers), event.position
+                table,
+                Record(
+                    version.topic, 0, None, encoded.value, encoded.headers + _barrier(replace(table, truncated=None))
+                ),
+                event.position,
             )
         headers = encoded.headers + _barrier(table)
         record = Record(version.topic, partition, encoded.key, encoded.value, headers)
@@ -90,6 +110,15 @@ class Publisher:
         if isinstance(event.change, Delete) and encoded.key is not None:
             records.append(Record(version.topic, partition, encoded.key, None))
         return records
+
+    def message_record(self, message: LogicalMessage) -> Record:
+        """All messages go to one partition: who reads them sees them in commit order, whatever their prefix."""
+        codec = self._messages
+        if self._message_ids is None:
+            self._message_ids = self._register(codec.topic, codec.key_schema, codec.value_schema)
+        key_id, value_id = self._message_ids
+        encoded = codec.encode(message, key_id=key_id, value_id=value_id)
+        return Record(codec.topic, 0, encoded.key, encoded.value, encoded.headers)
 
     def transaction_records(self, commit: Commit) -> list[Record]:
         """BEGIN and END. Written together, so that they nest in the topic while capture works on many transactions."""
@@ -114,10 +143,10 @@ class Publisher:
         return version
 
     def _new_version(self, table: TableSchema) -> _Version:
-        topic = topic_name(self._prefix, table.id)
         announcement = self._announce(table.id)
         if announcement:
             self._writer.append(announcement)
+        topic = self._topics[table.id]
         codec = TableCodec(table, topic, prefix=self._prefix)
         key_id, value_id = self._register(topic, codec.key_schema, codec.value_schema)
         return _Version(codec=codec, key_id=key_id, value_id=value_id, topic=topic)
@@ -127,16 +156,19 @@ class Publisher:
         return key_id, self._registry.register(f"{topic}-value", value_schema)
 
     def _announce(self, table: TableId) -> list[Record]:
-        topic = topic_name(self._prefix, table)
-        known = self._tables.get(topic)
-        if known is not None:
-            if known.table != table:
-                raise ConfigError(
-                    f"tables {known.table} and {table} would share the topic {topic!r}",
-                    mend="exclude one of them in [source] tables, or rename it at the source",
-                )
-            self._check_recorded(known)
+        given = next((topic for patterns, topic in self._given if patterns.matches(table)), None)
+        topic = topic_name(self._prefix, table, given)
+        known = self._topics.get(table, topic)
+        if known != topic:
+            raise ConfigError(
+                f"table {table} has the topic {known!r} in this log, and {topic!r} in [log.topics]",
+                mend="undo the change in [log.topics], or use another [log] prefix",
+            )
+        claim_topic(self._owners, table, topic)
+        if table in self._topics:
+            self._check_recorded(self._tables[topic])
             return []
+        self._topics[table] = topic
         self._writer.create_topics([TopicSpec(topic, self._partitions)])
         self._tables[topic] = TableState(table=table, topic=topic, partitions=self._partitions)
         self._existing[topic] = self._partitions
@@ -156,16 +188,41 @@ class Publisher:
                 mend="restore the topic, or use another [log] prefix",
             )
 
+    def _altered(self, event: ChangeEvent, change: Alter | Drop) -> list[Record]:
+        """The table's change, and the state that later events tell it by. A new table needs no waiting for: its events
+        say what it is.
+        """
+        records = self._announce(event.table.id)
+        if isinstance(change, Alter):
+            self.register(event.table)  # before anything tells of it
+        topics = {self._topics[event.table.id]}
+        if isinstance(change, Alter) and change.before is not None and change.before.id in self._topics:
+            topics.add(self._topics[change.before.id])
+        for topic in sorted(topics):
+            state = self._tables[topic]
+            if _is_barrier(change) or state.altered is not None:
+                self._tables[topic] = replace(state, altered=event.position)
+                records.append(table_record(self._state_topic, self._tables[topic]))
+        return [*records, alteration_record(event, prefix=self._prefix)]
+
     def _truncated(self, table: TableState, record: Record, position: Position) -> list[Record]:
         self._tables[table.topic] = replace(table, truncated=position)
         return [record, table_record(self._state_topic, self._tables[table.topic])]
 
 
+def _is_barrier(change: Alter | Drop) -> bool:
+    return isinstance(change, Drop) or change.before is not None
+
+
 def _barrier(table: TableState) -> Headers:
-    """Tells the reader of one partition that the table was truncated in another, so that it waits for it.
+    """Tells the reader of one partition what stands in another, so that it waits for it: a truncate, and a change of
+    the table's shape.
 
     A truncate is written once, to partition 0: repeated in every partition it would make other readers lose rows.
     """
-    if table.truncated is None or table.partitions == 1:
-        return ()
-    return ((TRUNCATED, str(table.truncated).encode()),)
+    barriers: Headers = ()
+    if table.truncated is not None and table.partitions > 1:
+        barriers = ((TRUNCATED, str(table.truncated).encode()),)
+    if table.altered is not None:
+        barriers = (*barriers, (ALTERED, str(table.altered).encode()))
+    return barriers

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from cdc.core.errors import RecordTooLargeError
-from cdc.core.events import ChangeEvent, Create, Delete, FullImage, OldImage, Read, Truncate, Update, Value
+from cdc.core.events import Alter, ChangeEvent, Create, Delete, Drop, FullImage, OldImage, Read, Truncate, Update, Value
 from cdc.core.log import Record
 from cdc.core.tables import Column, TableSchema
 from cdc.core.types import Kind
@@ -37,7 +37,7 @@ def _values(event: ChangeEvent) -> Iterator[tuple[Column, Value]]:
                 yield from _old_values(event.table, before)
         case Delete(before):
             yield from _old_values(event.table, before)
-        case Truncate():
+        case Truncate() | Alter() | Drop():
             pass
         case _:
             assert_never(event.change)

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from cdc.cli import capture, demo, init, run, tail, teardown
+from cdc.cli import capture, demo, init, run, tail, teardown, triggers
 from cdc.core.errors import CdcError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for module in (init, capture, run, tail, teardown, demo):
+for module in (init, capture, run, tail, triggers, teardown, demo):
     module.register(app)
 for extension in entry_points(group="cdc.commands"):
     extension.load()(app)

@@ -24,14 +24,14 @@ def register(app: typer.Typer) -> None:
 
 
 def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Capture and apply to every target, until Ctrl-C or SIGTERM.
+    """Capture (unless a connector does) and apply to every target, until Ctrl-C or SIGTERM.
 
     A target that fails leaves the others running; capture that fails stops all.
     """
     settings = load_settings(config)
     reporter = Reporter("run")
     with stop_on_signals() as stop:
-        children = {_CAPTURE: _start(config, "capture")}
+        children = {} if settings.source is None else {_CAPTURE: _start(config, "capture")}
         children |= {f"apply {name}": _start(config, "apply", name) for name in settings.targets}
         try:
             failed = _watch(children, stop, reporter)

@@ -9,16 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from cdc.avro.names import state_topic
+from cdc.avro.messages import decode_message
+from cdc.avro.names import message_topic
 from cdc.cli.console import stop_on_signals
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
 from cdc.core.errors import ConfigError
 from cdc.core.events import (
     UNCHANGED,
+    Alter,
     ChangeEvent,
     Create,
     Delete,
+    Drop,
     FullImage,
+    LogicalMessage,
     OldImage,
     Read,
     Row,
@@ -27,10 +31,10 @@ from cdc.core.events import (
 )
 from cdc.core.log import LogReader, TopicPartition
 from cdc.core.patterns import TablePatterns
-from cdc.core.state import TableState, read_state
+from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableSchema
+from cdc.log.contents import log_state
 from cdc.log.open import open_log
-from cdc.log.reading import read_to_end
 from cdc.registry.decoding import Decoding
 from cdc.wiring import open_registry
 
@@ -47,7 +51,10 @@ def tail(
     count: Annotated[int, typer.Option("--count", "-n", min=0, help="Stop after so many events (0: never).")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Print events as they come, until Ctrl-C. Row values are shown: they may be confidential."""
+    """Print events as they come, until Ctrl-C. Row values are shown: they may be confidential.
+
+    Logical messages are shown when no table is named.
+    """
     settings = load_settings(config)
     patterns = TablePatterns(tables or ["*.*"])
     with (
@@ -56,44 +63,52 @@ def tail(
         closing(log.reader(f"{settings.log.prefix}-tail")) as reader,
         closing(open_registry(settings, log)) as registry,
     ):
-        wanted = _tables(reader, state_topic(settings.log.prefix), patterns)
-        _assign(reader, wanted, from_start=from_start)
+        wanted = _tables(log_state(reader, settings.log), patterns)
+        messages = message_topic(settings.log.prefix)
+        partitions = [TopicPartition(table.topic, number) for table in wanted for number in range(table.partitions)]
+        if not tables and settings.log.written_by == "cdc" and messages in reader.topics():
+            partitions.append(TopicPartition(messages, 0))
+        _assign(reader, partitions, from_start=from_start)
         decoding = Decoding(registry)
         printed = 0
         while not stop.is_set() and not (count and printed >= count):
             for record in reader.poll(1000, 0.2):
-                event = decoding.event(record)
+                event: ChangeEvent | LogicalMessage | None
+                if record.topic == messages and record.value is not None:
+                    event = decode_message(record.value, registry.schema)
+                else:
+                    event = decoding.event(record)
                 if event is not None and not (count and printed >= count):
                     typer.echo(json.dumps(as_object(event)) if as_json else as_line(event))
                     printed += 1
 
 
-def _tables(reader: LogReader, topic: str, patterns: TablePatterns) -> list[TableState]:
-    state = read_state(read_to_end(reader, topic)) if topic in reader.topics() else None
-    wanted = [] if state is None else [table for table in state.tables.values() if patterns.matches(table.table)]
+def _tables(state: LogState, patterns: TablePatterns) -> list[TableState]:
+    wanted = [table for table in state.tables.values() if patterns.matches(table.table)]
     if not wanted:
         raise ConfigError("the log holds no such table", mend="start capture first, or correct the pattern")
     return wanted
 
 
-def _assign(reader: LogReader, tables: list[TableState], *, from_start: bool) -> None:
-    for table in tables:
-        for number in range(table.partitions):
-            partition = TopicPartition(table.topic, number)
-            offsets = reader.offsets(partition)
-            reader.assign({partition: offsets.first if from_start else offsets.next})
+def _assign(reader: LogReader, partitions: list[TopicPartition], *, from_start: bool) -> None:
+    for partition in partitions:
+        offsets = reader.offsets(partition)
+        reader.assign({partition: offsets.first if from_start else offsets.next})
 
 
-def as_object(event: ChangeEvent) -> dict[str, Any]:
-    """The event for machines: values are canonical text, `{"unchanged": true}` stands for UNCHANGED."""
-    change = event.change
-    said: dict[str, Any] = {
-        "table": str(event.table.id),
-        "op": _op(event),
+def as_object(event: ChangeEvent | LogicalMessage) -> dict[str, Any]:
+    """The event for machines: values are canonical text, `{"unchanged": true}` stands for UNCHANGED. A message has
+    `content_hex` in place of `content` if that is not UTF-8.
+    """
+    place = {
         "position": str(event.position),
         "transaction": event.transaction.id,
         "commit_time_us": event.transaction.commit_time_us,
     }
+    if isinstance(event, LogicalMessage):
+        return {"op": "m", **place, "prefix": event.prefix, **_content(event.content)}
+    change = event.change
+    said: dict[str, Any] = {"table": str(event.table.id), "op": _op(event), **place}
     match change:
         case Read(after) | Create(after):
             said["after"] = _row(event.table, after)
@@ -102,23 +117,32 @@ def as_object(event: ChangeEvent) -> dict[str, Any]:
             said["after"] = _row(event.table, after)
         case Delete(before):
             said["before"] = _image(event.table, before)
-        case Truncate():
+        case Truncate() | Alter() | Drop():
             pass
     return said
 
 
-def as_line(event: ChangeEvent) -> str:
+def as_line(event: ChangeEvent | LogicalMessage) -> str:
     """The event for people."""
     said = as_object(event)
+    if isinstance(event, LogicalMessage):
+        return f"{said['position']}  m  {said['prefix']}  {said.get('content', said.get('content_hex'))}"
     rows = [f"{part} {_spelled(said[part])}" for part in ("before", "after") if said.get(part) is not None]
     return f"{said['position']}  {said['op']}  {said['table']}  {'  '.join(rows)}".rstrip()
+
+
+def _content(content: bytes) -> dict[str, str]:
+    try:
+        return {"content": content.decode()}
+    except UnicodeDecodeError:
+        return {"content_hex": content.hex()}
 
 
 def _spelled(row: dict[str, Any]) -> str:
     return " ".join(f"{name}={'NULL' if value is None else value}" for name, value in row.items())
 
 
-def _op(event: ChangeEvent) -> str:
+def _op(event: ChangeEvent) -> str:  # noqa: PLR0911  # a table
     match event.change:
         case Read():
             return "r"
@@ -130,6 +154,10 @@ def _op(event: ChangeEvent) -> str:
             return "d"
         case Truncate():
             return "t"
+        case Alter():
+            return "alter"
+        case Drop():
+            return "drop"
 
 
 def _image(table: TableSchema, image: OldImage) -> dict[str, Any]:

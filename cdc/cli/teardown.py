@@ -19,9 +19,10 @@ def teardown(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove what capture made at the source: its replication slot and publication."""
-    settings = load_settings(config).source
-    question = f"Drop replication slot {settings.slot!r} and publication {settings.publication!r} at the source?"
+    """Remove what capture made at the source: its replication slot, event triggers and publication."""
+    settings = load_settings(config).captured()
+    slot, publication = settings.slot, settings.publication
+    question = f"Drop replication slot {slot!r}, event triggers and publication {publication!r} at the source?"
     if not yes and not typer.confirm(question):
         typer.echo("nothing was dropped")
         return

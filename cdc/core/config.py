@@ -21,6 +21,7 @@ from cdc.core.config_values import (
     options,
     patterns,
     retention_hours,
+    topics,
     url,
     url_with_host,
 )
@@ -38,16 +39,19 @@ _SOURCE: Final[Mapping[str, Read]] = {
 _LOG: Final[Mapping[str, Read]] = {
     "url": url(),  # logs are found by entry points, and know the rest
     "prefix": matching(r"[a-zA-Z0-9._-]{1,100}", "up to 100 letters, digits, ., - and _"),
+    "written_by": one_of(["cdc", "debezium"]),
     "partitions": number(1, 10_000),
     "replication_factor": number(1, 100),
     "retention": retention_hours,
     "max_record_bytes": number(1_024, 1_000_000_000),  # librdkafka's most
+    "topics": topics,
     "options": options,
 }
 _REGISTRY: Final[Mapping[str, Read]] = {"url": url_with_host("http", "https"), "options": options}
 _TARGET: Final[Mapping[str, Read]] = {
     "url": url(),
     "tables": patterns,
+    "schema_changes": one_of(["follow", "add-only", "stop"]),
     "as_text": column_patterns,
     "consistency": one_of(["key"], later={"transaction": '"transaction" is not available in this version'}),
     "batch_events": number(1, 1_000_000),
@@ -111,13 +115,17 @@ class _Reader:
 
     def settings(self, document: dict[str, Any]) -> Settings | None:
         self._known((), document, ["source", "log", "registry", "targets"])
-        source = self._table(("source",), document.get("source"), _SOURCE, SourceSettings)
         log = self._table(("log",), document.get("log", {}), _LOG, LogSettings)
         registry = self._table(("registry",), document.get("registry", {}), _REGISTRY, RegistrySettings)
         targets = self._targets(document.get("targets", {}))
+        source = None
+        if log is not None and log.written_by == "debezium":
+            self._require_connectors(document, registry)
+        else:
+            source = self._table(("source",), document.get("source"), _SOURCE, SourceSettings)
         if source is not None:
             self._refuse_replication_onto_itself(source, targets)
-        if self.problems or source is None or log is None or registry is None:
+        if self.problems:
             return None
         return Settings(source=source, log=log, registry=registry, targets=targets)
 
@@ -134,6 +142,16 @@ class _Reader:
             if read is not None:
                 targets[target] = read
         return targets
+
+    def _require_connectors(self, document: dict[str, Any], registry: RegistrySettings | None) -> None:
+        """Of a log that a connector writes: its registry, and no source."""
+        if "source" in document:
+            self._problem(("source",), "[source] is the connector's, not ours", "leave it out")
+        if registry is not None and registry.url is None:
+            what = "[registry] url is missing: the connector's schemas are in a registry"
+            self._problem(
+                ("log", "written_by"), what, "write http://host:8081; with Apicurio it ends in /apis/ccompat/v7"
+            )
 
     def _refuse_replication_onto_itself(self, source: SourceSettings, targets: Mapping[str, TargetSettings]) -> None:
         for name, target in targets.items():

@@ -13,10 +13,12 @@ tables = ["public.*"]            # globs over schema.table; "*.*" is all, "!publ
 [log]
 # url = "sqlite:///cdc-log.db"   # the default, for one machine; or "kafka://broker1:9092,broker2:9092"
 prefix = "shop"                  # topics are called <prefix>.<schema>.<table>
+# written_by = "cdc"             # or "debezium": a connector with this topic.prefix; then without [source]
 # partitions = 1                 # of each new table topic
 # replication_factor = 1         # Kafka: copies of each new topic
 # retention = "forever"          # of events: "7d", "12h"; a target that stays away longer must be loaded again
 # max_record_bytes = 1048576     # above it capture stops with an error that names table and column
+# topics = { 'public."a b"' = "public.a_b_2" }     # where two tables' topics would have the same name
 # options = { "security.protocol" = "SASL_SSL" }   # Kafka: librdkafka's own settings
 
 [registry]
@@ -27,5 +29,6 @@ url = "postgresql://cdc:${CDC_TARGET_PASSWORD}@localhost:5432/warehouse"   # or 
 # tables = ["*.*"]               # which of the captured tables
 # as_text = []                   # columns to hold as text, like "public.t.c": where a target's type can't hold a value
 # consistency = "key"            # each key's changes in order
+# schema_changes = "follow"      # or "add-only": what goes at the source stays; or "stop" at each, with the statements
 # batch_events = 10000           # events in one target transaction, at most
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final
 
 from cdc.core.errors import ConfigError
@@ -22,6 +23,7 @@ Read = Callable[[Any], Any]
 
 _RETENTION: Final = re.compile(r"([1-9][0-9]{0,4})([hd])")
 _HOURS: Final = {"h": 1, "d": 24}
+_TOPIC: Final = re.compile(r"[a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)+")
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}")
 
 
@@ -159,6 +161,17 @@ def _options_at(name: str, item: Any) -> dict[str, str]:
             raise ConfigError(f"{name} should be a text, a number or a boolean, not {_said(item)}", mend='write "…"')
 
 
+def topics(value: Any) -> dict[str, str]:
+    """Topic names, without the prefix, by patterns of tables."""
+    found = options(value)
+    for pattern, topic in found.items():
+        with _inside(pattern):
+            require_pattern(pattern)
+            if not _TOPIC.fullmatch(topic):
+                raise ConfigError("is no topic's name", mend='write "schema.table" in letters, digits, - and _')
+    return found
+
+
 def retention_hours(value: Any) -> int:
     """0 is for ever."""
     if value == "forever":
@@ -169,7 +182,7 @@ def retention_hours(value: Any) -> int:
     return int(found[1]) * _HOURS[found[2]]
 
 
-def one_of(allowed: Sequence[str], *, later: Mapping[str, str]) -> Read:
+def one_of(allowed: Sequence[str], *, later: Mapping[str, str] = MappingProxyType({})) -> Read:
     """One of the allowed texts; those of a later version are refused with a reason."""
 
     def read(value: Any) -> str:

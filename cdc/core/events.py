@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -29,6 +30,9 @@ Row = tuple[Value, ...]
 
 Key = tuple[bytes, ...]
 """Canonical text of each key column, in the order of `TableSchema.key`."""
+
+UNKNOWN_KEY: Final[Key] = ()
+"""Where a row moved to, or from, when the log does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,29 @@ class Truncate:
     """All rows of the table went (`op=t`)."""
 
 
-Change = Read | Create | Update | Delete | Truncate
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alter:
+    """The table is of the event's version from here on; `before` is what it was, None if it is new.
+
+    `fills` has the canonical text that rows older than a new column hold in it, where that is not NULL. `note` is the
+    source's own description of the table, for itself to read again.
+    """
+
+    before: TableSchema | None
+    fills: Mapping[str, bytes] = field(default_factory=dict)
+    note: str = "{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """The table is gone, and its rows with it. `note` as in `Alter`."""
+
+    note: str = "{}"
+
+
+RowChange = Read | Create | Update | Delete | Truncate
+TableChange = Alter | Drop
+Change = RowChange | TableChange
 
 
 class SnapshotMark(enum.StrEnum):
@@ -127,7 +153,7 @@ class Transaction:
     @property
     def id(self) -> str:
         """The same for all events of the transaction and at each resend; unique in a log."""
-        return f"{self.epoch}:{self.xid or 'snapshot'}:{self.commit_lsn}"
+        return f"{self.epoch}:{self.xid or 'none'}:{self.commit_lsn}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +178,15 @@ class ChangeEvent:
         return Position(self.transaction.epoch, self.transaction.commit_lsn, self.ordinal)
 
 
+_OUR_PREFIX: Final = "cdc."
+
+
 @dataclass(frozen=True, slots=True)
 class LogicalMessage:
-    """`pg_logical_emit_message` (`op=m`). A non-transactional one is a transaction of its own, with ordinal 0."""
+    """`pg_logical_emit_message` (`op=m`). A non-transactional one is a transaction of its own, with ordinal 0.
+
+    `message_ordinal` numbers those of the transaction that are published (all but `ours`), from 1.
+    """
 
     transaction: Transaction
     prefix: str
@@ -162,6 +194,12 @@ class LogicalMessage:
     ordinal: int
     lsn: int
     captured_us: int = 0
+    message_ordinal: int = 1
+
+    @property
+    def ours(self) -> bool:
+        """Whether cdc wrote it to itself, by its prefix. Such messages are nobody else's, and not published."""
+        return self.prefix.startswith(_OUR_PREFIX)
 
     @property
     def position(self) -> Position:
@@ -179,13 +217,15 @@ class Begin:
 class Commit:
     """The transaction is complete. `end_lsn` is what may be confirmed to the source once the log holds all of it.
 
-    `event_counts` says how many events each table had; a changed key counts both its events.
+    `event_counts` says how many events each table had; a changed key counts both its events. `messages` counts its
+    logical messages, without cdc's own.
     """
 
     transaction: Transaction
     end_lsn: int
     last_ordinal: int
     event_counts: dict[TableId, int] = field(default_factory=dict)
+    messages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,4 +235,16 @@ class Heartbeat:
     lsn: int
 
 
-StreamItem = Begin | ChangeEvent | LogicalMessage | Commit | Heartbeat
+@dataclass(frozen=True, slots=True)
+class Rereading:
+    """Rows of a table changed without events: it is being read again (`active`), and its events are held back until it
+    has been; or it has been, and its truncate, new version and rows follow. `name` is the source's own for the table.
+    `versions` are what it was (if it was known) and what it is (if it is still there). The log must remember this.
+    """
+
+    name: str
+    active: bool
+    versions: tuple[TableSchema, ...] = ()
+
+
+StreamItem = Begin | ChangeEvent | LogicalMessage | Commit | Heartbeat | Rereading

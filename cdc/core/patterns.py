@@ -48,6 +48,15 @@ class TablePatterns:
             return False
         return self._any_excluded is None or self._any_excluded.fullmatch(name) is None
 
+    def regexes(self, between: str) -> tuple[str, str | None]:
+        """What matches, and what of it does not, as regular expressions over `schema`, `between`, `table`; `between` is
+        one character that no name holds.
+        """
+        excluded = self._any_excluded.pattern if self._any_excluded else None
+        return self._any_included.pattern.replace(_BETWEEN_PARTS, between), (
+            None if excluded is None else excluded.replace(_BETWEEN_PARTS, between)
+        )
+
     def unmatched(self, tables: Iterable[TableId]) -> tuple[str, ...]:
         """The including patterns that match none of these tables. An exclusion may well match nothing yet."""
         names = [_subject(table) for table in tables]

@@ -6,6 +6,12 @@ What may hold a secret (URLs, options) stands in no `repr`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+from cdc.core.errors import ConfigError
+
+SchemaChanges = Literal["follow", "add-only", "stop"]
+WrittenBy = Literal["cdc", "debezium"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,15 +29,19 @@ class SourceSettings:
 class LogSettings:
     """`[log]`. `partitions` and `replication_factor` are for new topics; `retention_hours` 0 keeps records for ever.
 
-    `options` go to librdkafka as they are (`security.protocol`, `sasl.username`, …).
+    `written_by`: `cdc`, or a Debezium connector whose `topic.prefix` is `prefix`; then there is nothing to capture.
+    `topics` are names of topics, after the prefix, by patterns of the tables that have them in place of
+    `schema.table`. `options` go to librdkafka as they are (`security.protocol`, `sasl.username`, …).
     """
 
     url: str = field(default="sqlite:///cdc-log.db", repr=False)
     prefix: str = "cdc"
+    written_by: WrittenBy = "cdc"
     partitions: int = 1
     replication_factor: int = 1
     retention_hours: int = 0
     max_record_bytes: int = 1_048_576
+    topics: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -47,6 +57,9 @@ class RegistrySettings:
 class TargetSettings:
     """`[targets.NAME]`. `tables` are globs as in `[source]`. `as_text` are globs over `schema.table.column`: columns
     that the target holds as text, whatever their type. `batch_events` bounds one target transaction.
+
+    `schema_changes`: `follow` the source's, only add (`add-only`: what goes at the source stays, what changes stops the
+    applier), or `stop` at each.
     """
 
     name: str
@@ -54,12 +67,24 @@ class TargetSettings:
     tables: tuple[str, ...] = ("*.*",)
     as_text: tuple[str, ...] = ()
     consistency: str = "key"
+    schema_changes: SchemaChanges = "follow"
     batch_events: int = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    source: SourceSettings
+    """`source` is None where a Debezium connector writes the log."""
+
+    source: SourceSettings | None
     log: LogSettings
     registry: RegistrySettings
     targets: dict[str, TargetSettings]
+
+    def captured(self) -> SourceSettings:
+        """What capture reads. ConfigError if a connector does."""
+        if self.source is None:
+            raise ConfigError(
+                "a Debezium connector captures this log's source",
+                mend='run `cdc apply`; or set [log] written_by = "cdc", another prefix, and a [source]',
+            )
+        return self.source

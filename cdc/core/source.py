@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from cdc.core.events import StreamItem
+from cdc.core.position import Position
 from cdc.core.tables import TableId
 
 
@@ -50,6 +51,14 @@ class Source(Protocol):
     def switch_point(self, timeline: int) -> int | None:
         """Where the history of the present timeline left `timeline` (an LSN); None if it never was on it."""
 
+    def remember(self, notes: Sequence[tuple[Position, str]], rereading: Collection[str]) -> None:
+        """What this source said of its tables in earlier sessions: the notes of its Alter and Drop events with their
+        positions, in order, and the tables that were being read again. Call it before `load` and `start`.
+        """
+
+    def name(self, table: TableId) -> str:
+        """The source's own name for a captured table, which it keeps when it is renamed: as in `Rereading`."""
+
     def create(self) -> AbstractContextManager[LoadPoint]:
         """Make what capture needs at the source (publication, slot). The snapshot lasts as long as the context."""
 
@@ -59,11 +68,15 @@ class Source(Protocol):
     def load(self, at: LoadPoint, *, epoch: int, again: bool) -> Iterator[StreamItem]:
         """The rows of all tables as one transaction just below `at`; `again` truncates each table first."""
 
-    def start(self, *, epoch: int) -> None:
-        """Start streaming from what the slot has confirmed. SlotInUseError if another process does."""
+    def start(self, *, epoch: int, after: int = 0) -> None:
+        """Start streaming from what the slot has confirmed, or from `after` (an LSN) if that is further. SlotInUseError
+        if another process streams from the slot.
+        """
 
-    def receive(self, most: int, timeout: float) -> list[StreamItem]:
-        """The items of up to `most` messages; waits up to `timeout` seconds for the first."""
+    def receive(self, most: int, timeout: float) -> Iterator[StreamItem]:
+        """The items of up to `most` messages; waits up to `timeout` seconds for the first. Iterate it to its end before
+        the next call.
+        """
 
     def confirm(self, lsn: int) -> None:
         """Nothing at or below `lsn` will have to be sent again. Also keeps the connection alive: call it often."""

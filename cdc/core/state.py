@@ -1,7 +1,7 @@
 """What capture keeps in the log's state topic, so that its host is disposable; appliers read it too.
 
 The topic is compacted and has one partition; keys and values are JSON text. Keys: `log`, `source`, `recorded`,
-`table:<topic>`.
+`table:<topic>`, `rereading:<source's name of a table>`.
 """
 
 from __future__ import annotations
@@ -38,23 +38,27 @@ class SourceState:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableState:
     """A captured table's topic. `partitions` is fixed when the topic is made: keys must not move when someone adds
-    partitions. `truncated` is the position of its latest truncate.
+    partitions. `truncated` is the position of its latest truncate, `altered` that of its latest change of shape.
     """
 
     table: TableId
     topic: str
     partitions: int
     truncated: Position | None = None
+    altered: Position | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogState:
-    """All of the state topic. `recorded_lsn` is up to where a source without changes was recorded as read."""
+    """All of the state topic. `recorded_lsn` is up to where a source without changes was recorded as read; `rereading`
+    has the source's names of the tables that are being read again.
+    """
 
     log_id: str | None = None
     source: SourceState | None = None
     recorded_lsn: int = 0
     tables: dict[str, TableState] = field(default_factory=dict)
+    rereading: frozenset[str] = frozenset()
 
     def with_record(self, record: StoredRecord) -> LogState:
         """The state after one more record of the topic. Unknown keys are left alone: a newer version wrote them."""
@@ -78,6 +82,8 @@ class LogState:
                 return replace(self, recorded_lsn=parse_lsn(value["lsn"]))
             case "table":
                 return replace(self, tables={**self.tables, name: _table_state(name, value)})
+            case "rereading":
+                return replace(self, rereading=self.rereading | {name} if value["active"] else self.rereading - {name})
             case _:
                 return self
 
@@ -109,8 +115,13 @@ def table_record(topic: str, table: TableState) -> Record:
         "table": table.table.name,
         "partitions": table.partitions,
         "truncated": None if table.truncated is None else str(table.truncated),
+        "altered": None if table.altered is None else str(table.altered),
     }
     return _record(topic, f"table:{table.topic}", value)
+
+
+def rereading_record(topic: str, name: str, *, active: bool) -> Record:
+    return _record(topic, f"rereading:{name}", {"active": active})
 
 
 def _source_state(value: dict[str, Any]) -> SourceState:
@@ -120,12 +131,13 @@ def _source_state(value: dict[str, Any]) -> SourceState:
 
 
 def _table_state(topic: str, value: dict[str, Any]) -> TableState:
-    truncated = value["truncated"]
+    truncated, altered = value["truncated"], value.get("altered")
     return TableState(
         table=TableId(value["schema"], value["table"]),
         topic=topic,
         partitions=int(value["partitions"]),
         truncated=None if truncated is None else Position.parse(str(truncated)),
+        altered=None if altered is None else Position.parse(str(altered)),
     )
 
 

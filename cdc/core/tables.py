@@ -30,12 +30,22 @@ class TableId(NamedTuple):
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
 
+    @property
+    def quoted(self) -> str:
+        """As SQL and patterns take it, whatever is in the names."""
+        return ".".join('"' + name.replace('"', '""') + '"' for name in self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
+    """`id` is the same for as long as the column lives, whatever it is called, and no other column of the table ever
+    has it; None where the source does not tell.
+    """
+
     name: str
     type: ColumnType
     nullable: bool = True
+    id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""The demo's `cdc` processes: the same commands that a user runs, each with its output in a file."""
+"""The demo's `cdc` processes: the same commands that a user runs, each with its output in a file. They end with us."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from cdc.core.errors import CdcError
+from cdc.embedded import warden
 
 _STOP_SECONDS: Final = 20
 _SHOWN_LINES: Final = 12
@@ -35,6 +37,7 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            warden.forget(process.pid, signal.SIGTERM)
 
     def start(self, name: str, *command: str) -> None:
         """Run `cdc COMMAND…` under `name`."""
@@ -43,11 +46,14 @@ class Processes:
             self._running[name] = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
+        warden.watch(self._running[name].pid, signal.SIGTERM)
 
     def kill(self, name: str) -> None:
         """`kill -9`."""
-        self._running[name].kill()
-        self._running[name].wait()
+        process = self._running[name]
+        process.kill()
+        process.wait()
+        warden.forget(process.pid, signal.SIGTERM)
 
     def require_running(self) -> None:
         """CdcError, with the end of its output, if one has ended by itself."""

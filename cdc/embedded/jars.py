@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import shutil
+import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import tenacity
 from typing_extensions import override
@@ -54,27 +55,31 @@ class ArtifactLock(NamedTuple):
     digest: str
 
 
+# Before 3.11.4 there is none. What is unpacked is known to the byte all the same.
+_FILTER: Final[dict[str, Any]] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
+
 def read_lock(path: Path) -> ArtifactLock:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     artifacts = tuple(_parse_line(line) for line in lines)
     return ArtifactLock(artifacts, hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12])
 
 
-def fetched(name: str, *, unpack: bool = False) -> Path:
-    """The directory that holds all artifacts of the lock file `name`, fetching them if they aren't there yet; with
-    `unpack`, what these archives contain.
+def fetched(lock_file: Path, *, unpack: bool = False) -> Path:
+    """The directory that holds all artifacts of the lock file, fetching them if they aren't there yet; with `unpack`,
+    what these archives contain.
     """
-    lock = read_lock(Path(__file__).with_name(f"{name}.lock"))
+    lock = read_lock(lock_file)
 
     def fill(empty: Path) -> None:
         with TemporaryDirectory(dir=empty.parent) as scratch:
             for archive in download(lock.artifacts, Path(scratch)):
                 if unpack:
-                    shutil.unpack_archive(archive, empty, filter="data")
+                    shutil.unpack_archive(archive, empty, **_FILTER)
                 else:
                     archive.rename(empty / archive.name)
 
-    return kept_directory(cache_root(), f"{name}-{lock.digest}", fill)
+    return kept_directory(cache_root(), f"{lock_file.stem}-{lock.digest}", fill)
 
 
 def download(artifacts: tuple[LockedArtifact, ...], repository: Path) -> list[Path]:

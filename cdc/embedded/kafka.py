@@ -16,7 +16,7 @@ from cdc.embedded.jars import fetched
 from cdc.embedded.java import SMALL_JVM, JavaServer, find_java
 from cdc.embedded.ports import LOOPBACK, accepts_connections, free_port
 
-_LOCK = "kafka"
+_LOCK = Path(__file__).with_name("kafka.lock")
 _CLUSTER_ID = "ZW1iZWRkZWQtY2RjLWxvZw"
 # Its only answer while it starts: a broker that is not there yet is no news.
 _QUIET = {"log_level": 0, "socket.connection.setup.timeout.ms": 1000}

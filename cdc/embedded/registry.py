@@ -12,7 +12,7 @@ from cdc.embedded.jars import fetched
 from cdc.embedded.java import SMALL_JVM, JavaServer
 from cdc.embedded.ports import LOOPBACK, free_port
 
-_LOCK = "registry"
+_LOCK = Path(__file__).with_name("registry.lock")
 _PATH = "/apis/ccompat/v7"
 
 

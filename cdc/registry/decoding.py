@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from cdc.avro.alterations import Alteration, read_alteration
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import unframe
-from cdc.avro.headers import TRUNCATED
+from cdc.avro.headers import ALTERED, TRUNCATED
 from cdc.core.errors import CdcError, ProtocolViolationError
-from cdc.core.events import ChangeEvent
+from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import StoredRecord
 from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
@@ -16,8 +18,9 @@ from cdc.core.tables import TableSchema
 
 
 class Decoding:
-    """Keeps a decoder for each schema id. Events have their table as `seen` gives it, which may make its columns text
-    (all values are).
+    """Keeps a decoder for each schema id; for a connector's events, whose envelopes don't say what the key is, for each
+    pair of a value's and a key's. Events have their table as `seen` gives it, which may make its columns text (all
+    values are).
     """
 
     def __init__(
@@ -26,6 +29,7 @@ class Decoding:
         self._registry = registry
         self._seen = seen
         self._decoders: dict[int, EventDecoder] = {}
+        self._connectors: dict[tuple[int, int], EventDecoder] = {}
 
     def event(self, record: StoredRecord) -> ChangeEvent | None:
         """The record's event, or None for a tombstone. An error says which record could not be read."""
@@ -35,22 +39,52 @@ class Decoding:
             schema_id, _ = unframe(record.value)
             decoder = self._decoders.get(schema_id)
             if decoder is None:
-                decoder = self._decoders[schema_id] = EventDecoder(self._registry.schema(schema_id))
-                decoder.table = self._seen(decoder.table)
+                decoder = self._decoders[schema_id] = self._decoder(schema_id)
+            if not decoder.ours and record.key is not None:
+                decoder = self._connectors_decoder(schema_id, unframe(record.key)[0])
             return decoder.decode(record.key, record.value, record.headers)
         except CdcError as error:
             raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
 
+    def alteration(self, record: StoredRecord) -> Alteration | None:
+        """The record of the tables topic; None for one taken back. An error says which could not be read."""
+        if record.value is None:
+            return None
+        try:
+            found = read_alteration(record.value)
+        except CdcError as error:
+            raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
+        event, change = found.event, found.event.change
+        if isinstance(change, Alter) and change.before is not None:
+            change = replace(change, before=self._seen(change.before))
+        return found._replace(event=replace(event, table=self._seen(event.table), change=change))
 
-def truncated_before(record: StoredRecord) -> Position:
-    """The position of the truncate of the record's table that it comes after; ORIGIN if there was none."""
+    def _connectors_decoder(self, value_id: int, key_id: int) -> EventDecoder:
+        known = self._connectors.get((value_id, key_id))
+        if known is None:
+            # Also for what comes without a key: a truncate.
+            known = self._connectors[value_id, key_id] = self._decoders[value_id] = self._decoder(value_id, key_id)
+        return known
+
+    def _decoder(self, value_id: int, key_id: int | None = None) -> EventDecoder:
+        key = None if key_id is None else self._registry.schema(key_id)
+        made = EventDecoder(self._registry.schema(value_id), key)
+        made.table = self._seen(made.table)
+        return made
+
+
+def barriers(record: StoredRecord) -> tuple[Position, Position]:
+    """The positions of the latest truncate and the latest change of shape of the record's table that it comes after;
+    ORIGIN where there was none.
+    """
+    found = {TRUNCATED: ORIGIN, ALTERED: ORIGIN}
     for name, value in record.headers:
-        if name == TRUNCATED:
+        if name in found:
             try:
-                return Position.parse(value.decode())
+                found[name] = Position.parse(value.decode())
             except ValueError:
                 raise ProtocolViolationError(f"{_where(record)}: damaged header {name}") from None
-    return ORIGIN
+    return found[TRUNCATED], found[ALTERED]
 
 
 def _where(record: StoredRecord) -> str:

@@ -16,22 +16,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from cdc.avro.names import state_topic
+from cdc.avro.names import state_topic, tables_topic
 from cdc.core.errors import GapError, LogGapError
+from cdc.core.events import Alter, ChangeEvent
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import ORIGIN
 from cdc.core.registry import SchemaRegistry
-from cdc.core.settings import TargetSettings
+from cdc.core.settings import TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
-from cdc.registry.decoding import Decoding, truncated_before
+from cdc.registry.decoding import Decoding, barriers
+from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.plan.as_text import AsText
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
-from consumers.plan.inbox import Batch, Inbox
+from consumers.plan.inbox import Batch, Inbox, is_resent
 from consumers.plan.planner import plan
 from consumers.targets.target import Target
 
+_START_OVER: Final = "`cdc capture --start-over` loads all tables again"
 _IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
 _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
 
@@ -56,17 +59,23 @@ class Applier:
         target: Target,
         settings: TargetSettings,
         prefix: str,
+        written_by: WrittenBy = "cdc",
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reader = reader
+        self._connector = ConnectorLog(reader, prefix, report) if written_by == "debezium" else None
         self._target = target
         self._settings = settings
         self._patterns = TablePatterns(settings.tables)
         self._decoding = Decoding(registry, seen=AsText(settings.as_text).seen)
         self._state_topic = state_topic(prefix)
+        self._tables_topic = tables_topic(prefix)
         self._state = LogState()
         self._checkpoint = Checkpoint(version=0, log_id=None, partitions={})
-        self._inbox = Inbox(crowded_at=4 * settings.batch_events)
+        self._inbox = Inbox(
+            crowded_at=4 * settings.batch_events,
+            resent=is_resent if self._connector is None else self._connector.resent,
+        )
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
@@ -88,7 +97,10 @@ class Applier:
     def start(self, stopping: Callable[[], bool] = lambda: False) -> bool:
         """Open the target, and wait for the log to say what it is. False if stopped before."""
         self._checkpoint = self._target.open()
-        return self._find_log(stopping)
+        if not self._find_log(stopping):
+            return False
+        self._follow_tables()
+        return True
 
     def finish(self) -> None:
         """Write the checkpoint of what brought no rows."""
@@ -98,16 +110,37 @@ class Applier:
         """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied. The
         number of events applied.
         """
-        for record in self._reader.poll(self._settings.batch_events, timeout):
-            self._add(record)
+        self._read(timeout)
         self._learn_ends()
         batch = self._inbox.take(self._settings.batch_events)
         self._apply(batch)
         self._pause_crowded()
         return len(batch.events)
 
+    def _read(self, timeout: float) -> None:
+        for record in self._reader.poll(self._settings.batch_events, timeout):
+            self._add(record)
+        self._look_at_connector()
+
     def _find_log(self, stopping: Callable[[], bool]) -> bool:
-        """Follow the state topic until it says which log this is; False if stopped before."""
+        """Follow the state topic, or the connector's topics, until it is known which log this is; False if stopped
+        before.
+        """
+        if self._connector is not None:
+            self._look_at_connector()
+            if self._state.log_id is None:
+                self._report("waiting for the connector to make its topics")
+        elif not self._find_state_topic(stopping):
+            return False
+        while self._state.log_id is None:
+            if stopping():
+                return False
+            # Nothing is applied yet: a table's record may be read before the log's own.
+            self._read(_IDLE_SECONDS)
+            self._pause_crowded()
+        return True
+
+    def _find_state_topic(self, stopping: Callable[[], bool]) -> bool:
         topic = TopicPartition(self._state_topic, 0)
         waiting = False
         while topic.topic not in self._reader.topics():
@@ -118,22 +151,57 @@ class Applier:
                 return False
             time.sleep(_IDLE_SECONDS)
         self._reader.assign({topic: self._reader.offsets(topic).first})
-        while self._state.log_id is None:
-            if stopping():
-                return False
-            self.step(_IDLE_SECONDS)
         return True
+
+    def _follow_tables(self) -> None:
+        """Follow the tables topic; a log that cdc did not write has none."""
+        partition = TopicPartition(self._tables_topic, 0)
+        if partition.topic in self._reader.topics():
+            start = PartitionProgress(ORIGIN, self._reader.offsets(partition).first)
+            progress = self._checkpoint.partitions.get(partition, start)
+            self._inbox.assign_tables(partition, progress)
+            self._reader.assign({partition: progress.next_offset})
 
     def _add(self, record: StoredRecord) -> None:
         partition = TopicPartition(record.topic, record.partition)
         if record.topic == self._state_topic:
-            self._follow_state(record)
+            self._learn_state(self._state.with_record(record))
+        elif record.topic == self._tables_topic:
+            self._add_alteration(partition, record)
         else:
-            self._inbox.add(partition, record.offset, self._decoding.event(record), truncated_before(record))
+            truncated, altered = barriers(record)
+            event = self._decoding.event(record)
+            if event is not None and self._connector is not None:
+                self._connector.require_applicable(event, record.topic)
+            self._inbox.add(partition, record.offset, event, truncated=truncated, altered=altered)
 
-    def _follow_state(self, record: StoredRecord) -> None:
-        known = self._state.tables
-        self._state = self._state.with_record(record)
+    def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
+        found = self._decoding.alteration(record)
+        if found is None or not self._concerns_us(found.event):
+            self._inbox.add(partition, record.offset, None)
+        else:
+            self._inbox.add(partition, record.offset, found.event, topics=found.topics)
+
+    def _concerns_us(self, event: ChangeEvent) -> bool:
+        """Whether the table is one of ours. One that is renamed to what is not ours stays here as it is."""
+        if not self._patterns.matches(event.table.id):
+            return False
+        before = event.change.before if isinstance(event.change, Alter) else None
+        if before is None or self._patterns.matches(before.id):
+            return True
+        raise GapError(
+            f"table {before.id} was renamed to {event.table.id}, which is one of target {self._settings.name!r};"
+            " the rows that it had before are not",
+            mend="`cdc capture --start-over` loads all tables again; or exclude it in the target's tables",
+        )
+
+    def _look_at_connector(self) -> None:
+        if self._connector is not None:
+            self._connector.look()
+            self._learn_state(self._connector.state)
+
+    def _learn_state(self, state: LogState) -> None:
+        known, self._state = self._state.tables, state
         log_id = self._state.log_id
         if log_id is not None and self._checkpoint.log_id not in {None, log_id}:
             raise GapError(
@@ -163,13 +231,14 @@ class Applier:
             raise LogGapError(
                 f"topic {partition.topic!r}, partition {partition.partition} no longer holds its first {first} records,"
                 f" and target {self._settings.name!r} has none of them",
-                mend="`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it",
+                mend=f"{_START_OVER if self._connector is None else BEGIN_AGAIN}; a longer retention avoids it",
             )
         return first
 
     def _learn_ends(self) -> None:
         for topic in self._inbox.ends_wanted():
-            partitions = [TopicPartition(topic, number) for number in range(self._state.tables[topic].partitions)]
+            state = self._state.tables.get(topic)
+            partitions = [TopicPartition(topic, number) for number in range(1 if state is None else state.partitions)]
             self._inbox.ends(topic, {partition: self._reader.offsets(partition).next for partition in partitions})
 
     def _apply(self, batch: Batch) -> None:
@@ -180,8 +249,6 @@ class Applier:
         self._unsaved.update(batch.progress)
         if not batch.events:
             return self._save_progress_in_time()
-        for table in {id(event.table): event.table for event in batch.events}.values():
-            self._target.prepare(table)
         self._target.apply(plan(batch.events), self._unsaved, log_id=self._log_id)
         self._commit_offsets()
         self.progress.events += len(batch.events)

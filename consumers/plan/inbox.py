@@ -1,62 +1,84 @@
 """Records that were read and not applied yet: a queue for each partition, and what may be taken from them now.
 
-Within a partition events are taken in order. Two things tie partitions together (consistency `key`):
+Within a partition events are taken in order. Three things tie partitions together (consistency `key`):
 
 - A **truncate** stands in partition 0 of its topic, but concerns all partitions. It is taken when every other
   partition has been taken up to it: each stands at an event beyond it, or was read up to where it ended after the
   truncate had been read. Events beyond it say so (`cdc.truncated`), and wait until it was taken.
 - A **changed key with UNCHANGED values** is a Delete in one partition and a Create in another. They are taken
-  together, when both are next, so that the row can be moved.
+  together, when both are next, so that the row can be moved. A connector's are, whatever values they have: its Delete
+  does not say.
+- A **change of a table's shape** stands in the tables topic. It is taken as a truncate is, when all partitions of the
+  table's topics have been taken up to it. Events beyond it say so (`cdc.altered`), and wait until it was taken.
 
-Both wait only for events at lower positions, or for each other, so the lowest never waits and there is no deadlock.
+All wait only for events at lower positions, or for each other, so the lowest never waits and there is no deadlock.
+
+A new epoch begins each table with a truncate, and may cut off what was under way: then the other half of a moved row
+never comes. So once an event of a newer epoch was read, what is left of older ones is dropped. It counts as taken when
+the truncate is: a restart before that must not find some of it without the rest.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cdc.core.errors import GapError
-from cdc.core.events import UNCHANGED, ChangeEvent, Create, Delete, Truncate
+from cdc.core.events import UNCHANGED, UNKNOWN_KEY, Alter, ChangeEvent, Create, Delete, Drop, Truncate
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from consumers.plan.checkpoint import PartitionProgress
 
 
-class Entry(NamedTuple):
-    """A record of a partition. `event` is None for what only moves the offset (a tombstone, an event seen before)."""
+class _Entry(NamedTuple):
+    """An event, the truncate and the change of shape that it goes on from, the topics that it concerns itself as a
+    change of shape, and the offset of what is to be taken after it.
+    """
 
-    offset: int
-    event: ChangeEvent | None
+    event: ChangeEvent
     truncated: Position
+    altered: Position
+    topics: frozenset[str]
+    next_offset: int
 
 
 @dataclass(slots=True)
 class _Queue:
-    entries: deque[Entry]
+    """`taken` is how far `take` has come, and `told` what it said of that in a batch. `dropped` is how far events that
+    were dropped will bring it.
+    """
+
     read_position: Position
     next_read: int
     taken: PartitionProgress
+    told: PartitionProgress
+    dropped: PartitionProgress | None = None
+    entries: deque[_Entry] = field(default_factory=deque)
 
-    def head(self) -> Entry | None:
-        """The next event; what only moves the offset is taken on the way."""
-        while self.entries and self.entries[0].event is None:
-            self.pop()
-        return self.entries[0] if self.entries else None
+    def skip(self, offset: int) -> None:
+        """The record there holds nothing new. It goes with the event before it, so that any number take no room."""
+        if self.entries:
+            self.entries[-1] = self.entries[-1]._replace(next_offset=offset + 1)
+        elif self.dropped is not None:
+            self.dropped = PartitionProgress(self.dropped.position, offset + 1)
+        else:
+            self.taken = PartitionProgress(self.taken.position, offset + 1)
 
-    def second(self) -> ChangeEvent | None:
-        """The event after the head."""
-        events = (entry.event for entry in self.entries if entry.event is not None)
-        next(events, None)
-        return next(events, None)
+    def drop_before(self, epoch: int) -> None:
+        while self.entries and self.entries[0].event.transaction.epoch < epoch:
+            entry = self.entries.popleft()
+            self.dropped = PartitionProgress(entry.event.position, entry.next_offset)
 
-    def pop(self) -> Entry:
+    def pass_dropped(self) -> None:
+        if self.dropped is not None:
+            self.taken, self.dropped = self.dropped, None
+
+    def pop(self) -> ChangeEvent:
         entry = self.entries.popleft()
-        position = self.taken.position if entry.event is None else entry.event.position
-        self.taken = PartitionProgress(position, entry.offset + 1)
-        return entry
+        self.taken, self.dropped = PartitionProgress(entry.event.position, entry.next_offset), None
+        return entry.event
 
 
 @dataclass(slots=True)
@@ -67,34 +89,58 @@ class Batch:
     progress: dict[TopicPartition, PartitionProgress] = field(default_factory=dict)
 
 
+def is_resent(read: Position, event: ChangeEvent) -> bool:
+    """Whether the event was read before, the last one that was read being at `read`."""
+    return event.position <= read
+
+
 class Inbox:
     """Holds what was read. The caller pauses partitions that are `crowded`, and answers `ends_wanted`."""
 
-    def __init__(self, *, crowded_at: int) -> None:
+    def __init__(self, *, crowded_at: int, resent: Callable[[Position, ChangeEvent], bool] = is_resent) -> None:
         self._crowded_at = crowded_at
+        self._resent = resent
+        self._tables: TopicPartition | None = None
         self._queues: dict[TopicPartition, _Queue] = {}
         self._topics: dict[str, list[TopicPartition]] = {}
         self._ends: dict[str, Mapping[TopicPartition, int]] = {}
+        self._epochs: dict[str, int] = {}
+        self._truncated: dict[str, Position] = {}
+        self._altered = ORIGIN
 
     def assign(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """Events of this partition will come, from `progress.next_offset`."""
-        self._queues[partition] = _Queue(deque(), progress.position, progress.next_offset, progress)
+        self._queues[partition] = _Queue(progress.position, progress.next_offset, taken=progress, told=progress)
         self._topics.setdefault(partition.topic, []).append(partition)
 
+    def assign_tables(self, partition: TopicPartition, progress: PartitionProgress) -> None:
+        """As `assign`, of the tables topic."""
+        self._tables = partition
+        self.assign(partition, progress)
+
     def add(
-        self, partition: TopicPartition, offset: int, event: ChangeEvent | None, truncated: Position = ORIGIN
+        self,
+        partition: TopicPartition,
+        offset: int,
+        event: ChangeEvent | None,
+        truncated: Position = ORIGIN,
+        *,
+        altered: Position = ORIGIN,
+        topics: frozenset[str] = frozenset(),
     ) -> None:
-        """One record of the partition, in the order of offsets. What is at or below the highest position already
-        read is a resend, and is skipped.
+        """One record of the partition, in the order of offsets. One that was `resent` is skipped. A change of a table's
+        shape concerns `topics`.
         """
         queue = self._queues[partition]
-        if event is not None:
-            if event.position <= queue.read_position:
-                event = None
-            else:
-                queue.read_position = event.position
-        queue.entries.append(Entry(offset, event, truncated))
         queue.next_read = offset + 1
+        if event is None or self._resent(queue.read_position, event):
+            queue.skip(offset)
+        else:
+            queue.read_position = event.position
+            queue.entries.append(_Entry(event, truncated, altered, topics, offset + 1))
+            self._forget_ends(partition, queue.entries[-1])
+            if partition != self._tables:  # what a table has become does not end with an epoch
+                self._drop_before(event.transaction.epoch, partition)
 
     def crowded(self) -> set[TopicPartition]:
         """Partitions of which enough is here for now."""
@@ -111,50 +157,73 @@ class Inbox:
     def take(self, most: int) -> Batch:
         """About `most` events that may be applied now, in one target transaction."""
         batch = Batch()
-        before = {partition: queue.taken for partition, queue in self._queues.items()}
         taken = -1
         while taken < len(batch.events) < most:
             # One partition's progress may be what another waits for: go round until nothing moves.
             taken = len(batch.events)
             for partition, queue in self._queues.items():
                 self._take_from(partition, queue, batch.events, most)
-        batch.progress = {
-            partition: queue.taken for partition, queue in self._queues.items() if queue.taken != before[partition]
-        }
+        for partition, queue in self._queues.items():
+            if queue.taken != queue.told:
+                batch.progress[partition] = queue.told = queue.taken
         return batch
 
+    def _forget_ends(self, partition: TopicPartition, entry: _Entry) -> None:
+        """What is read may be the first to tell of something to wait for: ends told before may be too early for it."""
+        event, truncated, altered, topics, _ = entry
+        if isinstance(event.change, Truncate):
+            truncated = event.position
+        if truncated > self._truncated.get(partition.topic, ORIGIN):
+            self._truncated[partition.topic] = truncated
+            self._ends.pop(partition.topic, None)
+        if altered > self._altered and self._tables is not None:
+            self._altered = altered
+            self._ends.pop(self._tables.topic, None)
+        for topic in topics:
+            self._ends.pop(topic, None)
+
+    def _drop_before(self, epoch: int, partition: TopicPartition) -> None:
+        """Drop what newer epochs than its own were read of; `epoch` is that of the event read last."""
+        newest = self._epochs.setdefault(partition.topic, epoch)
+        if epoch < newest:
+            self._queues[partition].drop_before(newest)
+        elif epoch > newest:
+            self._epochs[partition.topic] = epoch
+            for other in self._topics[partition.topic]:
+                self._queues[other].drop_before(epoch)
+
     def _take_from(self, partition: TopicPartition, queue: _Queue, events: list[ChangeEvent], most: int) -> None:
-        while len(events) < most and (entry := queue.head()) is not None:
-            event = _event(entry)
-            if not self._truncated_up_to(entry.truncated, partition):
+        while len(events) < most and queue.entries:
+            event, truncated, altered, topics, _ = queue.entries[0]
+            if not self._altered_up_to(altered) or not self._truncated_up_to(truncated, partition):
                 return
             match event.change:
                 case Truncate():
-                    if not self._others_stand_at(event.position, partition):
+                    if not self._others_stand_beyond(event.position, partition):
                         return
-                    self._ends.pop(partition.topic, None)
+                    for place in self._topics[partition.topic]:
+                        self._queues[place].pass_dropped()
+                case Alter() | Drop():
+                    if not self._all_stand_beyond(event, topics):
+                        return
                 case Delete(awaits_create=True):
                     other = self._queue_of_create(event, partition)
                     if other is None:
                         return
-                    events.append(_event(queue.pop()))
-                    other.head()
-                    events.append(_event(other.pop()))
+                    events += [queue.pop(), other.pop()]
                     continue
-                case Create(moved_from=old) if old is not None and UNCHANGED in event.change.after:
+                case Create(moved_from=old, after=row) if old == UNKNOWN_KEY or (old is not None and UNCHANGED in row):
                     return  # its Delete takes it along
                 case _:
                     pass
-            events.append(_event(queue.pop()))
+            events.append(queue.pop())
 
     def _truncated_up_to(self, position: Position, partition: TopicPartition) -> bool:
         """Whether the truncate at `position`, which stands in partition 0, was taken."""
         first = TopicPartition(partition.topic, 0)
-        queue = self._queues[first]
-        if partition == first or queue.taken.position >= position:
+        if self._queues[first].taken.position >= position:
             return True
-        ends = self._ends.get(partition.topic)
-        if ends is not None and not queue.entries and queue.next_read >= ends[first]:
+        if self._stands_beyond(first, position):
             raise GapError(
                 f"topic {partition.topic!r} no longer holds the truncate at {position}, which partition"
                 f" {partition.partition} goes on from",
@@ -162,50 +231,88 @@ class Inbox:
             )
         return False
 
-    def _others_stand_at(self, position: Position, partition: TopicPartition) -> bool:
+    def _altered_up_to(self, position: Position) -> bool:
+        """Whether the change of shape at `position`, which stands in the tables topic, was taken."""
+        if position == ORIGIN:
+            return True
+        if self._tables is None:
+            return False
+        if self._queues[self._tables].taken.position >= position:
+            return True
+        if self._stands_beyond(self._tables, position):
+            raise GapError(
+                f"topic {self._tables.topic!r} no longer holds the change of a table at {position}, which later events"
+                " go on from",
+                mend="`cdc capture --start-over` loads all tables again; that topic must be kept for ever",
+            )
+        return False
+
+    def _all_stand_beyond(self, event: ChangeEvent, topics: frozenset[str]) -> bool:
+        """Whether all partitions of the topics were taken up to the event. A new table needs not wait: its first events
+        make it as well.
+        """
+        if isinstance(event.change, Alter) and event.change.before is None:
+            return True
+        if not topics <= self._topics.keys():
+            return False  # not all heard of yet
+        partitions = (partition for topic in topics for partition in self._topics[topic])
+        return all(self._stands_before(partition, event.position) for partition in partitions)
+
+    def _stands_before(self, partition: TopicPartition, position: Position) -> bool:
+        """As `_stands_beyond`, but what is next may stand at `position` itself: in the tables topic, a change that only
+        the next event of the table told of stands where that event does.
+        """
+        queue = self._queues[partition]
+        at_it = bool(queue.entries) and queue.entries[0].event.position == position
+        return at_it or self._stands_beyond(partition, position)
+
+    def _others_stand_beyond(self, position: Position, partition: TopicPartition) -> bool:
         """Whether all of the topic's other partitions were taken up to `position`."""
-        ends = self._ends.get(partition.topic)
-        for other in self._topics[partition.topic]:
-            if other == partition:
-                continue
-            queue = self._queues[other]
-            entry = queue.head()
-            if entry is None:
-                if ends is None or queue.next_read < ends[other]:
-                    return False
-            elif _event(entry).position < position:
-                return False
-        return True
+        others = (other for other in self._topics[partition.topic] if other != partition)
+        return all(self._stands_beyond(other, position) for other in others)
+
+    def _stands_beyond(self, partition: TopicPartition, position: Position) -> bool:
+        """Whether nothing up to `position` is left in the partition: what is next stands beyond it, or nothing is left
+        up to where the log ended when it held that position already.
+        """
+        queue, ends = self._queues[partition], self._ends.get(partition.topic)
+        if queue.entries:
+            return queue.entries[0].event.position > position
+        return ends is not None and queue.next_read >= ends[partition]
 
     def _queue_of_create(self, delete: ChangeEvent, partition: TopicPartition) -> _Queue | None:
-        """The queue in which the Create of this Delete comes next; None if it does not come next in any yet."""
+        """The queue in which the Create of this Delete comes next; None if it does not come next in any yet. GapError
+        if it can't come any more.
+        """
         wanted = delete.position._replace(ordinal=delete.ordinal + 1)
+        may_come = False
         for other in self._topics[partition.topic]:
             queue = self._queues[other]
-            event = queue.second() if other == partition else _event_or_none(queue.head())
-            if event is not None and event.position == wanted:
+            next_one = 1 if other == partition else 0  # not the Delete itself
+            stands_at = queue.entries[next_one].event.position if len(queue.entries) > next_one else ORIGIN
+            if stands_at == wanted:
                 return queue
+            may_come |= stands_at < wanted
+        if not may_come:
+            raise GapError(
+                f"topic {partition.topic!r} lacks the second half of the changed key at {delete.position}",
+                mend="load the table again",
+            )
         return None
 
     def _waiting_topics(self) -> set[str]:
-        """Topics with a truncate, or an event beyond one, that is next in its partition."""
-        return {
-            partition.topic
-            for partition, queue in self._queues.items()
-            if (entry := queue.head()) is not None
-            and (isinstance(_event(entry).change, Truncate) or not self._seen(partition, entry.truncated))
-        }
-
-    def _seen(self, partition: TopicPartition, truncated: Position) -> bool:
-        first = TopicPartition(partition.topic, 0)
-        return partition == first or self._queues[first].taken.position >= truncated
-
-
-def _event(entry: Entry) -> ChangeEvent:
-    if entry.event is None:
-        raise AssertionError("the head of a queue is always an event")
-    return entry.event
-
-
-def _event_or_none(entry: Entry | None) -> ChangeEvent | None:
-    return None if entry is None else entry.event
+        """Topics that the next event of a partition waits for: until all of them were taken up to it, or until what it
+        goes on from was.
+        """
+        wanted: set[str] = set()
+        for partition, queue in self._queues.items():
+            if not queue.entries:
+                continue
+            event, truncated, altered, topics, _ = queue.entries[0]
+            first = self._queues[TopicPartition(partition.topic, 0)]
+            if isinstance(event.change, Truncate) or first.taken.position < truncated:
+                wanted.add(partition.topic)
+            wanted |= topics & self._topics.keys()
+            if self._tables is not None and self._queues[self._tables].taken.position < altered:
+                wanted.add(self._tables.topic)
+        return wanted

@@ -1,8 +1,8 @@
 """What a batch of events means for a target: the last write of each key before the database sees it.
 
-Tables don't depend on each other here: a target runs a plan in one transaction, so only the order within a table
-counts.
-Within one, a step is as large as it can be. Three things end it (a barrier): another version of the table, a
+Rows of different tables don't depend on each other here: a target runs a plan in one transaction, so only the order
+within a table counts. What becomes of a table itself stands between all that came before it and all that comes after.
+Within a table, a step is as large as it can be. Three things end it (a barrier): another version of the table, a
 truncate, and a moved row whose values are not all known.
 """
 
@@ -16,9 +16,12 @@ from typing import Final, assert_never, cast
 from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
+    UNKNOWN_KEY,
+    Alter,
     ChangeEvent,
     Create,
     Delete,
+    Drop,
     FullImage,
     Key,
     OldImage,
@@ -28,7 +31,7 @@ from cdc.core.events import (
     Update,
 )
 from cdc.core.tables import TableId, TableSchema
-from consumers.plan.steps import MoveRow, Step, TruncateTable, WriteRows
+from consumers.plan.steps import AlterTable, DropTable, MoveRow, Step, TruncateTable, WriteRows
 
 
 def plan(events: Iterable[ChangeEvent]) -> list[Step]:
@@ -40,15 +43,29 @@ def plan(events: Iterable[ChangeEvent]) -> list[Step]:
     GapError if a row is written partly after it was deleted; FidelityError for a table without key whose events don't
     carry the whole old row; ProtocolViolationError for events that say what no event can.
     """
+    done: list[Step] = []
     tables: dict[TableId, _KeyedRows | _KeylessRows] = {}
     for event in events:
         version = event.table
+        if isinstance(event.change, Alter | Drop):
+            done += [step for rows in tables.values() for step in rows.finished()]
+            tables = {}
+            done.append(_table_step(version, event.change))
+            continue
         rows = tables.get(version.id)
         if rows is None or (rows.version is not version and rows.version != version):
             steps = [] if rows is None else rows.finished()
             rows = tables[version.id] = _KeyedRows(version, steps) if version.key else _KeylessRows(version, steps)
         rows.add(event)
-    return [step for rows in tables.values() for step in rows.finished()]
+    return done + [step for rows in tables.values() for step in rows.finished()]
+
+
+def _table_step(version: TableSchema, change: Alter | Drop) -> Step:
+    match change:
+        case Alter(before=before, fills=fills):
+            return AlterTable(version, before, fills)
+        case Drop():
+            return DropTable(version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +116,8 @@ class _KeyedRows:
                 # Whatever this batch did to the table before is gone with it.
                 self._outcomes.clear()
                 self._steps[:] = [TruncateTable(self.version)]
+            case Alter() | Drop():
+                raise AssertionError("what becomes of a table is no change of a row")
             case _:
                 assert_never(event.change)
 
@@ -133,10 +152,10 @@ class _KeyedRows:
             self._departure = _Departure(key, moved_to, known)
         self._outcomes[key] = _GONE
 
-    def _move(self, old_key: Key, after: Row, departure: _Departure | None) -> None:
+    def _move(self, moved_from: Key, after: Row, departure: _Departure | None) -> None:
         """The row's UNCHANGED values are those at its old key: known from this batch, or only to the target."""
         new_key = self._key_of(after)
-        if departure is None or departure.old_key != old_key or departure.moved_to != new_key:
+        if departure is None or not (_is(departure.old_key, moved_from) and _is(new_key, departure.moved_to)):
             raise ProtocolViolationError(
                 f"table {self.version.id}: a row that moved from another key came without the delete of that key"
             )
@@ -145,6 +164,7 @@ class _KeyedRows:
                 f"table {self.version.id}: a row changed its key after it was deleted; an event between is missing",
                 mend="copy the table again, or rebuild the target",
             )
+        old_key = departure.old_key
         row = after if departure.known is None else _filled(after, departure.known)
         if UNCHANGED not in row:
             self._outcomes[new_key] = row
@@ -194,6 +214,8 @@ class _KeylessRows:
             case Truncate():
                 self._copies.clear()
                 self._steps[:] = [TruncateTable(self.version)]
+            case Alter() | Drop():
+                raise AssertionError("what becomes of a table is no change of a row")
             case _:
                 assert_never(event.change)
 
@@ -219,6 +241,11 @@ class _KeylessRows:
             " nothing says which row changed",
             mend="add a primary key at the source, or ALTER TABLE … REPLICA IDENTITY FULL",
         )
+
+
+def _is(key: Key, told: Key) -> bool:
+    """Whether it may be the key that the log tells."""
+    return told in (key, UNKNOWN_KEY)
 
 
 def _filled(row: Row, known: Row) -> Row:

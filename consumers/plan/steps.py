@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cdc.core.events import Key, Row
@@ -43,4 +44,24 @@ class MoveRow:
     row: Row
 
 
-Step = WriteRows | TruncateTable | MoveRow
+@dataclass(frozen=True, slots=True)
+class AlterTable:
+    """Make the table `table`; `before` is what it was, None if it is new. `fills` has the canonical text that rows
+    which are there get in a new column, where that is not NULL.
+    """
+
+    table: TableSchema
+    before: TableSchema | None
+    fills: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DropTable:
+    """Remove the table."""
+
+    table: TableSchema
+
+
+RowStep = WriteRows | TruncateTable | MoveRow
+TableStep = AlterTable | DropTable
+Step = RowStep | TableStep

@@ -14,18 +14,20 @@ OWN_TABLES = frozenset({"cdc_applier", "cdc_checkpoint", "cdc_table"})
 def require_same_columns(
     table: TableId, wanted: Iterable[str], present: Iterable[str], optional: Iterable[str]
 ) -> None:
-    """The target must have the `wanted` columns, in any order, and no others but `optional` ones (generated)."""
+    """The target must have the `wanted` columns, in any order, and no others but `optional` ones: those that a new row
+    need not bring.
+    """
     wanted_set, present_set = set(wanted), set(present)
     missing = sorted(wanted_set - present_set)
     extra = sorted(present_set - wanted_set - set(optional))
     if not missing and not extra:
         return
     found = [f"lacks {', '.join(missing)}"] if missing else []
-    found += [f"has {', '.join(extra)}, which the source has not"] if extra else []
+    found += [f"needs a value for {', '.join(extra)}, which the source has not"] if extra else []
     raise TargetSchemaError(
         f"target table {table} {', and '.join(found)}",
-        mend="give it the source's columns (ALTER TABLE … ADD COLUMN or DROP COLUMN), or have it made anew:"
-        f" {refill(table)}",
+        mend="give it the source's columns (ALTER TABLE … ADD COLUMN, DROP COLUMN or DROP NOT NULL), or have it made"
+        f" anew: {refill(table)}",
     )
 
 

@@ -437,7 +437,7 @@ def test_another_order_of_columns_is_fine(database, target):
 
 @pytest.mark.parametrize(
     ("columns", "named"),
-    [("id text PRIMARY KEY, a text", "b"), ("id text PRIMARY KEY, a text, b text, extra text", "extra")],
+    [("id text PRIMARY KEY, a text", "b"), ("id text PRIMARY KEY, a text, b text, extra text NOT NULL", "extra")],
 )
 def test_other_columns_are_refused_by_name(database, target, columns, named):
     database.execute(f"CREATE TABLE orders ({columns})")

@@ -14,14 +14,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
 import psycopg
 import pytest
 
+from cdc.avro.messages import decode_message
+from cdc.avro.names import message_topic
 from cdc.cli.options import load_settings
+from cdc.log.open import open_log
+from cdc.log.reading import read_to_end
+from cdc.wiring import open_registry
 from consumers.wiring import apply_session
 
 CONFIG = """\
@@ -156,9 +161,19 @@ class Writer:
                 for _ in range(self._dice.randint(1, 4)):
                     next_id += 1
                     connection.execute(self._statement(next_id))
-                connection.commit()
-                self.transactions += 1
+                self._commit(connection)
                 self._stop.wait(0.005)  # a few hundred a second: more only burdens the machine
+            connection.execute("INSERT INTO items VALUES (0, 0, 'last')")
+            self._commit(connection)
+
+    def _commit(self, connection: psycopg.Connection) -> None:
+        """With a message that numbers the transaction; some are not part of it."""
+        connection.execute(
+            "SELECT pg_logical_emit_message(%s, 'number', %s)",
+            [self._dice.random() < 0.8, str(self.transactions)],
+        )
+        connection.commit()
+        self.transactions += 1
 
     def _statement(self, new: int) -> str:
         old = self._dice.randint(1, 3000)
@@ -177,6 +192,19 @@ class Writer:
         if self._dice.random() < 0.005:
             return "TRUNCATE twins"
         return self._dice.choice(statements)
+
+
+def message_numbers(config: Path) -> list[int]:
+    """Of the messages in the log, each once, in the order of their positions."""
+    settings = load_settings(config)
+    with (
+        open_log(settings.log) as log,
+        closing(log.reader("test")) as reader,
+        closing(open_registry(settings, log)) as registry,
+    ):
+        records = list(read_to_end(reader, message_topic(settings.log.prefix)))
+        messages = [decode_message(record.value or b"", registry.schema) for record in records]
+    return [int(content) for _, content in sorted({(message.position, message.content) for message in messages})]
 
 
 def rows(url: str) -> dict[str, list[str]] | None:
@@ -217,6 +245,8 @@ def test_equal_after_kills_at(
             assert writer.transactions > 10, "changes went on while capture died"
         with replication.capturing():
             replication.await_equal()
+    numbers = message_numbers(replication.config)
+    assert numbers == list(range(numbers[0], writer.transactions))
 
 
 def test_equal_after_kills_with_kafka(
@@ -226,10 +256,12 @@ def test_equal_after_kills_with_kafka(
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     with replication.applying():
-        with Writer(replication.source, seed):
+        with Writer(replication.source, seed) as writer:
             replication.capture_until_killed("capture.2-delivered:1")
             replication.capture_until_killed("capture.3-end-produced:3")
             replication.capture_until_killed("capture.1-produced:4")
             replication.capture_until_killed("capture.4-end-delivered:2")
         with replication.capturing():
             replication.await_equal()
+    numbers = message_numbers(replication.config)
+    assert numbers == list(range(numbers[0], writer.transactions))

@@ -234,7 +234,7 @@ def test_a_full_queue_is_waited_for(kafka, topic):
 
 
 def test_keys_go_to_the_partitions_that_librdkafka_would_choose(kafka, topic):
-    keys = [b"", b"21", b"foobar", *(uuid.uuid4().bytes[: 1 + n % 16] for n in range(200))]
+    keys = {b"", b"21", b"foobar", *(uuid.uuid4().bytes[: 1 + n % 16] for n in range(200))}
     log = log_at(kafka)
     with closing(log.writer()) as writer, closing(log.reader("r")) as reader:
         writer.create_topics([TopicSpec(topic, 7)])

@@ -13,11 +13,13 @@ import pytest
 from cdc.core.errors import PassingError, SlotInUseError
 from cdc.core.events import (
     UNCHANGED,
+    Alter,
     Begin,
     ChangeEvent,
     Commit,
     Create,
     Delete,
+    Drop,
     FullImage,
     Heartbeat,
     KeyImage,
@@ -28,7 +30,7 @@ from cdc.core.events import (
     Truncate,
     Update,
 )
-from cdc.core.position import parse_lsn
+from cdc.core.position import Position, parse_lsn
 from cdc.core.settings import SourceSettings
 from cdc.core.source import LoadPoint
 from cdc.core.tables import ReplicaIdentity
@@ -47,6 +49,7 @@ class Site:
         self.url = url
         self.settings = SourceSettings(url=url, tables=tuple(tables), slot=name, publication=name)
         self.writer = psycopg.connect(url, autocommit=True)
+        self.notes: list[tuple[Position, str]] = []
 
     def execute(self, *statements: str) -> None:
         for statement in statements:
@@ -69,13 +72,17 @@ class Site:
     def streaming(self) -> Iterator[PostgresSource]:
         """A source that streams from the slot."""
         with PostgresSource(self.settings) as source:
+            source.remember(self.notes, [])
             _start(source)
             yield source
 
     def load(self) -> tuple[LoadPoint, list[StreamItem]]:
         """Make the slot and load all tables, in a session of its own."""
         with PostgresSource(self.settings) as source, source.create() as at:
-            return at, list(source.load(at, epoch=1, again=False))
+            items = list(source.load(at, epoch=1, again=False))
+        altered = [item for item in items if isinstance(item, ChangeEvent) and isinstance(item.change, Alter)]
+        self.notes = [(item.position, item.change.note) for item in altered]
+        return at, items
 
 
 @pytest.fixture
@@ -91,12 +98,12 @@ def new_site(new_database: Databases, unique_name: str) -> Iterator[Callable[...
         each.writer.close()
 
 
-def _start(source: PostgresSource) -> None:
+def _start(source: PostgresSource, *, after: int = 0) -> None:
     """Start the stream, when the walsender of the session before has noticed its end."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return source.start(epoch=1)
+            return source.start(epoch=1, after=after)
         except SlotInUseError:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -120,7 +127,8 @@ def commits(count: int) -> Callable[[list[StreamItem]], bool]:
 
 
 def events(items: Sequence[StreamItem]) -> list[ChangeEvent]:
-    return [item for item in items if isinstance(item, ChangeEvent)]
+    """Of rows: what becomes of tables is in tests/e2e/test_schema_changes.py."""
+    return [item for item in items if isinstance(item, ChangeEvent) and not isinstance(item.change, Alter | Drop)]
 
 
 def changes(items: Sequence[StreamItem]) -> list[object]:
@@ -307,6 +315,15 @@ def test_a_partitioned_table_is_captured_as_one_through_its_root(version: int, n
     ]
 
 
+def test_a_table_of_users_types_loads(new_site: Callable[..., Site]) -> None:
+    site = new_site()
+    site.execute("CREATE TYPE mood AS ENUM ('sad', 'happy')", "CREATE DOMAIN email AS text")
+    site.execute("CREATE TABLE people (id int PRIMARY KEY, mood mood, email email)")
+    site.execute("INSERT INTO people VALUES (1, 'happy', 'a@b.c')")
+    _, items = site.load()
+    assert [change for change in changes(items) if isinstance(change, Read)] == [Read((b"1", b"happy", b"a@b.c"))]
+
+
 @VERSIONS
 def test_a_table_without_key(version: int, new_site: Callable[..., Site]) -> None:
     site = new_site(version=version)
@@ -387,6 +404,27 @@ def test_large_values_and_changed_keys_under(identity: str, version: int, new_si
                 Delete(KeyImage((b"8",))),
             ]
     assert changes(streamed) == expected
+
+
+@VERSIONS
+def test_what_the_log_has_is_not_sent_again(version: int, new_site: Callable[..., Site]) -> None:
+    """Confirmed or not: the stream begins after what capture names."""
+    site = new_site(version=version)
+    site.execute("CREATE TABLE items (id int PRIMARY KEY)")
+    site.load()
+    for key in range(4):
+        site.execute(f"INSERT INTO items VALUES ({key})", f"SELECT pg_logical_emit_message(false, 'm', '{key}')")
+    with site.streaming() as source:
+        items = receive(source, commits(4))
+    ends = [item.end_lsn for item in items if isinstance(item, Commit) and item.event_counts]
+    with PostgresSource(site.settings) as source:
+        _start(source, after=ends[1])
+        again = receive(source, commits(2))
+
+    assert changes(items) == [Create((b"0",)), Create((b"1",)), Create((b"2",)), Create((b"3",))]
+    assert changes(again) == [Create((b"2",)), Create((b"3",))]
+    assert [item.content for item in again if isinstance(item, LogicalMessage)][:2] == [b"1", b"2"]
+    assert site.confirmed() < ends[1]
 
 
 @VERSIONS

@@ -9,14 +9,18 @@ import pytest
 from cdc.core.errors import FidelityError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
+    Alter,
     Begin,
     ChangeEvent,
     Commit,
     Create,
     Delete,
+    Drop,
     FullImage,
     KeyImage,
     LogicalMessage,
+    Read,
+    Rereading,
     StreamItem,
     Truncate,
     Update,
@@ -24,7 +28,11 @@ from cdc.core.events import (
 from cdc.core.tables import Column, ReplicaIdentity, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from cdc.pgoutput import messages as wire
-from cdc.sources.postgres.assembler import Assembler, row_key
+from cdc.sources.postgres.assembler import Assembler, Reading, row_key
+from cdc.sources.postgres.descriptions import ColumnDescription, TableDescription
+from cdc.sources.postgres.snapshots import Snapshot
+from cdc.sources.postgres.types import PgType
+from cdc.sources.postgres.versions import Versions
 
 BEGIN = wire.Begin(final_lsn=900, commit_time_us=77, xid=42)
 COMMIT = wire.Commit(flags=0, commit_lsn=900, end_lsn=950, commit_time_us=77)
@@ -38,14 +46,49 @@ def relation(oid: int, name: str, identity: ReplicaIdentity = ReplicaIdentity.DE
     return wire.Relation(oid, "public", name, identity, columns)
 
 
-def schema(announced: wire.Relation) -> TableSchema:
-    key = () if announced.oid == PLAIN else tuple(i for i, c in enumerate(announced.columns) if c.is_identity)
-    return TableSchema(
+def described(announced: wire.Relation) -> TableDescription:
+    return TableDescription(
+        oid=announced.oid,
         id=TableId(announced.schema, announced.name),
-        columns=tuple(Column(name=column.name, type=TEXT) for column in announced.columns),
-        key=key,
         identity=announced.identity,
+        columns=tuple(
+            ColumnDescription(
+                number=place, name=column.name, type_oid=25, type_modifier=-1, type_name="text", nullable=True
+            )
+            for place, column in enumerate(announced.columns, 1)
+        ),
+        key=() if announced.oid == PLAIN else tuple(c.name for c in announced.columns if c.is_identity),
+        types=(
+            PgType(
+                oid=25,
+                schema="pg_catalog",
+                name="text",
+                category="b",
+                element=0,
+                is_array=False,
+                base=0,
+                base_modifier=-1,
+            ),
+        ),
     )
+
+
+def schema(announced: wire.Relation) -> TableSchema:
+    return described(announced).schema()
+
+
+class NothingReread:
+    """Tables that have to be read again are noted."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.readings: dict[str, Reading] = {}
+
+    def begin(self, oid: int) -> None:
+        self.begun.append(oid)
+
+    def finished(self, attempt: str) -> Reading | None:
+        return self.readings.pop(attempt, None)
 
 
 class Stream:
@@ -53,9 +96,20 @@ class Stream:
 
     def __init__(self, captured: Callable[[TableId], bool] = lambda table: table.name != "hidden") -> None:
         self.items: list[StreamItem] = []
+        self.rereads = NothingReread()
+        self.looked_up: list[wire.Relation] = []
         self.assembler = Assembler(
-            epoch=3, database="shop", resolve=schema, captured=captured, now_us=iter(range(1000, 9000)).__next__
+            epoch=3,
+            database="shop",
+            versions=Versions(publication="cdc", generated=False, captured=captured, look_up=self.look_up),
+            rereads=self.rereads,
+            captured=captured,
+            now_us=iter(range(1000, 9000)).__next__,
         )
+
+    def look_up(self, announced: wire.Relation) -> TableDescription:
+        self.looked_up.append(announced)
+        return described(announced)
 
     def feed(self, *messages: wire.Message) -> list[StreamItem]:
         for place, message in enumerate(messages):
@@ -64,7 +118,10 @@ class Stream:
 
     @property
     def events(self) -> list[ChangeEvent]:
-        return [item for item in self.items if isinstance(item, ChangeEvent)]
+        """Of rows: that a table is new is said once for each."""
+        return [
+            item for item in self.items if isinstance(item, ChangeEvent) and not isinstance(item.change, Alter | Drop)
+        ]
 
     @property
     def commit(self) -> Commit:
@@ -82,7 +139,7 @@ A, B, C = row(b"1", b"a", b"x"), row(b"2", b"b", b"y"), row(b"3", b"c", b"z")
 def test_a_transaction_is_begin_events_commit_under_one_transaction() -> None:
     stream = Stream()
 
-    begin, created, deleted, commit = stream.feed(
+    begin, announced, created, deleted, commit = stream.feed(
         BEGIN,
         relation(ITEMS, "items"),
         wire.Insert(ITEMS, A),
@@ -93,8 +150,12 @@ def test_a_transaction_is_begin_events_commit_under_one_transaction() -> None:
     assert isinstance(begin, Begin)
     assert (begin.transaction.epoch, begin.transaction.commit_lsn, begin.transaction.xid) == (3, 900, 42)
     assert (begin.transaction.commit_time_us, begin.transaction.database) == (77, "shop")
+    assert isinstance(announced, ChangeEvent)
+    assert isinstance(announced.change, Alter)
+    assert announced.change.before is None
     assert isinstance(created, ChangeEvent)
     assert isinstance(deleted, ChangeEvent)
+    assert announced.position == created.position
     assert (created.change, deleted.change) == (Create(A), Delete(KeyImage((b"2",))))
     assert (created.lsn, deleted.lsn) == (502, 503)
     assert created.captured_us < deleted.captured_us
@@ -324,10 +385,27 @@ def test_a_message_outside_of_transactions_is_one_of_its_own_below_the_commit_at
     assert isinstance(message, LogicalMessage)
     assert begin.transaction == message.transaction
     assert (begin.transaction.xid, message.position.commit_lsn, message.ordinal) == (None, 900, 0)
-    assert commit == Commit(begin.transaction, 900, 0)
-    assert [type(item) for item in rest] == [Begin, ChangeEvent, Commit]
+    assert commit == Commit(begin.transaction, 900, 0, messages=1)
+    assert [type(item) for item in rest] == [Begin, ChangeEvent, ChangeEvent, Commit]
     assert message.position < stream.events[0].position
     assert begin.transaction.id != stream.commit.transaction.id
+
+
+def test_messages_are_counted_and_numbered_without_our_own() -> None:
+    stream = Stream()
+    stream.feed(
+        BEGIN,
+        *(wire.LogicalMessage(transactional=True, lsn=1, prefix=prefix, content=b"") for prefix in ("a", "cdc.x", "b")),
+        COMMIT,
+    )
+
+    messages = [item for item in stream.items if isinstance(item, LogicalMessage)]
+    assert [(m.prefix, m.ours, m.ordinal) for m in messages] == [("a", False, 1), ("cdc.x", True, 2), ("b", False, 3)]
+    assert [m.message_ordinal for m in messages if not m.ours] == [1, 2]
+    assert (stream.commit.messages, stream.commit.last_ordinal, stream.commit.event_counts) == (2, 3, {})
+
+    stream.feed(wire.LogicalMessage(transactional=False, lsn=960, prefix="cdc.y", content=b""))
+    assert (stream.commit.messages, stream.commit.end_lsn) == (0, 960)
 
 
 def test_a_message_outside_of_transactions_does_not_disturb_the_one_around_it() -> None:
@@ -344,36 +422,77 @@ def test_a_message_outside_of_transactions_does_not_disturb_the_one_around_it() 
     assert stream.assembler.in_transaction
 
 
-def test_a_new_relation_is_the_version_of_what_follows_only() -> None:
+NARROW = wire.Relation(
+    ITEMS, "public", "items", ReplicaIdentity.DEFAULT, (wire.RelationColumn("id", 25, -1, is_identity=True),)
+)
+
+
+def test_a_relation_with_fewer_columns_is_a_new_version() -> None:
     stream = Stream()
-    narrow = wire.Relation(
-        ITEMS, "public", "items", ReplicaIdentity.DEFAULT, (wire.RelationColumn("id", 25, -1, is_identity=True),)
-    )
-    stream.feed(BEGIN, narrow, wire.Insert(ITEMS, (b"1",)), relation(ITEMS, "items"), wire.Insert(ITEMS, B))
+    stream.feed(BEGIN, relation(ITEMS, "items"), wire.Insert(ITEMS, A), NARROW, wire.Insert(ITEMS, (b"2",)))
 
     old, new = stream.events
-    assert [len(old.table.columns), len(new.table.columns)] == [1, 3]
-
-
-def test_a_relation_whose_table_never_changes_is_never_looked_up() -> None:
-    asked: list[str] = []
-
-    def resolve(announced: wire.Relation) -> TableSchema:
-        asked.append(announced.name)
-        return schema(announced)
-
-    assembler = Assembler(epoch=1, database="d", resolve=resolve, captured=lambda _: True, now_us=lambda: 0)
-    messages: list[wire.Message] = [
-        BEGIN,
-        relation(ITEMS, "items"),
-        relation(PLAIN, "plain"),
-        wire.Insert(ITEMS, A),
-        wire.Insert(ITEMS, B),
+    assert [len(old.table.columns), len(new.table.columns)] == [3, 1]
+    (altered,) = [
+        e for e in stream.items if isinstance(e, ChangeEvent) and isinstance(e.change, Alter) and e.change.before
     ]
-    for message in messages:
-        list(assembler.feed(message, 1))
+    assert altered.table == new.table
+    assert altered.position == new.position
 
-    assert asked == ["items"]
+
+def test_a_table_that_changed_undescribed_is_held_back_and_read_again() -> None:
+    stream = Stream()
+    stream.feed(BEGIN, NARROW, wire.Insert(ITEMS, (b"1",)), relation(ITEMS, "items"), wire.Insert(ITEMS, B))
+    stream.feed(relation(PLAIN, "plain"), wire.Insert(PLAIN, A))
+
+    assert [(event.table.id.name, event.ordinal) for event in stream.events] == [("items", 1), ("plain", 3)]
+    assert [item for item in stream.items if isinstance(item, Rereading)] == [Rereading(str(ITEMS), active=True)]
+    assert stream.rereads.begun == [ITEMS]
+
+
+def marker() -> wire.LogicalMessage:
+    return wire.LogicalMessage(transactional=True, lsn=1, prefix="cdc.reread", content=b"attempt")
+
+
+@pytest.mark.parametrize("identity", [ReplicaIdentity.DEFAULT, ReplicaIdentity.FULL])
+def test_what_was_read_takes_its_place_with_what_the_reading_did_not_see(identity: ReplicaIdentity) -> None:
+    wide = relation(ITEMS, "items", identity)
+    seen, unseen = 40, 42
+    stream = Stream()
+    stream.feed(wire.Begin(final_lsn=800, commit_time_us=1, xid=seen), NARROW, wire.Insert(ITEMS, (b"1",)))
+    stream.feed(wide, wire.Insert(ITEMS, A), wire.Commit(0, 800, 850, 1))
+    stream.feed(BEGIN, wire.Update(ITEMS, None, (b"1", b"changed", UNCHANGED)), wire.Insert(ITEMS, B), COMMIT)
+    before = len(stream.events)
+    stream.rereads.readings["attempt"] = Reading(
+        ITEMS, described(wide), Snapshot(unseen, unseen + 1, frozenset({unseen})), [A, C]
+    )
+
+    stream.feed(wire.Begin(final_lsn=1000, commit_time_us=1, xid=50), marker(), wire.Commit(0, 1000, 1050, 1))
+
+    truncated, *read = stream.events[before:]
+    assert isinstance(truncated.change, Truncate)
+    assert [len(event.table.columns) for event in (truncated, read[0])] == [1, 3]
+    assert [event.change for event in read] == [Read(C), Read((b"1", b"changed", b"x")), Read(B)]
+    assert {event.transaction.commit_lsn for event in read} == {1000}
+    assert stream.commit.event_counts == {TableId("public", "items"): 4}
+    done = Rereading(str(ITEMS), active=False, versions=(truncated.table, read[0].table))
+    assert done in stream.items
+    stream.feed(
+        wire.Begin(final_lsn=1100, commit_time_us=1, xid=51), wire.Delete(ITEMS, wire.KeyTuple((b"1", None, None)))
+    )
+    assert isinstance(stream.events[-1].change, Delete)
+
+
+def test_the_marker_of_another_attempt_means_nothing() -> None:
+    stream = Stream()
+    stream.feed(BEGIN, marker(), COMMIT)
+    assert [type(item) for item in stream.items] == [Begin, Commit]
+
+
+def test_a_relation_is_looked_up_once_and_one_whose_table_never_changes_never() -> None:
+    stream = Stream()
+    stream.feed(BEGIN, relation(ITEMS, "items"), relation(PLAIN, "plain"), wire.Insert(ITEMS, A), wire.Insert(ITEMS, B))
+    assert [announced.name for announced in stream.looked_up] == ["items"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import frame
 from cdc.avro.tables import table_schema_from
 from cdc.core.errors import ProtocolViolationError
-from cdc.core.events import UNCHANGED, Create, Delete, FullImage, KeyImage, Truncate, Update
+from cdc.core.events import UNCHANGED, UNKNOWN_KEY, Create, Delete, KeyImage, Truncate, Update
+from cdc.core.position import ORIGIN
 from cdc.core.tables import TableId
 from cdc.core.types import ColumnType, Kind
 
@@ -38,6 +39,14 @@ VARCHAR = {
     "type": "string",
     "connect.parameters": {"__debezium.source.column.type": "VARCHAR", "__debezium.source.column.length": "10"},
 }
+POINT = {
+    "type": "record", "name": "Point", "namespace": "io.debezium.data.geometry",
+    "fields": [
+        {"name": "x", "type": "double"}, {"name": "y", "type": "double"},
+        optional("wkb", "bytes"), optional("srid", "int"),
+    ],
+    "connect.version": 1, "connect.name": "io.debezium.data.geometry.Point",
+}  # fmt: skip
 FIELDS = [
     {"name": "id", "type": "int"},
     optional("total", DECIMAL),
@@ -53,6 +62,9 @@ FIELDS = [
     optional("names", {"type": "array", "items": ["null", "string"]}),
     optional("span", named("long", "io.debezium.time.MicroDuration")),
     optional("doc", named("string", "io.debezium.data.Json")),
+    optional("words", named("string", "io.debezium.data.Tsvector")),
+    optional("place", POINT),
+    optional("at_ns", named("long", "io.debezium.time.NanoTimestamp")),
 ]
 SOURCE_FIELDS = [
     {"name": "version", "type": "string"},
@@ -156,6 +168,9 @@ def test_the_table_is_read_from_connects_names():
         ColumnType(kind=Kind.ARRAY, name="text[]", element=ColumnType(kind=Kind.STRING, name="text")),
         ColumnType(kind=Kind.INTERVAL, name="interval"),
         ColumnType(kind=Kind.JSON, name="jsonb"),
+        ColumnType(kind=Kind.OTHER, name="tsvector"),
+        ColumnType(kind=Kind.OTHER, name="point"),
+        ColumnType(kind=Kind.TIMESTAMP, name="timestamp without time zone"),
     ]
 
 
@@ -163,25 +178,59 @@ def test_a_row_is_read_into_canonical_texts():
     after = {
         "id": 1, "total": b"\x04\xe2", "any": {"scale": 3, "value": b"\xce"}, "any2": None, "note": "hé",
         "at": 86_400_500_000, "at_ms": 1, "zoned": "2026-01-31T12:34:56.789000Z", "small": -1, "bits": b"\x05\x00",
-        "data": b"\x01", "names": ["a", None], "span": 90_500_000, "doc": "{}",
+        "data": b"\x01", "names": ["a", None], "span": 90_500_000, "doc": "{}", "words": "'rat'",
+        "place": {"x": 1.5, "y": -2.0, "wkb": b"", "srid": None}, "at_ns": 1000,
     }  # fmt: skip
     block = {"id": "9:480", "total_order": 4, "data_collection_order": 2}
     event = decode("c", after=after, block=block)
     row = (
         b"1", b"12.50", b"-0.050", None, "hé".encode(), b"1970-01-02 00:00:00.5", b"1970-01-01 00:00:00.001",
-        b"2026-01-31 12:34:56.789+00", b"-1", b"000000000101", rb"\x01", b"{a,NULL}", b"PT90.5S", b"{}",
+        b"2026-01-31 12:34:56.789+00", b"-1", b"000000000101", rb"\x01", b"{a,NULL}", b"PT90.5S", b"{}", b"'rat'",
+        b"(1.5,-2)", b"1970-01-01 00:00:00.000001",
     )  # fmt: skip
     assert event.change == Create(row)
-    assert event.position == (0, 500, 4)
+    assert event.position == (0, 500, 480)
     assert event.transaction.xid == 9
     assert event.transaction.commit_time_us == 1_700_000_000_123_000
     assert event.captured_us == 5000
 
 
-def test_without_a_transaction_block_the_lsn_orders():
+def test_the_last_commit_and_the_events_lsn_order():
     assert decode("t").position == (0, 500, 480)
-    assert decode("t", source={**SOURCE, "sequence": '[null,"480"]'}).position == (0, 0, 480)
     assert decode("t").change == Truncate()
+    # Nothing was committed since the connector began: the transaction's own place must do.
+    assert decode("t", source={**SOURCE, "sequence": '[null,"480"]'}).position == (0, 480, 480)
+    incremental = {**SOURCE, "snapshot": "incremental", "lsn": None, "txId": None}
+    assert decode("r", after={**NULLS, "id": 1}, source=incremental).position == (0, 500, 480)
+
+
+@pytest.mark.parametrize("mark", ["first", "first_in_data_collection", "true", "last_in_data_collection", "last"])
+def test_rows_of_a_first_snapshot_come_before_everything(mark):
+    source = {**SOURCE, "snapshot": mark, "sequence": '[null,"480"]'}
+    event = decode("r", after={**NULLS, "id": 1}, source=source)
+    assert event.position == ORIGIN
+    assert event.lsn == 480
+
+
+@pytest.mark.parametrize("sequence", [None, "null", "[]", '["500"]', "[null,null]", '["500",480]', "{}", '["x","480"]'])
+def test_events_that_say_no_place_are_refused(sequence):
+    with pytest.raises(ProtocolViolationError):
+        decode("t", source={**SOURCE, "sequence": sequence})
+
+
+@pytest.mark.parametrize(
+    ("column", "infinity", "minus_infinity"),
+    [
+        ("at", 2**63 - 1, -(2**63)),
+        ("at", 9_223_372_036_825_200_000, -9_223_372_036_832_400_000),  # up to Debezium 3.6
+        ("at_ms", 9_223_372_036_825_200_000, -9_223_372_036_832_400_000),
+        ("at_ns", 2**63 - 1, -(2**63)),
+    ],
+)
+def test_infinities_of_each_unit(column, infinity, minus_infinity):
+    for number, text in ((infinity, b"infinity"), (minus_infinity, b"-infinity")):
+        after = decode("c", after={**NULLS, "id": 1, column: number}).change.after
+        assert dict(zip(NULLS, after, strict=True))[column] == text
 
 
 def test_the_placeholder_means_unchanged():
@@ -191,12 +240,13 @@ def test_the_placeholder_means_unchanged():
     assert {name for name, value in values.items() if value is UNCHANGED} == {"note", "data", "names", "doc"}
 
 
-def test_an_old_image_is_the_key_unless_it_says_more():
-    row = {**NULLS, "id": 1}
+def test_an_old_image_is_the_key():
+    """What else it has may be made up: a connector fills columns that can't be NULL, whatever the replica identity."""
+    row = {**NULLS, "id": 1, "small": 2}
     assert decode("d", before=row).change == Delete(KeyImage((b"1",)))
-    full = decode("u", before={**row, "small": 2}, after=row).change
-    assert isinstance(full, Update)
-    assert isinstance(full.before, FullImage)
+    assert decode("u", before=row, after={**NULLS, "id": 1}).change == Update(
+        KeyImage((b"1",)), (b"1", *[None] * (len(NULLS) - 1))
+    )
 
 
 def test_a_delete_without_old_image_is_named_by_its_key():
@@ -205,10 +255,37 @@ def test_a_delete_without_old_image_is_named_by_its_key():
         decode("d")
 
 
-def test_headers_in_json_leave_a_delete_and_a_create():
-    row = {**NULLS, "id": 1}
-    assert decode("d", before=row, said=(("__debezium.newkey", b'{"id":2}'),)).change.moved_to is None
-    assert decode("d", before=row, said=(("__debezium.newkey", frame(1, b"\x04")),)).change.moved_to == (b"2",)
+def test_both_halves_of_a_changed_key_wait_for_each_other():
+    row = {**NULLS, "id": 1, "note": "__debezium_unavailable_value"}
+    delete = decode("d", before={**NULLS, "id": 1}, said=(("__debezium.newkey", b'{"id":2}'),))
+    create = decode("c", after=row, said=(("__debezium.oldkey", b'{"id":1}'),))
+    assert delete.change == Delete(KeyImage((b"1",)), UNKNOWN_KEY, awaits_create=True)
+    assert create.change.moved_from == UNKNOWN_KEY
+    assert UNCHANGED in create.change.after
+    assert create.position == delete.position._replace(ordinal=delete.ordinal + 1)
+    assert decode("d", before={**NULLS, "id": 1}).change == Delete(KeyImage((b"1",)))
+
+
+def test_a_numeric_without_precision_has_none_whatever_length_is_told():
+    told = {"connect.parameters": {"__debezium.source.column.type": "NUMERIC", "__debezium.source.column.length": "0"}}
+    items = {"type": "array", "items": ["null", VARIABLE], **told}
+    items["connect.parameters"] = {**told["connect.parameters"], "__debezium.source.column.type": "_NUMERIC"}
+    fields = [
+        optional("any", {**VARIABLE, **told}),
+        optional("many", {**items, "items": ["null", VARIABLE["connect.name"]]}),
+    ]
+    table = table_schema_from(json.dumps(envelope_schema(fields)))
+    assert [column.type.name for column in table.columns] == ["numeric", "numeric[]"]
+
+
+def test_types_that_the_connector_does_not_know_are_their_text():
+    known = {"type": "bytes", "connect.parameters": {"__debezium.source.column.type": "BYTEA"}}
+    unknown = {"type": "bytes", "connect.parameters": {"__debezium.source.column.type": "PAIR"}}
+    table = table_schema_from(json.dumps(envelope_schema([optional("known", known), optional("unknown", unknown)])))
+    assert [column.type for column in table.columns] == [
+        ColumnType(kind=Kind.BYTES, name="bytea"),
+        ColumnType(kind=Kind.OTHER, name="pair"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from cdc.avro.messages import MessageCodec, decode_message
 from cdc.avro.schemas import envelope_schema, key_schema
 from cdc.avro.transactions import TransactionBegin, TransactionCodec, TransactionEnd, decode_boundary, decode_end
 from cdc.avro.typenames import debezium_name, sql_name
-from cdc.core.errors import ConfigError, FidelityError, ProtocolViolationError
+from cdc.core.errors import ConfigError, ProtocolViolationError
 from cdc.core.events import Commit, LogicalMessage, Transaction
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
@@ -48,19 +48,25 @@ def test_avro_names():
     assert names.avro_name("") == "_"
 
 
-def test_two_columns_of_one_field_name_are_refused_by_name():
-    with pytest.raises(FidelityError, match='"a b" and "a_b"') as refused:
-        names.field_names(ORDERS, [column("a b"), column("a_b")])
-    assert refused.value.mend
+def test_columns_of_one_field_name_are_numbered():
+    columns = [column(name) for name in ("a b", "a_b", "a-b", "a_b_2", "ü", "ö", "1")]
+    assert names.field_names(columns) == ("a_b_3", "a_b", "a_b_4", "a_b_2", "_", "__2", "_1")
 
 
 def test_two_tables_of_one_topic_are_refused_by_name():
     split = [TableId("a.b", "c"), TableId("a", "b.c")]
     dashed = [TableId("a", "b-c"), TableId("a", "b_c")]  # two topics, but one Avro name
     for tables in (split, dashed):
-        with pytest.raises(ConfigError, match=f'"{tables[0].name}".*"{tables[1].name}"'):
-            names.require_distinct_topics({table: names.topic_name("shop", table) for table in tables})
-    names.require_distinct_topics({ORDERS: "shop.public.orders", TableId("public", "items"): "shop.public.items"})
+        owners = {}
+        names.claim_topic(owners, tables[0], names.topic_name("shop", tables[0]))
+        names.claim_topic(owners, tables[0], names.topic_name("shop", tables[0]))
+        with pytest.raises(ConfigError, match=f"{tables[0].quoted} and {tables[1].quoted}") as refused:
+            names.claim_topic(owners, tables[1], names.topic_name("shop", tables[1]))
+        assert (
+            refused.value.mend
+            == f"give one of them a topic of its own: [log.topics] '{tables[1].quoted}' = \"schema.another_name\""
+        )
+        names.claim_topic(owners, tables[1], names.topic_name("shop", tables[1], "a.another"))
 
 
 @pytest.mark.parametrize(
@@ -140,6 +146,7 @@ TABLE = TableSchema(
         column("big place", Kind.VARIABLE_DECIMAL, "numeric"),
         column("other", Kind.VARIABLE_DECIMAL, "numeric"),
         column("odd", Kind.DECIMAL, "numeric(3,-2)", precision=3, scale=-2),
+        column("words", Kind.OTHER, "tsvector"),
     ),
     key=(0,),
 )
@@ -179,6 +186,7 @@ def test_an_envelope_as_connects_converter_writes_it():
     assert fields["big_place"]["type"][1]["connect.name"] == "io.debezium.data.VariableScaleDecimal"
     assert fields["other"]["type"] == ["null", "io.debezium.data.VariableScaleDecimal"]
     assert "logicalType" not in fields["odd"]["type"][1]  # Avro's decimal has no negative scale
+    assert fields["words"]["type"][1]["connect.name"] == "io.debezium.data.Tsvector"
 
 
 def test_keys():
@@ -216,6 +224,16 @@ def test_transactions_come_back_with_counts_and_positions():
         decode_end(begin.value, texts.__getitem__)
 
 
+def test_messages_are_counted_as_a_connector_counts_them():
+    codec = TransactionCodec("shop")
+    commit = Commit(TRANSACTION, end_lsn=510, last_ordinal=3, event_counts={ORDERS: 1}, messages=2)
+    end = decode_end(
+        codec.encode_end(commit, {ORDERS: "public.orders"}, key_id=5, value_id=6).value,
+        {6: codec.value_schema}.__getitem__,
+    )
+    assert (end.event_count, end.event_counts) == (3, {"public.orders": 1, "LOGICAL_DECODING_MESSAGE": 2})
+
+
 def test_a_connectors_transactions_have_no_positions():
     codec = TransactionCodec("shop")
     value = {"status": "END", "id": "9:480", "event_count": 1, "data_collections": None, "ts_ms": 1}
@@ -227,11 +245,12 @@ def test_a_connectors_transactions_have_no_positions():
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.binary(), st.integers(0, 9), st.integers(0, 4 * 10**15))
 def test_messages_come_back(prefix, content, ordinal, captured_us):
     codec = MessageCodec("shop")
-    message = LogicalMessage(TRANSACTION, prefix, content, ordinal, 499, captured_us)
+    message = LogicalMessage(TRANSACTION, prefix, content, ordinal, 499, captured_us, message_ordinal=3)
     encoded = codec.encode(message, key_id=1, value_id=2)
     assert decode_message(encoded.value, lambda _: codec.value_schema) == message
     value = fastavro.schemaless_reader(io.BytesIO(encoded.value[5:]), json.loads(codec.value_schema), None)
     assert (value["op"], value["message"]) == ("m", {"prefix": prefix, "content": content})
+    assert value["transaction"] == {"id": "2:9:500", "total_order": ordinal, "data_collection_order": 3}
     key = fastavro.schemaless_reader(io.BytesIO(encoded.key[5:]), json.loads(codec.key_schema), None)
     assert key == {"prefix": prefix}
 

@@ -65,6 +65,9 @@ def test_every_key() -> None:
         replication_factor = 3
         retention = "7d"
         max_record_bytes = 2_000_000
+        [log.topics]
+        public.orders = "public.sales"
+        '"a.b"."c d"' = "a.b.c-d"
         [log.options]
         "sasl.username" = "cdc"
         security.protocol = "SASL_SSL"
@@ -95,6 +98,7 @@ def test_every_key() -> None:
             replication_factor=3,
             retention_hours=7 * 24,
             max_record_bytes=2_000_000,
+            topics={"public.orders": "public.sales", '"a.b"."c d"': "a.b.c-d"},
             options={
                 "sasl.username": "cdc",
                 "security.protocol": "SASL_SSL",
@@ -145,7 +149,7 @@ def test_template_shows_every_key_and_the_defaults() -> None:
     """With every comment taken away that stands before a key, it says the same but for examples without a default."""
     whole = re.sub(r"^# (?=[a-z_]+ = )", "", TEMPLATE, flags=re.MULTILINE)
     template, shown = (parse_settings(text, TEMPLATE_VARIABLES) for text in (TEMPLATE, whole))
-    ours = dataclasses.replace(shown.log, options={})
+    ours = dataclasses.replace(shown.log, options={}, topics={})
 
     assert (shown.source, ours, shown.targets) == (template.source, template.log, template.targets)
     assert shown.registry.url is not None
@@ -205,6 +209,14 @@ def test_unset_variable_names_variable_key_and_line() -> None:
     assert str(error).startswith("cdc.toml:5: [source] tables: the environment variable NOT_SET is not set")
 
 
+def test_a_log_that_a_connector_writes_has_no_source() -> None:
+    settings = parse_settings('[log]\nwritten_by = "debezium"\n[registry]\nurl = "http://r:8081"', {})
+
+    assert (settings.source, settings.log.written_by) == (None, "debezium")
+    with pytest.raises(ConfigError, match="a Debezium connector captures"):
+        settings.captured()
+
+
 @pytest.mark.parametrize("text", ["${", "${}", "${A-B}", "${1}", "${A:-default}", "${A"])
 def test_a_malformed_variable(text: str) -> None:
     with pytest.raises(ConfigError, match="not followed by a variable's name"):
@@ -228,6 +240,15 @@ BAD_LINES: dict[str, tuple[str, str]] = {
     "unknown key, quoted": (f'{SOURCE}\n"tab.les" = 1 # HERE', "unknown key 'tab.les' in [source]"),
     "unknown key of a target": (f'{SOURCE}[targets.a]\nurl = "x://y"\nprefix = "" # HERE', "unknown key 'prefix'"),
     "no source": ("[log] # HERE", "[source] is missing"),
+    "a source of a connector": (
+        '[log]\nwritten_by = "debezium"\n[source] # HERE\n[registry]\nurl = "http://r:8081"',
+        "[source] is the connector's, not ours (leave it out)",
+    ),
+    "a connector without a registry": (
+        '[log]\nwritten_by = "debezium" # HERE',
+        "[registry] url is missing: the connector's schemas are in a registry (write http://host:8081",
+    ),
+    "written by whom": (f'{SOURCE}\n[log]\nwritten_by = "nobody" # HERE', "[log] written_by: is not allowed"),
     "source is no table": ("source = 1 # HERE", "source is not a table"),
     "source without url": ('\n[source] # HERE\ntables = ["*.*"]', "[source] url is missing"),
     "source without tables": ('\n[source] # HERE\nurl = "postgresql://h"', "[source] tables is missing"),
@@ -265,6 +286,8 @@ BAD_LINES: dict[str, tuple[str, str]] = {
     "option": (f"{SOURCE}\n[log.options]\na.b = 1\na.c = [1] # HERE", "c should be a text, a number or a boolean"),
     "option given twice": (f'{SOURCE}\n[log.options]\n"a.b" = 1\na.b = 2 # HERE', "options: a.b is given twice"),
     "options are no table": (f"{SOURCE}\n[registry]\noptions = 1 # HERE", "options: should be a table, not a number"),
+    "topic without schema": (f'{SOURCE}\n[log.topics]\n"public.a" = "message" # HERE', "is no topic's name (write"),
+    "topic of no pattern": (f'{SOURCE}\n[log.topics]\n"a" = "public.a" # HERE', "the pattern 'a' names no schema"),
     "registry's scheme": (f'{SOURCE}\n[registry]\nurl = "kafka://r" # HERE', "the URL starts with kafka://"),
     "registry's host": (f'{SOURCE}\n[registry]\nurl = "http:///x" # HERE', "the URL names no host"),
 }

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
+    UNKNOWN_KEY,
     Change,
     ChangeEvent,
     Create,
@@ -132,6 +133,17 @@ def test_a_moved_row_with_unchanged_values_is_moved_after_all_before_it():
 
 def test_a_move_alone_needs_no_other_step():
     assert plan(_events(*MOVED)) == [MoveRow(KEYED, (b"1",), (b"2", b"x", UNCHANGED))]
+
+
+def test_a_move_whose_keys_the_log_does_not_say():
+    """As Debezium's connector writes it: each half knows of the other, but not where it is."""
+    delete = Delete(KeyImage((b"1",)), moved_to=UNKNOWN_KEY, awaits_create=True)
+    assert plan(_events(delete, Create((b"2", b"x", UNCHANGED), moved_from=UNKNOWN_KEY))) == [
+        MoveRow(KEYED, (b"1",), (b"2", b"x", UNCHANGED))
+    ]
+    assert _only_step(delete, Create((b"2", b"x", b"y"), moved_from=UNKNOWN_KEY)) == WriteRows(
+        KEYED, deletes=[(b"1",)], upserts=[(b"2", b"x", b"y")]
+    )
 
 
 def test_a_moved_row_is_filled_from_what_the_batch_knows_of_it():

@@ -1,8 +1,8 @@
 """Dates and times: days and microseconds since 1970, or ISO 8601 where there is a time zone.
 
-Any year has its day number, before Christ and beyond 9999 too. Infinities: Debezium's own numbers in a timestamp
-(its documentation of `io.debezium.time.MicroTimestamp`), the word in a timestamptz, and in a date, where Debezium has
-none, the ends of int, which no date of PostgreSQL reaches.
+Any year has its day number, before Christ and beyond 9999 too. Infinities: in a timestamp the ends of long, as
+Debezium has them since 3.7 (before, it had the numbers at which our timestamps end), the word in a timestamptz, and in
+a date, where Debezium has none, the ends of int, which no date of PostgreSQL reaches.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ _INFINITY: Final = b"infinity"
 _MINUS_INFINITY: Final = b"-infinity"
 _DATE_INFINITY: Final = 2**31 - 1
 _DATE_MINUS_INFINITY: Final = -(2**31)
-_TIMESTAMP_INFINITY: Final = 9_223_372_036_825_200_000
-_TIMESTAMP_MINUS_INFINITY: Final = -9_223_372_036_832_400_000
+_TIMESTAMP_INFINITY: Final = 2**63 - 1
+_TIMESTAMP_MINUS_INFINITY: Final = -(2**63)
+# PostgreSQL's JDBC driver's infinities: what Debezium up to 3.6 writes, and still does where it counts milliseconds.
+_DRIVERS_INFINITY: Final = 9_223_372_036_825_200_000
+_DRIVERS_MINUS_INFINITY: Final = -9_223_372_036_832_400_000
 
 _DAY_US: Final = 86_400_000_000
 _CLOCK: Final = rb"(\d\d):([0-5]\d):([0-5]\d)(?:\.(\d{0,5}[1-9]))?"
@@ -99,22 +102,22 @@ def _encode_timestamp(text: bytes) -> int:
     us = days_of(date + era) * _DAY_US + time_us
     # PostgreSQL counts from 2000, and so has timestamps (of the year 294247 or so) that a long counting from 1970
     # has not, or needs for the infinities.
-    if time_us == _DAY_US or not _TIMESTAMP_MINUS_INFINITY < us < _TIMESTAMP_INFINITY:
+    if time_us == _DAY_US or not _DRIVERS_MINUS_INFINITY < us < _DRIVERS_INFINITY:
         raise InexactError(None)
     return us
 
 
 def _decode_timestamp(us: int) -> bytes:
-    if us == _TIMESTAMP_INFINITY:
+    if us >= _DRIVERS_INFINITY:
         return _INFINITY
-    if us == _TIMESTAMP_MINUS_INFINITY:
+    if us <= _DRIVERS_MINUS_INFINITY:
         return _MINUS_INFINITY
     days, clock = divmod(us, _DAY_US)
     date, era = text_of(days)
     return b"%b %b%b" % (date, _clock_text(clock), era)
 
 
-TIMESTAMP: Final = ValueCodec(encode=_encode_timestamp, decode=_decode_timestamp, write=binary.long, stand_in=2**63 - 1)
+TIMESTAMP: Final = ValueCodec(encode=_encode_timestamp, decode=_decode_timestamp, write=binary.long, stand_in=2**63 - 2)
 
 
 def timestamptz(precision: int) -> ValueCodec:

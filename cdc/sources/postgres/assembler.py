@@ -1,4 +1,5 @@
-"""pgoutput's messages become transactions of change events. Pure: schemas come from the caller's `resolve`.
+"""pgoutput's messages become transactions of change events. Pure: what a table is comes from `versions`, and the rows
+of one that has to be read again from `rereads`.
 
 Positions are counted here, before any filter: a table that is not captured, or no longer, takes its ordinals all the
 same, so that a resend under other settings gives every event the number it had.
@@ -6,24 +7,30 @@ same, so that a resend under other settings gives every event the number it had.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import count
+from typing import Final, NamedTuple, Protocol
 
 from cdc.core.errors import FidelityError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
+    Alter,
     Begin,
     Change,
     ChangeEvent,
     Commit,
     Create,
     Delete,
+    Drop,
     FullImage,
     Key,
     KeyImage,
     LogicalMessage,
     OldImage,
+    Rereading,
     Row,
+    SnapshotMark,
     StreamItem,
     Transaction,
     Truncate,
@@ -31,13 +38,39 @@ from cdc.core.events import (
 )
 from cdc.core.tables import TableId, TableSchema
 from cdc.pgoutput import messages as wire
+from cdc.sources.postgres import ddl
+from cdc.sources.postgres.descriptions import TableDescription
+from cdc.sources.postgres.overlay import merged
+from cdc.sources.postgres.snapshots import Snapshot
+from cdc.sources.postgres.versions import Altered, Outcome, Versions, name_of, partitions_in
+
+MARKER: Final = "cdc.reread"
+RowMessage = wire.Insert | wire.Update | wire.Delete | wire.Truncate
+
+
+class Reading(NamedTuple):
+    """A table as a snapshot saw it. `description` is None if it is gone; `rows` can be iterated once."""
+
+    oid: int
+    description: TableDescription | None
+    snapshot: Snapshot
+    rows: Iterable[Row]
+
+
+class Rereads(Protocol):
+    """Tables that are being read again."""
+
+    def begin(self, oid: int) -> None:
+        """Start to read this table, from the start if it is being read already."""
+
+    def finished(self, attempt: str) -> Reading | None:
+        """The reading whose marker this is; None if it was given up, or was another process's."""
 
 
 class Assembler:
     """Feed it every message of the stream in order.
 
-    `resolve` gives the table version that a Relation message announces, `captured` says whether its events are wanted,
-    `now_us` is the time at which an event is handled.
+    `captured` says whether a table's events are wanted, `now_us` is the time at which an event is handled.
     """
 
     def __init__(
@@ -45,23 +78,27 @@ class Assembler:
         *,
         epoch: int,
         database: str,
-        resolve: Callable[[wire.Relation], TableSchema],
+        versions: Versions,
+        rereads: Rereads,
         captured: Callable[[TableId], bool],
         now_us: Callable[[], int],
     ) -> None:
         self._epoch = epoch
         self._database = database
-        self._resolve = resolve
+        self._versions = versions
+        self._rereads = rereads
         self._captured = captured
         self._now_us = now_us
-        self._tables: dict[int, TableSchema] = {}
-        self._unresolved: dict[int, wire.Relation] = {}
+        self._held: dict[int, list[tuple[int, RowMessage]]] = {}
+        self._relations: dict[int, wire.Relation] = {}
+        self._unresolved: set[int] = set()
         self._begin: wire.Begin | None = None
         self._origin: wire.Origin | None = None
         self._transaction: Transaction | None = None
         self._ordinals = count(1)
         self._last_ordinal = 0
         self._counts: dict[TableId, int] = {}
+        self._messages = 0
 
     @property
     def in_transaction(self) -> bool:
@@ -71,30 +108,31 @@ class Assembler:
     def feed(self, message: wire.Message, lsn: int) -> Iterator[StreamItem]:
         """What one message means. `lsn` is its own place in the WAL, from the frame around it."""
         match message:
-            case wire.Insert(oid, new):
-                table = self._table(oid)
-                yield from self._change(table, Create(_whole(table, new)), lsn)
-            case wire.Update(oid, old, new):
-                table = self._table(oid)
-                yield from self._update(table, old, new, lsn)
-            case wire.Delete(oid, old):
-                table = self._table(oid)
-                yield from self._change(table, Delete(_old_image(table, old)), lsn)
+            case wire.Insert(oid) | wire.Update(oid) | wire.Delete(oid):
+                yield from self._row_changed(oid, message, lsn)
             case wire.Begin():
                 self._start(message)
             case wire.Commit():
                 yield from self._commit(message)
             case wire.Relation():
-                self._unresolved[message.oid] = message
+                self._relations[message.oid] = message
+                self._unresolved.add(message.oid)
             case wire.Truncate():
                 for oid in message.relation_oids:
-                    yield from self._change(self._table(oid), Truncate(), lsn)
+                    yield from self._row_changed(oid, message, lsn)
             case wire.Origin():
                 self._origin = message
             case wire.LogicalMessage():
                 yield from self._logical_message(message)
             case wire.Type():
                 pass  # the catalog is asked for a type when a table that has it comes by
+
+    def hold(self, oid: int) -> Iterator[StreamItem]:
+        """Hold the table's events back, and have it read again."""
+        self._held[oid] = []
+        self._versions.hold(oid)
+        self._rereads.begin(oid)
+        yield Rereading(name_of(oid), active=True)
 
     def _start(self, message: wire.Begin) -> None:
         if self._begin is not None:
@@ -105,6 +143,14 @@ class Assembler:
         self._ordinals = count(1)
         self._last_ordinal = 0
         self._counts = {}
+        self._messages = 0
+        self._versions.begin(self._epoch, message.final_lsn)
+
+    @property
+    def _xid(self) -> int:
+        if self._begin is None:
+            raise ProtocolViolationError("a change outside of any transaction")
+        return self._begin.xid
 
     def _open(self) -> Iterator[StreamItem]:
         """The transaction's Begin, once: it waits for the first event because Origin comes after pgoutput's Begin."""
@@ -127,30 +173,52 @@ class Assembler:
         yield from self._open()
         if self._transaction is None or message.commit_lsn != self._transaction.commit_lsn:
             raise ProtocolViolationError("Commit does not belong to the Begin before it")
-        yield Commit(self._transaction, message.end_lsn, self._last_ordinal, self._counts)
+        yield Commit(self._transaction, message.end_lsn, self._last_ordinal, self._counts, self._messages)
         self._begin = None
         self._transaction = None
 
-    def _table(self, oid: int) -> TableSchema:
-        relation = self._unresolved.pop(oid, None)
-        if relation is not None:
-            self._tables[oid] = self._resolve(relation)
-        try:
-            return self._tables[oid]
-        except KeyError:
-            raise ProtocolViolationError(f"a change of relation {oid} before its Relation message") from None
-
-    def _change(self, table: TableSchema, change: Change, lsn: int) -> Iterator[StreamItem]:
+    def _row_changed(self, oid: int, message: RowMessage, lsn: int) -> Iterator[StreamItem]:
+        if oid in self._unresolved:
+            yield from self._resolve(oid)
+        elif oid not in self._relations:
+            raise ProtocolViolationError(f"a change of relation {oid} before its Relation message")
         yield from self._open()
-        ordinal = next(self._ordinals)
-        self._last_ordinal = ordinal
-        if not self._captured(table.id):
+        first = next(self._ordinals)
+        self._last_ordinal = first
+        if _may_be_two(message):
+            self._last_ordinal = next(self._ordinals)
+        held = self._held.get(oid)
+        table = self._versions.schema(oid)
+        if held is not None:
+            held.append((self._xid, message))
+        elif table is not None:
+            for ordinal, change in enumerate(changes_of(table, message), first):
+                yield self._event(table, change, ordinal, lsn)
+
+    def _resolve(self, oid: int) -> Iterator[StreamItem]:
+        """See whether the Relation that announces a change says something new."""
+        self._unresolved.discard(oid)
+        if oid in self._held:
             return
-        table_ordinal = self._counts.get(table.id, 0) + 1
-        self._counts[table.id] = table_ordinal
+        for outcome in self._versions.relation(self._relations[oid]):
+            yield from self._open()
+            # It stands where the event stands that comes next, and takes no number of its own.
+            yield from self._outcome(outcome, self._last_ordinal + 1)
+
+    def _outcome(self, outcome: Outcome, ordinal: int) -> Iterator[StreamItem]:
+        if isinstance(outcome, Altered):
+            yield self._event(outcome.table, outcome.change, ordinal, None)
+        else:
+            yield from self.hold(outcome.oid)
+
+    def _event(self, table: TableSchema, change: Change, ordinal: int, lsn: int | None) -> ChangeEvent:
         if self._transaction is None:
             raise ProtocolViolationError("a change outside of any transaction")
-        yield ChangeEvent(
+        if isinstance(change, Alter | Drop):
+            table_ordinal = 0
+        else:
+            table_ordinal = self._counts[table.id] = self._counts.get(table.id, 0) + 1
+        return ChangeEvent(
             transaction=self._transaction,
             table=table,
             change=change,
@@ -160,27 +228,59 @@ class Assembler:
             captured_us=self._now_us(),
         )
 
-    def _update(self, table: TableSchema, old: wire.OldTuple | None, new: Row, lsn: int) -> Iterator[StreamItem]:
-        before = None if old is None else _old_image(table, old)
-        after = _filled(table, before, _as_wide(table, new))
-        old_key = None if before is None else _key_of(table, before)
-        new_key = row_key(table, after)
-        if old_key is not None and table.key and old_key != new_key:
-            half = Delete(_required(before), moved_to=new_key, awaits_create=UNCHANGED in after)
-            yield from self._change(table, half, lsn)
-            yield from self._change(table, Create(after, moved_from=old_key), lsn)
-        else:
-            yield from self._change(table, Update(before if isinstance(before, FullImage) else None, after), lsn)
+    def _described(self, message: wire.LogicalMessage) -> Iterator[StreamItem]:
+        # Numbers for all that it may mean, so that a resend, with other tables known, numbers what follows alike.
+        first = self._last_ordinal
+        for _ in range(partitions_in(message.content)):
+            self._last_ordinal = next(self._ordinals)
+        for ordinal, outcome in enumerate(self._versions.described(message.content), first):
+            yield from self._outcome(outcome, ordinal)
+
+    def _reread(self, attempt: str) -> Iterator[StreamItem]:
+        """A table was read again; its marker is here: all that the reading found, and what it did not see."""
+        reading = self._rereads.finished(attempt)
+        if reading is None:
+            return
+        held = self._held.pop(reading.oid)
+        before = self._versions.schema(reading.oid)
+        now = None if reading.description is None else reading.description.schema()
+        versions = tuple(version for version in (before, now) if version is not None)
+        yield Rereading(name_of(reading.oid), active=False, versions=versions)
+        if before is not None:
+            # First: a table whose values change their type, or must not be NULL, has no rows when it is altered.
+            yield self._next_event(before, Truncate())
+        for outcome in self._versions.read(reading.oid, reading.description):
+            self._last_ordinal = next(self._ordinals)
+            yield from self._outcome(outcome, self._last_ordinal)
+        table = self._versions.schema(reading.oid)
+        if table is None or reading.description is None:
+            return  # dropped meanwhile
+        unseen = (
+            change for xid, message in held if not reading.snapshot.sees(xid) for change in changes_of(table, message)
+        )
+        for read in merged(table, reading.rows, unseen):
+            yield replace(self._next_event(table, read), snapshot=SnapshotMark.INCREMENTAL)
+
+    def _next_event(self, table: TableSchema, change: Change) -> ChangeEvent:
+        self._last_ordinal = next(self._ordinals)
+        return self._event(table, change, self._last_ordinal, None)
 
     def _logical_message(self, message: wire.LogicalMessage) -> Iterator[StreamItem]:
+        if message.prefix == ddl.PAD:
+            return  # its place among other changes is left to chance, so it takes no number
         if message.transactional:
             yield from self._open()
             if self._transaction is None:
                 raise ProtocolViolationError("a transactional message outside of any transaction")
             self._last_ordinal = next(self._ordinals)
-            yield LogicalMessage(
-                self._transaction, message.prefix, message.content, self._last_ordinal, message.lsn, self._now_us()
-            )
+            if message.prefix == ddl.PREFIX:
+                yield from self._described(message)
+            elif message.prefix == MARKER:
+                yield from self._reread(message.content.decode(errors="replace"))
+            else:
+                said = self._said(message, self._transaction, self._last_ordinal, self._messages + 1)
+                self._messages += not said.ours
+                yield said
             return
         # It stands outside of every transaction, possibly of an aborted one, and may share its LSN with the next
         # commit: ordinal 0 sorts it before that.
@@ -192,8 +292,54 @@ class Assembler:
             database=self._database,
         )
         yield Begin(own)
-        yield LogicalMessage(own, message.prefix, message.content, 0, message.lsn, self._now_us())
-        yield Commit(own, message.lsn, 0)
+        said = self._said(message, own, 0, 1)
+        yield said
+        yield Commit(own, message.lsn, 0, messages=int(not said.ours))
+
+    def _said(
+        self, message: wire.LogicalMessage, of: Transaction, ordinal: int, message_ordinal: int
+    ) -> LogicalMessage:
+        return LogicalMessage(
+            transaction=of,
+            prefix=message.prefix,
+            content=message.content,
+            ordinal=ordinal,
+            lsn=message.lsn,
+            captured_us=self._now_us(),
+            message_ordinal=message_ordinal,
+        )
+
+
+def _may_be_two(message: RowMessage) -> bool:
+    """Whether the change takes two numbers, because a changed key makes it two events. What decides is only what the
+    source sent, so that a resend numbers all events of the transaction alike, whatever is captured or known then.
+    """
+    return isinstance(message, wire.Update) and message.old is not None
+
+
+def changes_of(table: TableSchema, message: RowMessage) -> Iterator[Change]:
+    """What a message does to the rows of a table of this version."""
+    match message:
+        case wire.Insert(_, new):
+            yield Create(_whole(table, new))
+        case wire.Update(_, old, new):
+            yield from _update(table, old, new)
+        case wire.Delete(_, old):
+            yield Delete(_old_image(table, old))
+        case wire.Truncate():
+            yield Truncate()
+
+
+def _update(table: TableSchema, old: wire.OldTuple | None, new: Row) -> Iterator[Change]:
+    before = None if old is None else _old_image(table, old)
+    after = _filled(table, before, _as_wide(table, new))
+    old_key = None if before is None else _key_of(table, before)
+    new_key = row_key(table, after)
+    if old_key is not None and table.key and old_key != new_key:
+        yield Delete(_required(before), moved_to=new_key, awaits_create=UNCHANGED in after)
+        yield Create(after, moved_from=old_key)
+    else:
+        yield Update(before if isinstance(before, FullImage) else None, after)
 
 
 def row_key(table: TableSchema, row: Row) -> Key:

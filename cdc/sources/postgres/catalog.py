@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cdc.core.tables import Column, ReplicaIdentity, TableId, TableSchema
-from cdc.sources.postgres.types import TYPE_COLUMNS, PgType, column_type
+from cdc.core.tables import ReplicaIdentity, TableId
+from cdc.pgoutput import messages as wire
+from cdc.sources.postgres.descriptions import (
+    ColumnDescription,
+    TableDescription,
+    describe_sql,
+    types_from_json,
+    types_sql,
+)
+from cdc.sources.postgres.quoting import quote_literal
+from cdc.sources.postgres.types import PgType
+from cdc.sources.postgres.versions import agrees
 
 
 class Query(Protocol):
     """Runs one SELECT and returns its rows as Python values."""
 
     def __call__(self, sql: str, *, doing: str) -> list[tuple[Any, ...]]: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceColumn:
-    """A column as pgoutput's Relation message or pg_attribute tells it."""
-
-    name: str
-    type_oid: int
-    type_modifier: int
-    is_identity: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,33 +34,23 @@ class SourceTable:
     id: TableId
     identity: ReplicaIdentity
     has_key: bool
+    partitioned: bool
     owned: bool
     estimated_rows: int
 
 
-def quote_identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def quote_literal(text: str) -> str:
-    """A string constant that means the same under every setting of standard_conforming_strings."""
-    escaped = text.replace("\\", "\\\\").replace("'", "''")
-    return f"E'{escaped}'" if "\\" in text else f"'{escaped}'"
-
-
-def quote_table(table: TableId) -> str:
-    return f"{quote_identifier(table.schema)}.{quote_identifier(table.name)}"
-
-
-def capturable_tables(query: Query) -> list[SourceTable]:
-    """Every permanent table that is not a partition (a partitioned one stands for its leaves), without the system's."""
+def capturable_tables(query: Query, *, via_root: bool) -> list[SourceTable]:
+    """Every permanent table, without the system's. A partitioned one stands for its partitions if changes are published
+    `via_root`; else they stand for themselves.
+    """
+    kinds = "c.relkind IN ('r', 'p') AND NOT c.relispartition" if via_root else "c.relkind = 'r'"
     rows = query(
-        """
+        f"""
         SELECT c.oid, n.nspname, c.relname, c.relreplident::text,
                EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate),
-               pg_has_role(c.relowner, 'USAGE'), greatest(c.reltuples, 0)::bigint
+               c.relkind = 'p', pg_has_role(c.relowner, 'USAGE'), greatest(c.reltuples, 0)::bigint
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
+        WHERE {kinds} AND c.relpersistence = 'p'
           AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
         ORDER BY n.nspname, c.relname
         """,
@@ -72,10 +62,11 @@ def capturable_tables(query: Query) -> list[SourceTable]:
             id=TableId(schema, name),
             identity=ReplicaIdentity(identity),
             has_key=has_key,
+            partitioned=partitioned,
             owned=owned,
             estimated_rows=rows_,
         )
-        for oid, schema, name, identity, has_key, owned, rows_ in rows
+        for oid, schema, name, identity, has_key, partitioned, owned, rows_ in rows
     ]
 
 
@@ -94,103 +85,63 @@ def storage(query: Query, tables: Sequence[SourceTable]) -> set[tuple[int, int |
 
 
 class Catalog:
-    """Builds table versions. Types are asked for once and kept: an oid never changes what it means."""
+    """What a table is today."""
 
-    def __init__(self, query: Query) -> None:
+    def __init__(self, query: Query, publication: str, *, generated: bool) -> None:
         self._query = query
-        self._types: dict[int, PgType] = {}
-        self._type_names: dict[tuple[int, int], str] = {}
+        self._publication = publication
+        self._generated = generated
 
-    def table_schema(
-        self, oid: int, table: TableId, identity: ReplicaIdentity, columns: Sequence[SourceColumn]
-    ) -> TableSchema:
-        """The version of `table` that has these columns.
+    def describe(self, oid: int) -> TableDescription | None:
+        """The table as it is now; None if it is gone."""
+        rows = self._query(
+            describe_sql(str(oid), quote_literal(self._publication)), doing="reading the source's columns"
+        )
+        return TableDescription.from_json(rows[0][0], generated=self._generated) if rows else None
 
-        The key: under replica identity DEFAULT and INDEX the columns that the source marks; under FULL and NOTHING
-        (where it marks all, or none) the primary key. Columns of the key are not nullable, of any other the stream does
-        not tell, so they are.
+    def look_up(self, relation: wire.Relation) -> TableDescription:
+        """The table that a Relation message names, which nobody has described: as it is today, if that is what the
+        message says; else what the message says. Then columns have no numbers, and their types are today's.
         """
-        self._learn({(column.type_oid, column.type_modifier) for column in columns})
-        if identity in {ReplicaIdentity.DEFAULT, ReplicaIdentity.INDEX}:
-            key_names = {column.name for column in columns if column.is_identity}
-        else:
-            key_names = self.primary_key(oid)
-        return TableSchema(
-            id=table,
+        today = self.describe(relation.oid)
+        if today is not None and agrees(today, relation):
+            return today
+        names = self._type_names({(column.type_oid, column.type_modifier) for column in relation.columns})
+        marked = relation.identity in {ReplicaIdentity.DEFAULT, ReplicaIdentity.INDEX}
+        primary = set() if today is None else set(today.key)
+        key = tuple(c.name for c in relation.columns if (c.is_identity if marked else c.name in primary))
+        return TableDescription(
+            oid=relation.oid,
+            id=TableId(relation.schema, relation.name),
+            identity=relation.identity,
             columns=tuple(
-                Column(
+                ColumnDescription(
+                    number=None,
                     name=column.name,
-                    type=column_type(
-                        self._types,
-                        column.type_oid,
-                        column.type_modifier,
-                        name=self._type_names[column.type_oid, column.type_modifier],
-                    ),
-                    nullable=column.name not in key_names,
+                    type_oid=column.type_oid,
+                    type_modifier=column.type_modifier,
+                    type_name=names[column.type_oid, column.type_modifier],
+                    nullable=True,
                 )
-                for column in columns
+                for column in relation.columns
             ),
-            key=tuple(index for index, column in enumerate(columns) if column.name in key_names),
-            identity=identity,
+            key=key,
+            types=self._types({column.type_oid for column in relation.columns}),
         )
 
-    def columns(self, oid: int) -> list[SourceColumn]:
-        """The columns that pgoutput publishes of a table, in its order: neither dropped nor generated."""
+    def _type_names(self, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
+        if not wanted:
+            return {}
+        values = ", ".join(f"({oid}::oid, {modifier})" for oid, modifier in sorted(wanted))
         rows = self._query(
-            f"""
-            SELECT a.attname, a.atttypid, a.atttypmod, coalesce(a.attnum = ANY (i.indkey), false)
-            FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-            LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indimmediate AND CASE c.relreplident
-                WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
-            WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-            ORDER BY a.attnum
-            """,
-            doing="reading the source's columns",
-        )
-        return [
-            SourceColumn(name=name, type_oid=type_oid, type_modifier=modifier, is_identity=key)
-            for name, type_oid, modifier, key in rows
-        ]
-
-    def primary_key(self, oid: int) -> set[str]:
-        """The names of the columns of the primary key; empty if there is none or if it is deferrable."""
-        rows = self._query(
-            f"""
-            SELECT a.attname FROM pg_index i
-            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-            WHERE i.indrelid = {oid} AND i.indisprimary AND i.indimmediate
-            """,
-            doing="reading the source's primary keys",
-        )
-        return {name for (name,) in rows}
-
-    def _learn(self, wanted: Iterable[tuple[int, int]]) -> None:
-        unknown = sorted(set(wanted) - self._type_names.keys())
-        if not unknown:
-            return
-        values = ", ".join(f"({oid}::oid, {modifier})" for oid, modifier in unknown)
-        names = self._query(
             f"SELECT t, m, format_type(t, m) FROM (VALUES {values}) AS v(t, m)", doing="reading the source's types"
         )
-        for oid, modifier, name in names:
-            self._type_names[oid, modifier] = name
-        self._learn_types({oid for oid, _ in unknown})
+        return {(oid, modifier): name for oid, modifier, name in rows}
 
-    def _learn_types(self, oids: set[int]) -> None:
-        """Ask for these types and all that they are made of."""
-        rows = self._query(
-            f"""
-            WITH RECURSIVE made_of(oid) AS (
-                SELECT unnest(ARRAY[{", ".join(map(str, sorted(oids)))}]::oid[])
-              UNION
-                SELECT part FROM made_of JOIN pg_type t ON t.oid = made_of.oid,
-                LATERAL (VALUES (t.typelem), (t.typbasetype)) AS parts(part) WHERE part <> 0
-            )
-            SELECT {TYPE_COLUMNS}
-            FROM made_of JOIN pg_type t ON t.oid = made_of.oid JOIN pg_namespace n ON n.oid = t.typnamespace
-            """,
-            doing="reading the source's types",
-        )
-        for row in rows:
-            of = PgType.of_row(row)
-            self._types[of.oid] = of
+    def _types(self, oids: set[int]) -> tuple[PgType, ...]:
+        """These types and all that they are made of."""
+        if not oids:
+            return ()
+        wanted = f"SELECT unnest(ARRAY[{', '.join(map(str, sorted(oids)))}]::oid[])"
+        rows = self._query(f"SELECT ({types_sql(wanted)})::text", doing="reading the source's types")
+        return types_from_json(rows[0][0])

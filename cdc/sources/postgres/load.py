@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from cdc.core.events import (
+    Alter,
     Begin,
     Change,
     ChangeEvent,
     Commit,
+    Drop,
     Read,
     Row,
     SnapshotMark,
@@ -19,8 +21,10 @@ from cdc.core.events import (
 )
 from cdc.core.source import LoadPoint
 from cdc.core.tables import TableId, TableSchema
-from cdc.sources.postgres.catalog import SourceTable, quote_identifier, quote_literal, quote_table
+from cdc.sources.postgres.catalog import SourceTable
 from cdc.sources.postgres.connection import ReplicationConnection
+from cdc.sources.postgres.quoting import quote_identifier, quote_literal, quote_table
+from cdc.sources.postgres.versions import Altered
 
 _REPORT_EVERY: Final = 100_000  # rows
 
@@ -30,6 +34,7 @@ def load_tables(
     tables: Sequence[tuple[SourceTable, TableSchema]],
     at: LoadPoint,
     *,
+    alterations: Sequence[Altered],
     epoch: int,
     again: bool,
     database: str,
@@ -38,18 +43,23 @@ def load_tables(
 ) -> Iterator[StreamItem]:
     """All rows of `tables` as one transaction at `at.lsn - 1`: the first commit of the stream often equals `at.lsn`.
 
-    A load that starts over (`again`) first truncates: rows deleted since the first try would stay otherwise, and
-    those of tables without a key double.
+    A load that starts over (`again`) first truncates what the tables were: rows deleted since the first try would stay
+    otherwise, and those of tables without a key double. Then come the `alterations`, on empty tables.
     """
     transaction = Transaction(epoch=epoch, commit_lsn=at.lsn - 1, xid=None, commit_time_us=now_us(), database=database)
     yield Begin(transaction)
     numbered = _Numbered(transaction, now_us)
     if again:
+        before = {
+            altered.table.id: altered.change.before for altered in alterations if isinstance(altered.change, Alter)
+        }
         for _, schema in tables:
-            yield numbered.event(schema, Truncate())
+            yield numbered.event(before.get(schema.id) or schema, Truncate())
+    for altered in alterations:
+        yield numbered.event(altered.table, altered.change)
     for table, schema in tables:
         report(f"loading {schema.id} (about {table.estimated_rows:,} rows)")
-        for row in read_rows(connection, schema):
+        for row in read_rows(connection, schema, partitioned=table.partitioned):
             yield numbered.event(schema, Read(row))
             if numbered.last % _REPORT_EVERY == 0:
                 report(f"loaded {numbered.last:,} rows")
@@ -58,17 +68,18 @@ def load_tables(
     yield Commit(transaction, at.lsn, numbered.last, numbered.counts)
 
 
-def read_rows(connection: ReplicationConnection, schema: TableSchema) -> Iterator[Row]:
+def read_rows(connection: ReplicationConnection, schema: TableSchema, *, partitioned: bool) -> Iterator[Row]:
     """The rows of a table in canonical text, in the order of its columns."""
-    doing = f"reading {schema.id}"
-    if not schema.columns:
-        # A table of zero columns still has rows; COPY gives an empty line for each.
-        yield from (() for _ in connection.copy_out(f"COPY {quote_table(schema.id)} TO STDOUT", doing=doing))
-        return
+    for line in connection.copy_out(copy_statement(schema, partitioned=partitioned), doing=f"reading {schema.id}"):
+        yield parse_copy_line(line) if schema.columns else ()
+
+
+def copy_statement(schema: TableSchema, *, partitioned: bool) -> str:
+    """COPY of all the table's rows in text format; for a table of zero columns, an empty line for each. Rows of tables
+    that inherit it are not its own, as they are not in the stream; those of partitions are.
+    """
     columns = ", ".join(quote_identifier(column.name) for column in schema.columns)
-    sql = f"COPY (SELECT {columns} FROM {quote_table(schema.id)}) TO STDOUT"
-    for line in connection.copy_out(sql, doing=doing):
-        yield parse_copy_line(line)
+    return f"COPY (SELECT {columns} FROM {'' if partitioned else 'ONLY '}{quote_table(schema.id)}) TO STDOUT"
 
 
 def parse_copy_line(line: bytes) -> Row:
@@ -130,13 +141,14 @@ class _Numbered:
 
     def event(self, table: TableSchema, change: Change) -> ChangeEvent:
         self.last += 1
-        self.counts[table.id] = self.counts.get(table.id, 0) + 1
+        if not isinstance(change, Alter | Drop):
+            self.counts[table.id] = self.counts.get(table.id, 0) + 1
         return ChangeEvent(
             transaction=self._transaction,
             table=table,
             change=change,
             ordinal=self.last,
-            table_ordinal=self.counts[table.id],
+            table_ordinal=self.counts.get(table.id, 0),
             captured_us=self._now_us(),
-            snapshot=SnapshotMark.NO if isinstance(change, Truncate) else SnapshotMark.YES,
+            snapshot=SnapshotMark.YES if isinstance(change, Read) else SnapshotMark.NO,
         )

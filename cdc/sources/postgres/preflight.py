@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from cdc.core.checks import Check
-from cdc.core.errors import SourceError
+from cdc.core.errors import CdcError, SourceError
 from cdc.core.patterns import TablePatterns
 from cdc.core.settings import SourceSettings
 from cdc.core.tables import ReplicaIdentity
-from cdc.sources.postgres.catalog import (
-    Query,
-    SourceTable,
-    capturable_tables,
-    quote_identifier,
-    quote_literal,
-    quote_table,
-)
-from cdc.sources.postgres.publication import creation_statement
+from cdc.sources.postgres.catalog import Query, SourceTable, capturable_tables
+from cdc.sources.postgres.ddl import may_make_triggers, triggers_present
+from cdc.sources.postgres.publication import creation_statement, publishes_via_root
+from cdc.sources.postgres.quoting import quote_identifier, quote_literal, quote_table
+from cdc.sources.postgres.uncapturable import require_capturable
 
 _OLDEST = 140000  # the oldest major version that PostgreSQL still mended when this was written
 
@@ -32,8 +28,9 @@ def require(query: Query, settings: SourceSettings) -> None:
 def checks(query: Query, settings: SourceSettings) -> Iterator[Check]:
     """All checks: the server's, then the tables'."""
     yield from server_checks(query, settings)
-    yield from table_checks(capturable_tables(query), TablePatterns(settings.tables))
+    yield from _table_checks(query, settings)
     yield from _publication_check(query, settings)
+    yield _triggers_check(query, settings)
 
 
 def server_checks(query: Query, settings: SourceSettings) -> Iterator[Check]:
@@ -100,16 +97,21 @@ def _walsender_check(query: Query, slot: str) -> Check:
     )
 
 
-def table_checks(tables: Sequence[SourceTable], patterns: TablePatterns) -> Iterator[Check]:
-    """Whether each pattern names a table, and whether updates and deletes of each table can be told."""
-    captured = [table for table in tables if patterns.matches(table.id)]
-    unmatched = patterns.unmatched(table.id for table in captured)
-    yield Check(
-        name="source tables",
-        ok=not unmatched,
-        found=f"no table matches {', '.join(map(repr, unmatched))}" if unmatched else f"{len(captured)} tables match",
-        mend="correct [source] tables, or create the table first" if unmatched else None,
-    )
+def _captured(query: Query, settings: SourceSettings) -> list[SourceTable]:
+    patterns = TablePatterns(settings.tables)
+    tables = capturable_tables(query, via_root=publishes_via_root(query, settings.publication))
+    return [table for table in tables if patterns.matches(table.id)]
+
+
+def _table_checks(query: Query, settings: SourceSettings) -> Iterator[Check]:
+    """Whether each pattern names a table, and whether its changes can be told."""
+    captured = _captured(query, settings)
+    try:
+        require_capturable(query, settings, captured)
+    except CdcError as error:
+        yield Check(name="source tables", ok=False, found=str(error), mend=error.mend)
+    else:
+        yield Check(name="source tables", ok=True, found=f"{len(captured)} tables match")
     for table in captured:
         yield _identity_check(table)
 
@@ -139,14 +141,28 @@ def _identity_check(table: SourceTable) -> Check:
             return Check(name=name, ok=True, found="has a key")
 
 
+def _triggers_check(query: Query, settings: SourceSettings) -> Check:
+    name = "source schema changes"
+    if triggers_present(query, settings.publication):
+        return Check(name=name, ok=True, found="event triggers tell of them")
+    if may_make_triggers(query):
+        return Check(name=name, ok=True, found="the first capture will make event triggers that tell of them")
+    return Check(
+        name=name,
+        ok=True,
+        found="no event triggers tell of them: they are noticed with a table's next row, and some not at all"
+        " (docs/schema-changes.md)",
+        mend="have a superuser run what `cdc triggers` prints",
+    )
+
+
 def _publication_check(query: Query, settings: SourceSettings) -> Iterator[Check]:
     name = settings.publication
     there = query(f"SELECT FROM pg_publication WHERE pubname = {quote_literal(name)}", doing="checking the source")
     if there:
         yield Check(name="source publication", ok=True, found=f"{name!r} exists")
         return
-    patterns = TablePatterns(settings.tables)
-    captured = [table for table in capturable_tables(query) if patterns.matches(table.id)]
+    captured = _captured(query, settings)
     foreign = [table.id for table in captured if not table.owned]
     yield Check(
         name="source publication",
@@ -154,5 +170,5 @@ def _publication_check(query: Query, settings: SourceSettings) -> Iterator[Check
         found=f"{name!r} is missing; only the owner of {foreign[0]} may make it"
         if foreign
         else f"{name!r} will be made by the first capture",
-        mend=creation_statement(name, [table.id for table in captured]) if foreign else None,
+        mend=creation_statement(query, name, [table.id for table in captured]) if foreign else None,
     )

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Final, Self
 
-from cdc.core.errors import ConfigError, PassingError, ProtocolViolationError, SourceError
-from cdc.core.events import Heartbeat, StreamItem
+from cdc.core.errors import PassingError, ProtocolViolationError, SourceError
+from cdc.core.events import Alter, ChangeEvent, Drop, Heartbeat, Rereading, StreamItem
 from cdc.core.patterns import TablePatterns
-from cdc.core.position import format_lsn, parse_lsn
+from cdc.core.position import Position, format_lsn, parse_lsn
 from cdc.core.settings import SourceSettings
 from cdc.core.source import LoadPoint, SlotStatus, SourceIdentity
 from cdc.core.tables import TableId, TableSchema
-from cdc.pgoutput import messages as wire
 from cdc.pgoutput.decoder import decode
 from cdc.pgoutput.stream import PrimaryKeepalive, XLogData, decode_frame, encode_status_update
 from cdc.sources.postgres.assembler import Assembler
-from cdc.sources.postgres.catalog import (
-    Catalog,
-    SourceColumn,
-    SourceTable,
-    capturable_tables,
-    quote_identifier,
-    quote_literal,
-    storage,
-)
+from cdc.sources.postgres.catalog import Catalog, SourceTable, capturable_tables, storage
 from cdc.sources.postgres.connection import ReplicationConnection
 from cdc.sources.postgres.database import SourceDatabase
+from cdc.sources.postgres.ddl import ensure_triggers
+from cdc.sources.postgres.descriptions import describe_sql
 from cdc.sources.postgres.load import adopt_snapshot, load_tables
 from cdc.sources.postgres.preflight import require
-from cdc.sources.postgres.publication import ensure_publication
+from cdc.sources.postgres.publication import ensure_publication, publishes_generated, publishes_via_root
+from cdc.sources.postgres.quoting import quote_identifier, quote_literal
+from cdc.sources.postgres.rereads import Rereads
+from cdc.sources.postgres.uncapturable import require_capturable
+from cdc.sources.postgres.versions import Altered, Versions, name_of, oid_of
 
 _STATUS_SECONDS: Final = 2.0  # well below wal_sender_timeout, 60 s by default
 _APPLICATION: Final = "cdc capture"
+_LOOK_SECONDS: Final = 10.0  # between two looks for new tables, without event triggers
 _MOST_SLOTS: Final = 10  # to make, until one is whose snapshot no rewritten table spoils
 
 
@@ -55,11 +53,16 @@ class PostgresSource:
         self._report = report
         self._resources = ExitStack()
         self._database = SourceDatabase(settings.url, application_name=_APPLICATION)
-        self._catalog = Catalog(self._database.query)
         self._stream = ReplicationConnection(settings.url, application_name=_APPLICATION)
         self._rows = self._stream
         self._identity: SourceIdentity | None = None
         self._assembler: Assembler | None = None
+        self._versions_or_none: Versions | None = None
+        self._generated_or_none: bool | None = None
+        self._rereads: Rereads | None = None
+        self._to_read: list[int] = []
+        self._follows_ddl = False
+        self._look_due = 0.0
         self._confirmed = 0
         self._received = 0
         self._status_due = 0.0
@@ -75,6 +78,8 @@ class PostgresSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._rereads is not None:
+            self._rereads.close()
         self._resources.close()
 
     def identify(self) -> SourceIdentity:
@@ -126,11 +131,20 @@ class PostgresSource:
                 return parse_lsn(fields[1])
         return None
 
+    def remember(self, notes: Sequence[tuple[Position, str]], rereading: Collection[str]) -> None:
+        for position, note in notes:
+            self._versions.remember(position, note)
+        self._to_read = [oid_of(name) for name in sorted(rereading)]
+
+    def name(self, table: TableId) -> str:
+        return name_of(self._versions.oid(table))
+
     @contextmanager
     def create(self) -> Iterator[LoadPoint]:
         self.identify()  # not later: any command on the connection that made the slot ends the slot's snapshot
+        self._prepare_publication(loaded=True)
         tables = self._captured_tables()
-        ensure_publication(self._database.query, self._settings.publication, tables)
+        self._to_read = []  # the load reads all
         for _ in range(_MOST_SLOTS):
             before = storage(self._database.query, tables)
             self._report("creating the replication slot (waits for open transactions of the source to end)")
@@ -140,15 +154,25 @@ class PostgresSource:
                 self._settings.url, application_name=_APPLICATION, replication=False
             ) as self._rows:
                 adopt_snapshot(self._rows, at, tables)
-                if storage(self._database.query, tables) == before:
+                if storage(self._database.query, tables) == before and self._same_shapes(tables):
                     yield at
                     return
-            self._report("a table was rewritten or truncated meanwhile: beginning again with a new slot")
+            self._report("a table was altered or truncated meanwhile: beginning again with a new slot")
             self.drop_slot()
         raise SourceError(
-            f"tables were rewritten or truncated during each of {_MOST_SLOTS} tries to take a snapshot of them",
+            f"tables were altered or truncated during each of {_MOST_SLOTS} tries to take a snapshot of them",
             mend="start again when no ALTER TABLE or TRUNCATE runs at the source",
         )
+
+    def _same_shapes(self, tables: Sequence[SourceTable]) -> bool:
+        """Whether the tables, now locked, are still what the snapshot sees: COPY reads by today's shape."""
+        publication, doing = quote_literal(self._settings.publication), "reading the source's columns"
+        queries = [describe_sql(str(table.oid), publication) for table in tables]
+        # As the other session has it: a type's name is longer where its schema is not searched.
+        self._rows.execute("SET search_path = ''", doing=doing)
+        seen = [self._rows.execute(sql, doing=doing) for sql in queries]
+        self._rows.execute("RESET search_path", doing=doing)
+        return seen == [self._database.query(sql, doing=doing) for sql in queries]
 
     def drop_slot(self) -> None:
         if self.slot() is not None:
@@ -157,10 +181,21 @@ class PostgresSource:
             )
 
     def load(self, at: LoadPoint, *, epoch: int, again: bool) -> Iterator[StreamItem]:
+        self._versions.begin(epoch, at.lsn - 1)
+        tables: list[tuple[SourceTable, TableSchema]] = []
+        alterations: list[Altered] = []
+        for table in self._captured_tables():
+            description = self._catalog.describe(table.oid)
+            if description is not None:
+                alterations += [
+                    each for each in self._versions.read(table.oid, description) if isinstance(each, Altered)
+                ]
+                tables.append((table, description.schema()))
         yield from load_tables(
             self._rows,
-            [(table, self._schema_now(table)) for table in self._captured_tables()],
+            tables,
             at,
+            alterations=alterations,
             epoch=epoch,
             again=again,
             database=self.identify().database,
@@ -168,12 +203,20 @@ class PostgresSource:
             report=self._report,
         )
 
-    def start(self, *, epoch: int) -> None:
-        ensure_publication(self._database.query, self._settings.publication, self._captured_tables())
+    def start(self, *, epoch: int, after: int = 0) -> None:
+        added = self._prepare_publication(loaded=False)
+        self._to_read = sorted({*self._to_read, *(table.oid for table in added)})
+        self._rereads = Rereads(
+            self._settings.url,
+            self._settings.publication,
+            generated=self._generated,
+            application_name=f"{_APPLICATION} (reading a table again)",
+        )
         self._assembler = Assembler(
             epoch=epoch,
             database=self.identify().database,
-            resolve=self._resolve,
+            versions=self._versions,
+            rereads=self._rereads,
             captured=self._patterns.matches,
             now_us=self._now_us,
         )
@@ -182,21 +225,69 @@ class PostgresSource:
             ", messages 'true'"
         )
         self._stream.start_stream(
-            f"START_REPLICATION SLOT {quote_identifier(self._settings.slot)} LOGICAL 0/0 ({options})",
+            f"START_REPLICATION SLOT {quote_identifier(self._settings.slot)} LOGICAL {format_lsn(after)} ({options})",
             doing=f"starting replication from slot {self._settings.slot!r}",
         )
 
-    def receive(self, most: int, timeout: float) -> list[StreamItem]:
-        if self._assembler is None:
+    def receive(self, most: int, timeout: float) -> Iterator[StreamItem]:
+        if self._assembler is None or self._rereads is None:
             raise PassingError("the stream was not started")
-        items: list[StreamItem] = []
+        self._rereads.check()
+        if not self._assembler.in_transaction:
+            self._look_for_new_tables()
+            while self._to_read:
+                yield from self._hold(self._to_read.pop())
         for message in self._stream.receive(most, timeout):
             frame = decode_frame(message)
             if isinstance(frame, XLogData):
-                items.extend(self._assembler.feed(decode(frame.payload), frame.start_lsn))
+                for item in self._assembler.feed(decode(frame.payload), frame.start_lsn):
+                    self._report_item(item)
+                    yield item
             else:
-                items.extend(self._keepalive(frame))
-        return items
+                yield from self._keepalive(frame)
+
+    def _hold(self, oid: int) -> Iterator[StreamItem]:
+        if self._assembler is None:
+            raise PassingError("the stream was not started")
+        for item in self._assembler.hold(oid):
+            self._report_item(item)
+            yield item
+
+    def _report_item(self, item: StreamItem) -> None:
+        if isinstance(item, Rereading):
+            table = self._versions.schema(oid_of(item.name))
+            called = f"table {table.id}" if table is not None else "a new table"
+            self._report(
+                f"reading {called} again: its rows changed without events"
+                if item.active
+                else f"{called} was read again"
+            )
+        elif isinstance(item, ChangeEvent) and isinstance(item.change, Alter | Drop):
+            self._report(
+                f"table {item.table.id} {'was dropped' if isinstance(item.change, Drop) else 'has a new shape'}"
+            )
+
+    def _look_for_new_tables(self) -> None:
+        """Without event triggers nobody else adds a new table to the publication."""
+        if self._follows_ddl or time.monotonic() < self._look_due:
+            return
+        self._look_due = time.monotonic() + _LOOK_SECONDS
+        self._to_read += [table.oid for table in self._prepare_publication(loaded=False)]
+
+    def _prepare_publication(self, *, loaded: bool) -> list[SourceTable]:
+        """Publication and event triggers as the settings want them. The tables that were added, whose rows nobody has
+        read; none if all tables are `loaded` anyway.
+        """
+        query, name = self._database.query, self._settings.publication
+        tables = self._captured_tables()
+        added = ensure_publication(query, name, tables)
+        follows, self._follows_ddl = self._follows_ddl, ensure_triggers(query, name, self._patterns)
+        if not self._follows_ddl and (follows or self._look_due == 0.0):
+            self._report(
+                "this role can't make event triggers: schema changes are noticed with a table's next row"
+                " (`cdc check` prints what a superuser can run)"
+            )
+        return [] if loaded else added
 
     def confirm(self, lsn: int) -> None:
         moved = lsn > self._confirmed
@@ -230,31 +321,32 @@ class PostgresSource:
         self._status_due = time.monotonic() + _STATUS_SECONDS
 
     def _captured_tables(self) -> list[SourceTable]:
-        tables = [table for table in capturable_tables(self._database.query) if self._patterns.matches(table.id)]
-        unmatched = self._patterns.unmatched(table.id for table in tables)
-        if unmatched:
-            raise ConfigError(
-                f"[source] tables: no table of the source matches {', '.join(map(repr, unmatched))}",
-                mend="correct the pattern, or create the table first (temporary and unlogged tables can't be captured)",
-            )
+        query = self._database.query
+        via_root = publishes_via_root(query, self._settings.publication)
+        tables = [table for table in capturable_tables(query, via_root=via_root) if self._patterns.matches(table.id)]
+        require_capturable(query, self._settings, tables)
         return tables
 
-    def _schema_now(self, table: SourceTable) -> TableSchema:
-        return self._catalog.table_schema(table.oid, table.id, table.identity, self._catalog.columns(table.oid))
+    @property
+    def _catalog(self) -> Catalog:
+        return Catalog(self._database.query, self._settings.publication, generated=self._generated)
 
-    def _resolve(self, relation: wire.Relation) -> TableSchema:
-        columns = [
-            SourceColumn(
-                name=column.name,
-                type_oid=column.type_oid,
-                type_modifier=column.type_modifier,
-                is_identity=column.is_identity,
+    @property
+    def _versions(self) -> Versions:
+        if self._versions_or_none is None:
+            self._versions_or_none = Versions(
+                publication=self._settings.publication,
+                generated=self._generated,
+                captured=self._patterns.matches,
+                look_up=self._catalog.look_up,
             )
-            for column in relation.columns
-        ]
-        return self._catalog.table_schema(
-            relation.oid, TableId(relation.schema, relation.name), relation.identity, columns
-        )
+        return self._versions_or_none
+
+    @property
+    def _generated(self) -> bool:
+        if self._generated_or_none is None:
+            self._generated_or_none = publishes_generated(self._database.query, self._settings.publication)
+        return self._generated_or_none
 
     def _create_slot(self) -> LoadPoint:
         slot = quote_identifier(self._settings.slot)

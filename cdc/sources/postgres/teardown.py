@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cdc.core.settings import SourceSettings
-from cdc.sources.postgres.catalog import quote_identifier, quote_literal
 from cdc.sources.postgres.database import SourceDatabase
+from cdc.sources.postgres.ddl import drop_triggers
+from cdc.sources.postgres.quoting import quote_identifier, quote_literal
 
 
 def teardown_source(settings: SourceSettings) -> Iterator[str]:
-    """Drop the slot and the publication, and say what became of each. SlotInUseError while a capture runs."""
+    """Drop slot, event triggers and publication, and say what became of each. SlotInUseError while a capture runs."""
     with SourceDatabase(settings.url, application_name="cdc teardown") as database:
         slot = quote_literal(settings.slot)
         there = database.query(
@@ -19,6 +20,8 @@ def teardown_source(settings: SourceSettings) -> Iterator[str]:
         if there:
             database.query(f"SELECT pg_drop_replication_slot({slot})", doing=f"dropping slot {settings.slot!r}")
         yield f"replication slot {settings.slot!r}: {'dropped' if there else 'there was none'}"
+        dropped = drop_triggers(database.query, settings.publication)
+        yield f"event triggers: {'dropped' if dropped else 'there were none'}"
         published = database.query(
             f"SELECT FROM pg_publication WHERE pubname = {quote_literal(settings.publication)}",
             doing="looking at the publication",

@@ -17,21 +17,26 @@ _TABLE_KINDS: Final = {"r", "p"}  # ordinary and partitioned
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetColumn:
     """`type` is the column's own, or what its domain is over: values are staged in it (a domain may refuse NULL, which
-    stands for what is not staged).
+    stands for what is not staged). `required`: a new row must bring a value for it.
     """
 
     name: str
     declared: DeclaredType
     type: str
     generated: bool
+    not_null: bool
+    required: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingTable:
-    """`unique_keys` are sets of columns; each column with the operator by which its values are equal there."""
+    """`unique_keys` are sets of columns; each column with the operator by which its values are equal there.
+    `primary_key` is its constraint's name.
+    """
 
     columns: tuple[TargetColumn, ...]
     unique_keys: Mapping[frozenset[str], Mapping[str, str]]
+    primary_key: str | None
 
 
 def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None:
@@ -48,7 +53,11 @@ def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None
     oid, kind = found[0]
     if kind not in _TABLE_KINDS:
         raise TargetSchemaError(f"target {table} is not a table", mend="rename or drop it at the target")
-    return ExistingTable(columns=_columns(session, oid, doing), unique_keys=_unique_keys(session, oid, doing))
+    return ExistingTable(
+        columns=_columns(session, oid, doing),
+        unique_keys=_unique_keys(session, oid, doing),
+        primary_key=_primary_key(session, oid, doing),
+    )
 
 
 def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColumn, ...]:
@@ -63,22 +72,38 @@ def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColu
             FROM inside i JOIN pg_type t ON t.oid = i.type LEFT JOIN pg_type e ON e.typarray = t.oid
             WHERE t.typtype = 'd' OR e.oid IS NOT NULL
         )
-        SELECT a.attname::text, a.attgenerated <> '',
+        SELECT a.attname::text, a.attgenerated <> '', a.attnotnull,
+               a.attnotnull AND NOT a.atthasdef AND a.attidentity = '',
                json_agg(json_build_array(
                    format_type(i.type, i.modifier), format_type(i.type, NULL),
                    t.typnamespace = 'pg_catalog'::regnamespace, t.typtype = 'c',
                    EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
                ) ORDER BY i.depth) FILTER (WHERE t.typtype <> 'd')
         FROM pg_attribute a JOIN inside i ON i.attnum = a.attnum JOIN pg_type t ON t.oid = i.type
-        WHERE a.attrelid = %s GROUP BY a.attnum, a.attname, a.attgenerated ORDER BY a.attnum
+        WHERE a.attrelid = %s
+        GROUP BY a.attnum, a.attname, a.attgenerated, a.attnotnull, a.atthasdef, a.attidentity ORDER BY a.attnum
         """,
         (oid, oid),
         doing=doing,
     )
     return tuple(
-        TargetColumn(name=name, generated=generated, type=types[0][0], declared=_declared(types))
-        for name, generated, types in rows
+        TargetColumn(
+            name=name,
+            generated=generated,
+            not_null=not_null,
+            required=required,
+            type=types[0][0],
+            declared=_declared(types),
+        )
+        for name, generated, not_null, required, types in rows
     )
+
+
+def _primary_key(session: PostgresSession, oid: int, doing: str) -> str | None:
+    rows = session.query(
+        "SELECT conname::text FROM pg_constraint WHERE conrelid = %s AND contype = 'p'", (oid,), doing=doing
+    )
+    return rows[0][0] if rows else None
 
 
 def _declared(types: list[tuple[str, str, bool, bool, bool]]) -> DeclaredType:

@@ -20,15 +20,15 @@ _NULL: Final = b"\0N"
 _ROWS_AT_ONCE: Final = 500
 
 
-def copy_lines(part: int, rows: Sequence[Row], *, doing: str, columns: Sequence[str]) -> Iterator[bytes]:
-    """The lines of `rows`, some at a time, each with `part` as its first field. UNCHANGED is written as NULL: the
-    statement that reads these lines must leave it alone. `columns` are the names of the rows' columns.
+def copy_lines(part: int | None, rows: Sequence[Row], *, doing: str, columns: Sequence[str]) -> Iterator[bytes]:
+    """The lines of `rows`, some at a time, each with `part` (if any) as its first field. UNCHANGED is written as NULL:
+    the statement that reads these lines must leave it alone. `columns` are the names of the rows' columns.
 
     FidelityError if a value holds NUL.
     """
     remaining = iter(rows)
     while chunk := list(islice(remaining, _ROWS_AT_ONCE)):
-        lines = _lines(b"%d" % part, chunk)
+        lines = _lines([] if part is None else [b"%d" % part], chunk)
         if lines is None:
             raise FidelityError(
                 f"{doing}, column {_with_nul(chunk, columns)}: PostgreSQL's text can't hold the character NUL (U+0000)",
@@ -46,7 +46,7 @@ def _with_nul(rows: list[Row], columns: Sequence[str]) -> str:
     )
 
 
-def _lines(part: bytes, rows: list[Row]) -> bytes | None:
+def _lines(before: list[bytes], rows: list[Row]) -> bytes | None:
     """None if a value holds NUL."""
     marked: list[bytes] = []
     nulls = 0
@@ -56,9 +56,9 @@ def _lines(part: bytes, rows: list[Row]) -> bytes | None:
             nulls += fields.count(_NULL)
         else:
             fields = row  # type: ignore[assignment]  # all are bytes, as the condition says
-        marked.append(_FIELD_END.join((part, *fields)))
+        marked.append(_FIELD_END.join((*before, *fields)))
     text = _LINE_END.join(marked)
-    fields_ended = sum(map(len, rows))
+    fields_ended = sum(len(before) + len(row) - 1 for row in rows)
     if text.count(b"\0") != fields_ended + nulls + len(rows) - 1:
         return None
     return (

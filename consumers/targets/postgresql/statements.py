@@ -2,15 +2,22 @@
 
 All rows go by COPY into a temporary staging table with the target's own types, `part` telling apart what they are for;
 then one statement for each part does the work. Its columns are called c0, c1, …, so that no user's name meets ours.
+
+PostgreSQL's widest tables leave no room for `part`: their staging table holds one part at a time, and keys have a
+staging table of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from cdc.core.tables import TableId
 from consumers.targets.identifiers import quoted, quoted_list
+
+_MOST_COLUMNS: Final = 1600  # of a table: https://www.postgresql.org/docs/current/limits.html
+_PART: Final = "part integer NOT NULL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,27 +41,60 @@ class TableStatements:
     def target(self) -> str:
         return f"{quoted(self.table.schema)}.{quoted(self.table.name)}"
 
+    @property
+    def widest(self) -> bool:
+        """Whether rows are staged without `part`, after `clear`."""
+        return len(self.names) >= _MOST_COLUMNS
+
+    @property
+    def stagings(self) -> tuple[str, ...]:
+        """All its temporary tables."""
+        return tuple(dict.fromkeys((self.staging, self._keys)))
+
+    @property
+    def _keys(self) -> str:
+        """The staging table for keys alone."""
+        return f"{self.staging}_keys" if self.widest else self.staging
+
     def create_staging(self) -> str:
         types = ("text" if index in self.verified else type_ for index, type_ in enumerate(self.types))
-        columns = "".join(f", c{index} {type_}" for index, type_ in enumerate(types))
-        return f"CREATE TEMPORARY TABLE {self.staging} (part integer NOT NULL{columns})"
+        columns = [f"c{index} {type_}" for index, type_ in enumerate(types)]
+        if not self.widest:
+            return _create_temporary(self.staging, [_PART, *columns])
+        keys = [columns[index] for index in self.key]
+        return f"{_create_temporary(self.staging, columns)}; {_create_temporary(self._keys, [_PART, *keys])}"
+
+    def clear(self) -> str:
+        return f"DELETE FROM pg_temp.{self.staging}"
 
     def copy(self, columns: Iterable[int]) -> str:
-        return f"COPY pg_temp.{self.staging} ({', '.join(['part', *(f'c{index}' for index in columns)])}) FROM STDIN"
+        names = [f"c{index}" for index in columns]
+        return f"COPY pg_temp.{self.staging} ({', '.join(names if self.widest else ['part', *names])}) FROM STDIN"
+
+    def copy_keys(self) -> str:
+        return f"COPY pg_temp.{self._keys} ({', '.join(['part', *(f'c{index}' for index in self.key)])}) FROM STDIN"
 
     def changed(self, part: int, column: int) -> str:
         """How many values of a verified column the target would change."""
         return (
-            f"SELECT count(*) FROM pg_temp.{self.staging}"
-            f" WHERE part = {part} AND {self._value('', column)}::text IS DISTINCT FROM c{column}"
+            f"SELECT count(*) FROM pg_temp.{self.staging} AS s"
+            f" WHERE {self._of(part)} AND {self._value('s', column)}::text IS DISTINCT FROM s.c{column}"
+        )
+
+    def changed_key(self, part: int, column: int) -> str:
+        """As `changed`, of keys."""
+        return (
+            f"SELECT count(*) FROM pg_temp.{self._keys} AS s"
+            f" WHERE s.part = {part} AND {self._value('s', column)}::text IS DISTINCT FROM s.c{column}"
         )
 
     def insert(self, part: int) -> str:
         """OVERRIDING SYSTEM VALUE: an identity column takes the source's value, not one of its own."""
         names = f" ({quoted_list(self._name(index) for index in self.written)})" if self.written else ""
+        values = ", ".join(self._values("s", self.written))
         return (
             f"INSERT INTO {self.target}{names} OVERRIDING SYSTEM VALUE"
-            f" SELECT {', '.join(self._values('', self.written))} FROM pg_temp.{self.staging} WHERE part = {part}"
+            f" SELECT {values} FROM pg_temp.{self.staging} AS s WHERE {self._of(part)}"
         )
 
     def upsert(self, part: int) -> str:
@@ -66,7 +106,7 @@ class TableStatements:
 
     def delete(self, part: int) -> str:
         return (
-            f"DELETE FROM {self.target} AS t USING pg_temp.{self.staging} AS s"
+            f"DELETE FROM {self.target} AS t USING pg_temp.{self._keys} AS s"
             f" WHERE s.part = {part} AND {self._same_key('s')}"
         )
 
@@ -77,16 +117,16 @@ class TableStatements:
         columns = [index for index in present if index in self.written and index not in self.key] or list(self.key[:1])
         return (
             f"UPDATE {self.target} AS t SET {self._sets(columns)} FROM pg_temp.{self.staging} AS s"
-            f" WHERE s.part = {part} AND {self._same_key('s')}"
+            f" WHERE {self._of(part)} AND {self._same_key('s')}"
         )
 
     def move(self, part: int, old_part: int, present: Iterable[int]) -> str:
-        """The row at the key that is staged as `old_part` gets the values staged as `part`, its key too."""
+        """The row at the key that `copy_keys` staged as `old_part` gets the values staged as `part`, its key too."""
         columns = [index for index in present if index in self.written]
         return (
             f"UPDATE {self.target} AS t SET {self._sets(columns)}"
-            f" FROM pg_temp.{self.staging} AS s, pg_temp.{self.staging} AS o"
-            f" WHERE s.part = {part} AND o.part = {old_part} AND {self._same_key('o')}"
+            f" FROM pg_temp.{self.staging} AS s, pg_temp.{self._keys} AS o"
+            f" WHERE {self._of(part)} AND o.part = {old_part} AND {self._same_key('o')}"
         )
 
     def remove(self, part: int) -> str:
@@ -97,7 +137,7 @@ class TableStatements:
         present = f"ROW({', '.join(f't.{quoted(self._name(index))}' for index in self.written)})::text"
         return (
             f"WITH wanted AS (SELECT {staged} AS whole, count(*) AS copies FROM pg_temp.{self.staging} AS s"
-            f" WHERE s.part = {part} GROUP BY 1),"
+            f" WHERE {self._of(part)} GROUP BY 1),"
             " found AS (SELECT t.tableoid AS part_of, t.ctid AS place, w.copies,"
             " row_number() OVER (PARTITION BY w.whole) AS nth"
             f" FROM {self.target} AS t JOIN wanted AS w ON w.whole = {present})"
@@ -114,6 +154,10 @@ class TableStatements:
         https://www.postgresql.org/docs/current/mvcc-caveats.html
         """
         return f"DELETE FROM {self.target}"
+
+    def _of(self, part: int) -> str:
+        """Which staged rows `s` are meant."""
+        return "true" if self.widest else f"s.part = {part}"
 
     def _name(self, index: int) -> str:
         return self.names[index]
@@ -133,6 +177,10 @@ class TableStatements:
     def _value(self, alias: str, index: int) -> str:
         column = f"{alias}.c{index}" if alias else f"c{index}"
         return f"{column}::{self.types[index]}" if index in self.verified else column
+
+
+def _create_temporary(name: str, columns: Sequence[str]) -> str:
+    return f"CREATE TEMPORARY TABLE {name} ({', '.join(columns)})"
 
 
 def empty_staging(stagings: Iterable[str]) -> str:

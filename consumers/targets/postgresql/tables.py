@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import count
 
 from cdc.core.errors import TargetSchemaError
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
 from cdc.core.types import ColumnType
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.postgresql.catalog import ExistingTable, find_table, resolve_types
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.statements import TableStatements
-from consumers.targets.postgresql.types import fallback, keeps_exactly, names_of
+from consumers.targets.postgresql.types import all_names, declaration, fallback, keeps_exactly, names_of
 from consumers.targets.schema_check import refuse_own_table, require_same_columns
 
 
@@ -22,6 +22,7 @@ class PreparedTables:
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
         self._prepared: dict[TableSchema, TableStatements] = {}
+        self._uncommitted: list[TableSchema] = []
         self._numbers = count(1)
 
     def prepare(self, version: TableSchema) -> TableStatements:
@@ -33,10 +34,36 @@ class PreparedTables:
             self._prepared[version] = statements
         return statements
 
+    def prepare_within(self, version: TableSchema) -> TableStatements:
+        """As `prepare`, but as part of the caller's transaction; see `committed` and `rolled_back`."""
+        statements = self._prepared.get(version)
+        if statements is None:
+            statements = self._prepared[version] = self._made_ready(version)
+            self._uncommitted.append(version)
+        return statements
+
+    def forget(self, table: TableId) -> list[str]:
+        """The table is altered: what was made ready for its versions no longer fits. The staging tables that went."""
+        gone: list[str] = []
+        for version in [version for version in self._prepared if version.id == table]:
+            gone += self._prepared.pop(version).stagings
+        for staging in gone:
+            self._session.execute(f"DROP TABLE pg_temp.{staging}", doing=f"altering table {table}")
+        return gone
+
+    def committed(self) -> None:
+        self._uncommitted.clear()
+
+    def rolled_back(self) -> None:
+        """What the lost transaction made ready is gone, and what it forgot is back but not known any more."""
+        for version in self._uncommitted:
+            self._prepared.pop(version, None)
+        self._uncommitted.clear()
+
     def _made_ready(self, version: TableSchema) -> TableStatements:
         if version.id.schema == "public":
             refuse_own_table(version.id, version.id.name)
-        names = {name for column in version.columns for name in _all_names(column.type)}
+        names = {name for column in version.columns for name in all_names(column.type)}
         resolved = resolve_types(self._session, names)
         table = find_table(self._session, version.id) or self._created(version, resolved)
         _require_fitting(version, table, resolved)
@@ -72,23 +99,12 @@ class PreparedTables:
 
 def _create_table(version: TableSchema, resolved: dict[str, str]) -> str:
     columns = [
-        f"{quoted(column.name)} {_declaration(column.type, resolved)}{'' if column.nullable else ' NOT NULL'}"
+        f"{quoted(column.name)} {declaration(column.type, resolved)}{'' if column.nullable else ' NOT NULL'}"
         for column in version.columns
     ]
     if version.key:
         columns.append(f"PRIMARY KEY ({quoted_list(column.name for column in version.key_columns)})")
     return f"CREATE TABLE {quoted(version.id.schema)}.{quoted(version.id.name)} ({', '.join(columns)})"
-
-
-def _all_names(source: ColumnType) -> Iterator[str]:
-    yield from names_of(source)
-    if source.element is not None:
-        yield from _all_names(source.element)
-
-
-def _declaration(source: ColumnType, resolved: Mapping[str, str]) -> str:
-    """The type for a column that we make ourselves."""
-    return next((name for name in names_of(source) if name in resolved), fallback(source))
 
 
 def _plain(source: ColumnType, resolved: Mapping[str, str]) -> str:
@@ -97,9 +113,9 @@ def _plain(source: ColumnType, resolved: Mapping[str, str]) -> str:
 
 
 def _require_fitting(version: TableSchema, table: ExistingTable, resolved: dict[str, str]) -> None:
-    generated = [column.name for column in table.columns if column.generated]
+    optional = [column.name for column in table.columns if column.generated or not column.required]
     require_same_columns(
-        version.id, (column.name for column in version.columns), (column.name for column in table.columns), generated
+        version.id, (column.name for column in version.columns), (column.name for column in table.columns), optional
     )
     target = f"{quoted(version.id.schema)}.{quoted(version.id.name)}"
     key = [column.name for column in version.key_columns]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, takewhile
 from typing import assert_never
 
 from typing_extensions import override
@@ -14,10 +14,20 @@ from cdc.core.errors import CdcError, FidelityError, GapError, TargetError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
-from consumers.plan.steps import MoveRow, Step, TruncateTable, WriteRows
+from consumers.plan.steps import (
+    AlterTable,
+    DropTable,
+    MoveRow,
+    RowStep,
+    Step,
+    TableStep,
+    TruncateTable,
+    WriteRows,
+)
 from consumers.targets.grouping import by_present_columns
+from consumers.targets.postgresql.alterations import Alterer
 from consumers.targets.postgresql.checkpoints import Checkpoints
 from consumers.targets.postgresql.copying import copy_lines
 from consumers.targets.postgresql.session import PostgresSession
@@ -34,6 +44,7 @@ class PostgresTarget(Target):
         self._url = settings.url
         self._session: PostgresSession | None = None
         self._tables: PreparedTables | None = None
+        self._policy = settings.schema_changes
         self._version = 0
 
     @override
@@ -60,21 +71,36 @@ class PostgresTarget(Target):
         self, steps: Sequence[Step], progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str
     ) -> None:
         session, tables = self._opened()
-        for step in steps:
+        for step in takewhile(lambda step: not isinstance(step, TableStep), steps):
             tables.prepare(step.table)  # what it creates is not of this transaction
-        checkpoints = Checkpoints(session, self._applier)
-        writer = _Writer(session, tables)
-        with session.transaction(doing="committing the batch"):
-            checkpoints.compare_and_set(self._version, log_id)
-            failpoints.reached("apply.1-fenced")
-            for step in steps:
-                writer.run(step)
-            writer.finish()
-            failpoints.reached("apply.2-written")
-            checkpoints.write(progress)
-            failpoints.reached("apply.3-checkpointed")
+        try:
+            with session.transaction(doing="committing the batch"):
+                self._write(session, tables, steps, progress, log_id)
+        except BaseException:
+            tables.rolled_back()
+            raise
+        tables.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    def _write(
+        self,
+        session: PostgresSession,
+        tables: PreparedTables,
+        steps: Sequence[Step],
+        progress: Mapping[TopicPartition, PartitionProgress],
+        log_id: str,
+    ) -> None:
+        checkpoints = Checkpoints(session, self._applier)
+        checkpoints.compare_and_set(self._version, log_id)
+        failpoints.reached("apply.1-fenced")
+        writer = _Writer(session, tables, Alterer(session, self._policy))
+        for step in steps:
+            writer.run(step)
+        writer.finish()
+        failpoints.reached("apply.2-written")
+        checkpoints.write(progress)
+        failpoints.reached("apply.3-checkpointed")
 
     @override
     def read_checkpoint(self) -> Checkpoint:
@@ -123,14 +149,32 @@ class PostgresTarget(Target):
 class _Writer:
     """Writes one transaction. Parts are numbered through it, so that no step meets the staged rows of another."""
 
-    def __init__(self, session: PostgresSession, tables: PreparedTables) -> None:
+    def __init__(self, session: PostgresSession, tables: PreparedTables, alterer: Alterer) -> None:
         self._session = session
         self._tables = tables
+        self._alterer = alterer
         self._parts = count(1)
         self._used: set[str] = set()
 
     def run(self, step: Step) -> None:
-        statements = self._tables.prepare(step.table)
+        match step:
+            case AlterTable(table, before):
+                if before is not None:
+                    self._forget(before.id)
+                self._forget(table.id)
+                self._alterer.alter(step)
+                self._tables.prepare_within(table)
+            case DropTable(table):
+                self._forget(table.id)
+                self._alterer.drop(table.id)
+            case _:
+                self._run_on_rows(step)
+
+    def _forget(self, table: TableId) -> None:
+        self._used.difference_update(self._tables.forget(table))
+
+    def _run_on_rows(self, step: RowStep) -> None:
+        statements = self._tables.prepare_within(step.table)
         match step:
             case WriteRows():
                 self._write(statements, step)
@@ -147,42 +191,53 @@ class _Writer:
             self._session.execute(empty_staging(sorted(self._used)), doing="committing the batch")
 
     def _write(self, table: TableStatements, step: WriteRows) -> None:
-        written = table.written
         if step.deletes:
-            self._execute(table, self._staged(table, table.key, step.deletes), table.delete)
+            self._execute(table, self._staged_keys(table, step.deletes), table.delete)
         if step.upserts:
-            self._execute(table, self._staged(table, written, _only(step.upserts, table)), table.upsert)
+            self._execute(table, self._staged(table, step.upserts), table.upsert)
         for present, rows in by_present_columns(step.partials).items():
-            part = self._staged(table, written, _only(rows, table))
+            part = self._staged(table, rows)
             done = self._execute(table, part, lambda part, present=present: table.update(part, present))  # type: ignore[misc]
             self._require(done, len(rows), table, "to be changed")
         if step.removed:
-            done = self._execute(table, self._staged(table, written, _only(step.removed, table)), table.remove)
+            done = self._execute(table, self._staged(table, step.removed), table.remove)
             self._require(done, len(step.removed), table, "to be removed")
         if step.added:
-            self._execute(table, self._staged(table, written, _only(step.added, table)), table.insert)
+            self._execute(table, self._staged(table, step.added), table.insert)
 
     def _move(self, table: TableStatements, old_key: Key, row: Row) -> None:
-        part = self._staged(table, table.written, _only([row], table))
-        old_part = self._staged(table, table.key, [old_key])
+        part = self._staged(table, [row])
+        old_part = self._staged_keys(table, [old_key])
         present = [index for index, value in enumerate(row) if value is not UNCHANGED]
         done = self._execute(table, part, lambda part: table.move(part, old_part, present))
         self._require(done, 1, table, "to be moved to another key")
 
-    def _staged(self, table: TableStatements, columns: Iterable[int], rows: Sequence[Row]) -> int:
+    def _staged(self, table: TableStatements, rows: Sequence[Row]) -> int:
         part = next(self._parts)
         doing = f"writing table {table.table}"
-        self._used.add(table.staging)
-        columns = tuple(columns)
-        lines = copy_lines(part, rows, doing=doing, columns=[table.names[index] for index in columns])
-        self._session.copy_in(table.copy(columns), lines, doing=doing, columns=table.names)
+        self._used.update(table.stagings)
+        if table.widest:
+            self._session.execute(table.clear(), doing=doing)
+        names = [table.names[index] for index in table.written]
+        lines = copy_lines(None if table.widest else part, _only(rows, table), doing=doing, columns=names)
+        self._session.copy_in(table.copy(table.written), lines, doing=doing, columns=table.names)
         for column in table.verified:
-            self._verify(table, part, column)
+            self._verify(table, column, table.changed(part, column))
         return part
 
-    def _verify(self, table: TableStatements, part: int, column: int) -> None:
+    def _staged_keys(self, table: TableStatements, keys: Sequence[Key]) -> int:
+        part = next(self._parts)
+        doing = f"writing table {table.table}"
+        self._used.update(table.stagings)
+        lines = copy_lines(part, keys, doing=doing, columns=[table.names[index] for index in table.key])
+        self._session.copy_in(table.copy_keys(), lines, doing=doing, columns=table.names)
+        for column in set(table.verified).intersection(table.key):
+            self._verify(table, column, table.changed_key(part, column))
+        return part
+
+    def _verify(self, table: TableStatements, column: int, count_changed: str) -> None:
         where = f"writing table {table.table}, column {table.names[column]}"
-        ((changed,),) = self._session.query(table.changed(part, column), doing=where)
+        ((changed,),) = self._session.query(count_changed, doing=where)
         if changed:
             raise FidelityError(
                 f"{where}: {table.types[column]} would change {changed} of its values",

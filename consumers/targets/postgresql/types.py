@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,6 +53,17 @@ def fallback(source: ColumnType) -> str:
     if source.element is not None:
         return "text[]" if source.element.kind is Kind.ARRAY else f"{fallback(source.element)}[]"
     return _FALLBACKS.get(source.kind, "text")
+
+
+def all_names(source: ColumnType) -> Iterator[str]:
+    yield from names_of(source)
+    if source.element is not None:
+        yield from all_names(source.element)
+
+
+def declaration(source: ColumnType, resolved: Mapping[str, str]) -> str:
+    """The type for a column that we make ourselves."""
+    return next((name for name in names_of(source) if name in resolved), fallback(source))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import TableId, TableSchema
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.schema_check import refill, refuse_own_table, require_same_columns
+from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded, target_name
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.types import RowCodec, declared_type, keeps_exactly
 
-_GENERATED: Final = {2, 3}  # `hidden` in PRAGMA table_xinfo: virtual and stored
 _ROW_IDS: Final = ("rowid", "_rowid_", "oid")
 
 
@@ -25,25 +24,13 @@ class PreparedTable(NamedTuple):
     codec: RowCodec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _TargetColumn:
-    name: str
-    declared: str
-    generated: bool
-    key_place: int
-
-
-def target_name(table: TableId) -> str:
-    """SQLite has no schemas: `name` for the schema public, else `schema.name`."""
-    return table.name if table.schema == "public" else f"{table.schema}.{table.name}"
-
-
 class PreparedTables:
     """The table versions that were checked in this session."""
 
     def __init__(self, session: SqliteSession) -> None:
         self._session = session
         self._prepared: dict[TableSchema, PreparedTable] = {}
+        self._uncommitted: list[TableSchema] = []
 
     def prepare(self, version: TableSchema) -> PreparedTable:
         """In a transaction of its own, unless it was done before. TargetSchemaError if the table can't take it."""
@@ -54,6 +41,27 @@ class PreparedTables:
             self._prepared[version] = prepared
         return prepared
 
+    def prepare_within(self, version: TableSchema) -> PreparedTable:
+        """As `prepare`, but as part of the caller's transaction; see `committed` and `rolled_back`."""
+        prepared = self._prepared.get(version)
+        if prepared is None:
+            prepared = self._prepared[version] = self._made_ready(version)
+            self._uncommitted.append(version)
+        return prepared
+
+    def forget(self, table: TableId) -> None:
+        """The table was altered: what was found out about it no longer fits."""
+        for version in [version for version in self._prepared if version.id == table]:
+            del self._prepared[version]
+
+    def committed(self) -> None:
+        self._uncommitted.clear()
+
+    def rolled_back(self) -> None:
+        for version in self._uncommitted:
+            self._prepared.pop(version, None)
+        self._uncommitted.clear()
+
     def _made_ready(self, version: TableSchema) -> PreparedTable:
         name = target_name(version.id)
         _refuse_impossible(version, name)
@@ -63,8 +71,8 @@ class PreparedTables:
             self._session.execute(_create_table(version, name), doing=f"creating table {version.id}")
             columns = self._columns(version.id, name)
         self._require_fitting(version, name, columns)
-        generated = {column.name.lower() for column in columns if column.generated}
-        written = tuple(i for i, column in enumerate(version.columns) if column.name.lower() not in generated)
+        generated = {folded(column.name) for column in columns if column.generated}
+        written = tuple(i for i, column in enumerate(version.columns) if folded(column.name) not in generated)
         return PreparedTable(version, name, written, RowCodec(version))
 
     def _claim(self, table: TableId, name: str) -> None:
@@ -85,20 +93,14 @@ class PreparedTables:
                 mend="exclude one of them in the target's tables",
             )
 
-    def _columns(self, table: TableId, name: str) -> list[_TargetColumn]:
-        rows = self._session.query(
-            "SELECT name, type, hidden, pk FROM pragma_table_xinfo(?)", (name,), doing=f"looking up table {table}"
-        )
-        return [
-            _TargetColumn(name=column, declared=declared, generated=hidden in _GENERATED, key_place=place)
-            for column, declared, hidden, place in rows
-        ]
+    def _columns(self, table: TableId, name: str) -> list[TargetColumn]:
+        return columns_of(self._session, name, doing=f"looking up table {table}")
 
-    def _require_fitting(self, version: TableSchema, name: str, columns: list[_TargetColumn]) -> None:
-        by_name = {column.name.lower(): column for column in columns}
-        generated = [column.name.lower() for column in columns if column.generated]
-        require_same_columns(version.id, (column.name.lower() for column in version.columns), by_name, generated)
-        key = frozenset(column.name.lower() for column in version.key_columns)
+    def _require_fitting(self, version: TableSchema, name: str, columns: list[TargetColumn]) -> None:
+        by_name = {folded(column.name): column for column in columns}
+        optional = [folded(column.name) for column in columns if column.optional]
+        require_same_columns(version.id, (folded(column.name) for column in version.columns), by_name, optional)
+        key = frozenset(folded(column.name) for column in version.key_columns)
         if key and key not in self._unique_keys(version.id, name, columns):
             names = quoted_list(column.name for column in version.key_columns)
             raise TargetSchemaError(
@@ -106,7 +108,7 @@ class PreparedTables:
                 mend=f"CREATE UNIQUE INDEX {quoted(f'{name}_key')} ON {quoted(name)} ({names})",
             )
         for column in version.columns:
-            there = by_name[column.name.lower()]
+            there = by_name[folded(column.name)]
             if not there.generated and not keeps_exactly(column.type, there.declared):
                 raise TargetSchemaError(
                     f"target table {name!r}, column {column.name}: declared {there.declared or 'without type'}, it"
@@ -114,7 +116,7 @@ class PreparedTables:
                     mend=f"declare it {declared_type(column.type)}, or have the table made anew: {refill(version.id)}",
                 )
 
-    def _unique_keys(self, table: TableId, name: str, columns: list[_TargetColumn]) -> set[frozenset[str]]:
+    def _unique_keys(self, table: TableId, name: str, columns: list[TargetColumn]) -> set[frozenset[str]]:
         rows = self._session.query(
             "SELECT l.name, lower(x.name), x.coll FROM pragma_index_list(?) AS l JOIN pragma_index_xinfo(l.name) AS x"
             ' WHERE l."unique" AND NOT l.partial AND x.key',
@@ -129,13 +131,13 @@ class PreparedTables:
         # An INTEGER PRIMARY KEY is the row's own number, and has no index.
         primary = [column for column in columns if column.key_place]
         if len(primary) == 1 and primary[0].declared.upper() == "INTEGER":
-            keys.add(frozenset({primary[0].name.lower()}))
+            keys.add(frozenset({folded(primary[0].name)}))
         return keys
 
 
 def row_id(version: TableSchema) -> str:
     """A name for the row's number that no column has taken."""
-    taken = {column.name.lower() for column in version.columns}
+    taken = {folded(column.name) for column in version.columns}
     for name in _ROW_IDS:
         if name not in taken:
             return name
@@ -146,12 +148,12 @@ def row_id(version: TableSchema) -> str:
 
 
 def _refuse_impossible(version: TableSchema, name: str) -> None:
-    refuse_own_table(version.id, name.lower())
-    if name.lower().startswith("sqlite_"):
+    refuse_own_table(version.id, folded(name))
+    if folded(name).startswith("sqlite_"):
         raise TargetSchemaError(
             f"table {version.id}: SQLite keeps names with sqlite_ to itself", mend="exclude it in the target's tables"
         )
-    names = [column.name.lower() for column in version.columns]
+    names = [folded(column.name) for column in version.columns]
     if not names or len(set(names)) < len(names):
         reason = "it has no columns" if not names else "SQLite does not tell its columns apart by case"
         raise TargetSchemaError(

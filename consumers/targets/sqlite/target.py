@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import assert_never
 
 from typing_extensions import override
@@ -16,9 +17,19 @@ from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
-from consumers.plan.steps import MoveRow, Step, TruncateTable, WriteRows
+from consumers.plan.steps import (
+    AlterTable,
+    DropTable,
+    MoveRow,
+    RowStep,
+    Step,
+    TableStep,
+    TruncateTable,
+    WriteRows,
+)
 from consumers.targets.grouping import by_present_columns
 from consumers.targets.identifiers import quoted, quoted_list
+from consumers.targets.sqlite.alterations import Alterer
 from consumers.targets.sqlite.checkpoints import Checkpoints
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.tables import PreparedTable, PreparedTables, row_id
@@ -34,6 +45,7 @@ class SqliteTarget(Target):
         self._url = settings.url
         self._session: SqliteSession | None = None
         self._tables: PreparedTables | None = None
+        self._policy = settings.schema_changes
         self._version = 0
 
     @override
@@ -59,19 +71,46 @@ class SqliteTarget(Target):
         self, steps: Sequence[Step], progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str
     ) -> None:
         session, tables = self._opened()
-        for step in steps:
+        for step in takewhile(lambda step: not isinstance(step, TableStep), steps):
             tables.prepare(step.table)  # what it creates is not of this transaction
-        checkpoints = Checkpoints(session, self._applier)
-        with session.transaction(doing="committing the batch"):
-            checkpoints.compare_and_set(self._version, log_id)
-            failpoints.reached("apply.1-fenced")
-            for step in steps:
-                _Writer(session, tables.prepare(step.table)).run(step)
-            failpoints.reached("apply.2-written")
-            checkpoints.write(progress)
-            failpoints.reached("apply.3-checkpointed")
+        try:
+            with session.transaction(doing="committing the batch"):
+                self._write(session, tables, steps, progress, log_id)
+        except BaseException:
+            tables.rolled_back()
+            raise
+        tables.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    def _write(
+        self,
+        session: SqliteSession,
+        tables: PreparedTables,
+        steps: Sequence[Step],
+        progress: Mapping[TopicPartition, PartitionProgress],
+        log_id: str,
+    ) -> None:
+        checkpoints = Checkpoints(session, self._applier)
+        checkpoints.compare_and_set(self._version, log_id)
+        failpoints.reached("apply.1-fenced")
+        alterer = Alterer(session, self._policy)
+        for step in steps:
+            match step:
+                case AlterTable(table, before):
+                    if before is not None:
+                        tables.forget(before.id)
+                    tables.forget(table.id)
+                    alterer.alter(step)
+                    tables.prepare_within(table)
+                case DropTable(table):
+                    tables.forget(table.id)
+                    alterer.drop(table.id)
+                case _:
+                    _Writer(session, tables.prepare_within(step.table)).run(step)
+        failpoints.reached("apply.2-written")
+        checkpoints.write(progress)
+        failpoints.reached("apply.3-checkpointed")
 
     @override
     def read_checkpoint(self) -> Checkpoint:
@@ -119,7 +158,7 @@ class _Writer:
         self._version = table.version
         self._doing = f"writing table {table.version.id}"
 
-    def run(self, step: Step) -> None:
+    def run(self, step: RowStep) -> None:
         match step:
             case WriteRows():
                 self._write(step)
@@ -173,7 +212,8 @@ class _Writer:
         """Of equal rows, as many as are to be removed. IS: NULL is the same as NULL."""
         written = self._table.written
         name, number = quoted(self._table.name), row_id(self._version)
-        same = " AND ".join(f"{self._name(index)} IS ?" for index in written)
+        # Not a chain of ANDs: SQLite refuses those of more than 1,000.
+        same = f"({self._names(written)}) IS ({', '.join('?' * len(written))})"
         sql = f"DELETE FROM {name} WHERE {number} IN (SELECT {number} FROM {name} WHERE {same} LIMIT ?)"
         copies = Counter(self._values(row, written) for row in rows)
         parameters = ((*row, count) for row, count in copies.items())

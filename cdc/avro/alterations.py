@@ -1,0 +1,102 @@
+"""The tables topic: what became of each table, in JSON.
+
+It has one partition, and is kept for ever: it is compacted, and each record has a key of its own. It is the source's
+history of its tables, and what appliers follow. Versions are whole Avro schemas, so that nothing else is needed to read
+them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from cdc.avro.names import tables_topic, topic_name
+from cdc.avro.schemas import envelope_schema
+from cdc.avro.tables import table_schema_from
+from cdc.core.errors import ProtocolViolationError
+from cdc.core.events import Alter, ChangeEvent, Drop, TableChange, Transaction
+from cdc.core.log import Record
+from cdc.core.position import Position
+from cdc.core.tables import TableSchema
+
+
+class Alteration(NamedTuple):
+    """A record of the topic: an event whose change is an Alter or a Drop, and the topics of the table before and after
+    it, which may be the same.
+    """
+
+    event: ChangeEvent
+    topics: frozenset[str]
+    note: str
+
+
+def alteration_record(event: ChangeEvent, *, prefix: str) -> Record:
+    transaction, change = event.transaction, event.change
+    value: dict[str, Any] = {
+        "position": str(event.position),
+        "xid": transaction.xid,
+        "commit_time_us": transaction.commit_time_us,
+        "database": transaction.database,
+        "captured_us": event.captured_us,
+        "table": _version(event.table, prefix),
+    }
+    match change:
+        case Alter(before=before, fills=fills, note=note):
+            value |= {
+                "change": "alter",
+                "before": None if before is None else _version(before, prefix),
+                "fills": {column: text.decode() for column, text in fills.items()},
+                "note": json.loads(note),
+            }
+        case Drop(note=note):
+            value |= {"change": "drop", "note": json.loads(note)}
+        case _:
+            raise AssertionError("a change of a row is not the table's")
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Record(tables_topic(prefix), 0, str(event.position).encode(), text.encode())
+
+
+def read_alteration(value: bytes) -> Alteration:
+    """What `alteration_record` wrote. ProtocolViolationError for anything else."""
+    try:
+        said = json.loads(value)
+        position = Position.parse(said["position"])
+        table, topic = _table(said["table"])
+        before = said.get("before")
+        change: TableChange
+        topics = {topic}
+        note = json.dumps(said["note"], separators=(",", ":"))
+        if said["change"] == "drop":
+            change = Drop(note=note)
+        else:
+            old = None if before is None else _table(before)
+            fills = {column: text.encode() for column, text in said["fills"].items()}
+            change = Alter(before=None if old is None else old[0], fills=fills, note=note)
+            topics |= set() if old is None else {old[1]}
+        transaction = Transaction(
+            epoch=position.epoch,
+            commit_lsn=position.commit_lsn,
+            xid=said["xid"],
+            commit_time_us=said["commit_time_us"],
+            database=said["database"],
+        )
+        event = ChangeEvent(
+            transaction=transaction,
+            table=table,
+            change=change,
+            ordinal=position.ordinal,
+            table_ordinal=0,
+            captured_us=said["captured_us"],
+        )
+        return Alteration(event, frozenset(topics), note)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProtocolViolationError(f"a damaged record of the tables topic ({error})") from None
+
+
+def _version(table: TableSchema, prefix: str) -> dict[str, Any]:
+    topic = topic_name(prefix, table.id)
+    return {"topic": topic, "schema": json.loads(envelope_schema(table, topic))}
+
+
+def _table(said: dict[str, Any]) -> tuple[TableSchema, str]:
+    return table_schema_from(json.dumps(said["schema"])), said["topic"]

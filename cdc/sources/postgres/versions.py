@@ -1,0 +1,243 @@
+"""What each table is at the present point of the stream. Pure.
+
+Two things tell: descriptions, which event triggers write into the stream (`ddl`), and pgoutput's Relation messages. A
+description says all; a Relation says names and types only, but can't be missed. Where a Relation says something else
+than the last description, nobody described the change, and the table has to be read again, unless columns only went.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cdc.core.errors import ProtocolViolationError
+from cdc.core.events import Alter, Drop
+from cdc.core.position import Position
+from cdc.core.tables import ReplicaIdentity, TableId, TableSchema
+from cdc.core.types import ColumnType, Kind
+from cdc.pgoutput import messages as wire
+from cdc.sources.postgres.descriptions import ColumnDescription, TableDescription
+
+_NEW_AND_EMPTY: Final = "CREATE TABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """To be published: the table is now of this version."""
+
+    table: TableSchema
+    change: Alter | Drop
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Rows of this table changed without events."""
+
+    oid: int
+
+
+Outcome = Altered | Unread
+
+
+class Versions:
+    """`captured` says whether a table's events are wanted. `look_up` asks the catalog of today for a Relation whose
+    table nobody described. `publication` is ours: descriptions for others are left alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        publication: str,
+        generated: bool,
+        captured: Callable[[TableId], bool],
+        look_up: Callable[[wire.Relation], TableDescription],
+    ) -> None:
+        self._publication = publication
+        self._generated = generated
+        self._captured = captured
+        self._look_up = look_up
+        self._history: deque[tuple[Position, int, TableDescription | None]] = deque()
+        self._published: dict[int, TableDescription] = {}
+        self._schemas: dict[int, TableSchema] = {}
+        self._rewritten: set[int] = set()
+        self._unread: set[int] = set()
+
+    def remember(self, position: Position, note: str) -> None:
+        """What was published before this session, in its order."""
+        said = json.loads(note)
+        described = None if said.get("dropped") else TableDescription.restored(said)
+        self._history.append((position, said["oid"], described))
+
+    def begin(self, epoch: int, commit_lsn: int) -> None:
+        """A transaction begins here: what was published before it counts. What was published later, by a session whose
+        end the source does not know of, counts from there on.
+        """
+        self._rewritten.clear()
+        here = Position(epoch, commit_lsn, 0)
+        while self._history and self._history[0][0] < here:
+            _, oid, described = self._history.popleft()
+            self._set(oid, described)
+
+    def described(self, message: bytes) -> Iterable[Outcome]:
+        """One message of our event triggers. All outcomes but the last are of tables that became its partitions."""
+        try:
+            said = json.loads(message)
+            if said["publication"] != self._publication:
+                return ()
+            match said:
+                case {"rewritten": int(oid)}:
+                    self._rewritten.add(oid)
+                    return ()
+                case {"dropped": int(oid)}:
+                    return self._dropped(oid)
+                case {"table": dict(table), "tag": str(tag), "reread": bool(reread)}:
+                    description = TableDescription.from_json(json.dumps(table), generated=self._generated)
+                    return self._now(description, tag=tag, reread=reread)
+                case _:
+                    return ()  # a trigger failed: the next Relation will differ
+        except (ValueError, KeyError, TypeError) as error:
+            raise _not_ours(error) from None
+
+    def relation(self, relation: wire.Relation) -> Iterable[Outcome]:
+        """A Relation message whose table has an event right now."""
+        if not self._captured(TableId(relation.schema, relation.name)):
+            return ()
+        known = self._published.get(relation.oid)
+        if known is None:
+            return self._altered(self._look_up(relation))
+        if agrees(known, relation):
+            return ()
+        kept = _narrowed(known, relation)
+        return (Unread(relation.oid),) if kept is None else self._altered(kept)
+
+    def hold(self, oid: int) -> None:
+        """The table is about to be read again: until it has been, it stays what was published last."""
+        self._unread.add(oid)
+
+    def read(self, oid: int, description: TableDescription | None) -> Iterable[Outcome]:
+        """The table was read, and was this; None if there was none."""
+        self._unread.discard(oid)
+        return () if description is None else self._altered(description)
+
+    def schema(self, oid: int) -> TableSchema | None:
+        """The published version; None for a table that is not captured or not known yet."""
+        return self._schemas.get(oid)
+
+    def oid(self, table: TableId) -> int:
+        """Of a table that is known. KeyError if it is not."""
+        return {described.id: oid for oid, described in self._published.items()}[table]
+
+    def _now(self, description: TableDescription, *, tag: str, reread: bool) -> Iterable[Outcome]:
+        oid, known = description.oid, self._published.get(description.oid)
+        if not self._captured(description.id):
+            return self._dropped(oid)  # renamed out of our sight: its events end here
+        swallowed = [outcome for part in description.parts - {oid} for outcome in self._dropped_table(part)]
+        moved = known is not None and known.parts != description.parts and tag != _NEW_AND_EMPTY
+        unseen = known is None and tag != _NEW_AND_EMPTY
+        spelled_anew = known is not None and _spelled_anew(known, description)
+        if reread or moved or unseen or spelled_anew or oid in self._rewritten | self._unread:
+            return [*swallowed, Unread(oid)]
+        return [*swallowed, *self._altered(description)]
+
+    def _dropped(self, oid: int) -> Iterable[Outcome]:
+        gone = list(self._dropped_table(oid))
+        return gone or [Unread(root) for root, known in self._published.items() if oid in known.parts]
+
+    def _dropped_table(self, oid: int) -> Iterable[Outcome]:
+        schema = self._schemas.get(oid)
+        if schema is None:
+            return
+        self._set(oid, None)
+        yield Altered(schema, Drop(note=json.dumps({"oid": oid, "dropped": True})))
+
+    def _altered(self, description: TableDescription) -> Iterable[Outcome]:
+        before, known = self._schemas.get(description.oid), self._published.get(description.oid)
+        if known == description:
+            return
+        self._set(description.oid, description)
+        after = self._schemas[description.oid]
+        note = json.dumps(description.to_json(), separators=(",", ":"))
+        old = {column.number for column in known.columns} if known is not None else set()
+        fills = {
+            column.name: column.fill.encode()
+            for column in description.columns
+            if column.fill is not None and column.number not in old and known is not None
+        }
+        yield Altered(after, Alter(before=before, fills=fills, note=note))
+
+    def _set(self, oid: int, described: TableDescription | None) -> None:
+        if described is None:
+            self._published.pop(oid, None)
+            self._schemas.pop(oid, None)
+        else:
+            self._published[oid] = described
+            self._schemas[oid] = described.schema()
+
+
+def _spelled_anew(known: TableDescription, now: TableDescription) -> bool:
+    """Whether rows that are there now have another text, though none was written: as timestamp becomes timestamptz."""
+    kinds = {old.id: _kinds(old.type) for old in known.schema().columns}
+    return any(_kinds(column.type) != kinds.get(column.id, _kinds(column.type)) for column in now.schema().columns)
+
+
+def _kinds(of: ColumnType) -> tuple[Kind, ...]:
+    return (of.kind,) if of.element is None else (of.kind, *_kinds(of.element))
+
+
+def agrees(known: TableDescription, relation: wire.Relation) -> bool:
+    """Whether the Relation says nothing that the description does not."""
+    return (
+        known.id == TableId(relation.schema, relation.name)
+        and known.identity is relation.identity
+        and [_shape(column) for column in known.columns] == [_shape(column) for column in relation.columns]
+        and (not _marks_key(relation) or set(known.key) == _marked(relation))
+    )
+
+
+def _narrowed(known: TableDescription, relation: wire.Relation) -> TableDescription | None:
+    """The table with only those of its columns that the Relation has; None if that is not what it has become."""
+    wanted = [_shape(column) for column in relation.columns]
+    columns = tuple(column for column in known.columns if _shape(column) in wanted)
+    key = tuple(column.name for column in relation.columns if column.is_identity) if _marks_key(relation) else known.key
+    if [_shape(column) for column in columns] != wanted or not set(key) <= {column.name for column in columns}:
+        return None
+    return replace(
+        known, id=TableId(relation.schema, relation.name), identity=relation.identity, columns=columns, key=key
+    )
+
+
+def _marks_key(relation: wire.Relation) -> bool:
+    return relation.identity in {ReplicaIdentity.DEFAULT, ReplicaIdentity.INDEX}
+
+
+def _marked(relation: wire.Relation) -> set[str]:
+    return {column.name for column in relation.columns if column.is_identity}
+
+
+def _shape(column: ColumnDescription | wire.RelationColumn) -> tuple[str, int, int]:
+    return column.name, column.type_oid, column.type_modifier
+
+
+def partitions_in(message: bytes) -> int:
+    """How many partitions the table has that an event trigger's message describes."""
+    try:
+        said = json.loads(message)
+        return len(said["table"]["parts"]) if "table" in said else 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise _not_ours(error) from None
+
+
+def _not_ours(error: Exception) -> ProtocolViolationError:
+    return ProtocolViolationError(f"a message with prefix cdc.ddl that is not ours ({error})")
+
+
+def name_of(oid: int) -> str:
+    """The source's own name for a table: what it keeps through a rename."""
+    return str(oid)
+
+
+def oid_of(name: str) -> int:
+    return int(name)

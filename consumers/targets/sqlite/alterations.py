@@ -1,0 +1,189 @@
+"""ALTER TABLE for the source's, as far as SQLite has it: what it has not is done by making the table anew.
+
+https://www.sqlite.org/lang_altertable.html#otheralter
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, assert_never
+
+from cdc.core.errors import TargetSchemaError
+from cdc.core.settings import SchemaChanges
+from cdc.core.tables import TableId
+from consumers.plan.alterations import (
+    AddColumn,
+    Alteration,
+    ChangeKey,
+    ChangeType,
+    DropColumn,
+    RenameColumn,
+    RenameTable,
+    SetNullable,
+    alterations,
+)
+from consumers.plan.steps import AlterTable
+from consumers.targets.identifiers import quoted, quoted_list
+from consumers.targets.policy import Done, is_left_alone, may_drop, require_allowed
+from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded, target_name
+from consumers.targets.sqlite.session import SqliteSession
+from consumers.targets.sqlite.types import RowCodec, Stored, declared_type
+
+_DROPPED: Final = "cdc_dropped_"
+_ANEW: Final = "cdc_anew"
+
+_Statement = tuple[str, tuple[Stored, ...]]
+
+
+class Alterer:
+    """Runs inside the caller's transaction, which an error rolls back. What somebody did at the target by hand is not
+    done again.
+    """
+
+    def __init__(self, session: SqliteSession, policy: SchemaChanges) -> None:
+        self._session = session
+        self._policy = policy
+
+    def alter(self, step: AlterTable) -> None:
+        """Bring the table to the step's version. One that is not there is left to whoever writes to it first."""
+        if step.before is None:
+            return
+        doing = f"altering table {step.table.id}"
+        name = target_name(step.before.id)
+        if not columns_of(self._session, name, doing=doing):
+            name = target_name(step.table.id)
+        done: list[Done] = []
+        for alteration in alterations(step):
+            columns = columns_of(self._session, name, doing=doing)
+            if not columns:
+                return
+            if is_left_alone(alteration, self._policy):
+                continue
+            statements = list(self._statements(alteration, name, columns, step))
+            for sql, parameters in statements:
+                self._session.execute(sql, parameters, doing=doing)
+            there = isinstance(alteration, AddColumn) and _has(columns, alteration.column.name)
+            done.append(Done(alteration, [] if there else [sql for sql, _ in statements]))
+            if isinstance(alteration, RenameTable):
+                name = target_name(alteration.new)
+        require_allowed(step.table.id, done, self._policy)
+        self._make_anew(step, name, doing)
+
+    def drop(self, table: TableId) -> None:
+        name, doing = target_name(table), f"dropping table {table}"
+        statement = f"DROP TABLE {quoted(name)}"
+        if columns_of(self._session, name, doing=doing) and may_drop(table, statement, self._policy):
+            self._session.execute(statement, doing=doing)
+            self._session.execute("DELETE FROM cdc_table WHERE name = ?", (name,), doing=doing)
+
+    def _statements(
+        self, alteration: Alteration, name: str, columns: list[TargetColumn], step: AlterTable
+    ) -> Iterator[_Statement]:
+        """None if the target is so already, or if it takes a new table."""
+        alter = f"ALTER TABLE {quoted(name)}"
+        present = {folded(column.name): column for column in columns}
+        match alteration:
+            case RenameTable(_, new):
+                yield from _renamed(name, new)
+            case DropColumn(column):
+                if folded(column) in present:
+                    yield f"{alter} RENAME COLUMN {quoted(column)} TO {quoted(_DROPPED + column)}", ()
+            case RenameColumn(old, new):
+                if folded(old) in present and (folded(new) not in present or folded(new) == folded(old)):
+                    yield f"{alter} RENAME COLUMN {quoted(old)} TO {quoted(new)}", ()
+            case AddColumn(column, fill):
+                if folded(column.name) not in present:
+                    yield f"{alter} ADD COLUMN {quoted(column.name)} {declared_type(column.type)}", ()
+                index = step.table.columns.index(column)
+                yield (
+                    f"UPDATE {quoted(name)} SET {quoted(column.name)} = ?",
+                    (RowCodec(step.table).value(index, fill),),
+                )
+            case ChangeType() | SetNullable() | ChangeKey():
+                pass  # compared as a whole at the end
+            case _:
+                assert_never(alteration)
+
+    def _make_anew(self, step: AlterTable, name: str, doing: str) -> None:
+        """Where types, NOT NULL, the key or dropped columns ask for it."""
+        columns = columns_of(self._session, name, doing=doing)
+        wanted = [self._wanted(column, step) for column in columns]
+        key = [column.name for column in step.table.key_columns]
+        has_key = [column.name for column in sorted(columns, key=lambda c: c.key_place) if column.key_place]
+        same_key = {folded(part) for part in key} == {folded(part) for part in has_key}
+        if same_key and all(new == old for old, new in zip(columns, wanted, strict=True)):
+            return
+        self._require_plain(step.table.id, name, columns, doing)
+        kept = [column for column in wanted if column is not None]
+        brought = {column.name.lower() for column in step.table.columns}
+        same = same_key and all(
+            new == old for old, new in zip(columns, wanted, strict=True) if old.name.lower() in brought
+        )
+        done = [] if same else [Done(ChangeKey(tuple(key)), [_create(name, kept, key)])]
+        require_allowed(step.table.id, done, self._policy)
+        others = self._session.query(
+            "SELECT sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE AND type IN ('index', 'trigger')"
+            " AND sql IS NOT NULL",
+            (name,),
+            doing=doing,
+        )
+        names = quoted_list(column.name for column in kept)
+        for sql in (
+            _create(_ANEW, kept, key),
+            f"INSERT INTO {quoted(_ANEW)} ({names}) SELECT {names} FROM {quoted(name)}",
+            f"DROP TABLE {quoted(name)}",
+            f"ALTER TABLE {quoted(_ANEW)} RENAME TO {quoted(name)}",
+            *(sql for (sql,) in others),
+        ):
+            self._session.execute(sql, doing=doing)
+
+    def _wanted(self, column: TargetColumn, step: AlterTable) -> TargetColumn | None:
+        """What a column that is there becomes; None if it goes."""
+        if column.name.startswith(_DROPPED):
+            return None
+        brought = next((each for each in step.table.columns if folded(each.name) == folded(column.name)), None)
+        if brought is None:
+            return column._replace(not_null=column.not_null and column.default is not None)
+        changed = any(
+            isinstance(each, ChangeType | AddColumn | SetNullable) and each.column.name == brought.name
+            for each in alterations(step)
+        )
+        if not changed:
+            return column
+        return column._replace(declared=declared_type(brought.type), not_null=not brought.nullable)
+
+    def _require_plain(self, table: TableId, name: str, columns: Iterable[TargetColumn], doing: str) -> None:
+        """What a new table would lose is for people to keep."""
+        has_references = self._session.query("SELECT 1 FROM pragma_foreign_key_list(?)", (name,), doing=doing)
+        if has_references or any(column.generated for column in columns):
+            raise TargetSchemaError(
+                f"table {table} was changed at the source; at the target it has foreign keys or generated columns,"
+                " which making it anew would lose",
+                mend=f"make {quoted(name)} anew by hand with the source's columns, or drop it and start over",
+            )
+
+
+def _has(columns: Iterable[TargetColumn], name: str) -> bool:
+    return any(column.name.lower() == name.lower() for column in columns)
+
+
+def _renamed(old: str, table: TableId) -> Iterator[_Statement]:
+    new = target_name(table)
+    if new != old:
+        yield f"ALTER TABLE {quoted(old)} RENAME TO {quoted(new)}", ()
+    yield (
+        "UPDATE cdc_table SET name = ?, source_schema = ?, source_table = ? WHERE name = ?",
+        (new, *table, old),
+    )
+
+
+def _create(name: str, columns: Iterable[TargetColumn], key: Iterable[str]) -> str:
+    parts = [
+        f"{quoted(column.name)} {column.declared}{' NOT NULL' if column.not_null else ''}"
+        f"{'' if column.default is None else f' DEFAULT {column.default}'}"
+        for column in columns
+    ]
+    names = quoted_list(key)
+    if names:
+        parts.append(f"PRIMARY KEY ({names})")
+    return f"CREATE TABLE {quoted(name)} ({', '.join(parts)})"

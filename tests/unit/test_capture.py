@@ -1,0 +1,99 @@
+"""What must be durable before something else is handed to the log, whatever else is under way."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+from cdc.avro.headers import TRUNCATED
+from cdc.capture.capture import Capture
+from cdc.core.events import Begin, ChangeEvent, Commit, Create, Transaction, Truncate
+from cdc.core.settings import LogSettings
+from cdc.core.source import LoadPoint, SourceIdentity
+from cdc.core.tables import Column, TableId, TableSchema
+from cdc.core.types import ColumnType, Kind
+from cdc.log.memory import MemoryLog
+from cdc.registry.embedded import EmbeddedRegistry
+
+TEXT = ColumnType(kind=Kind.STRING, name="text")
+TABLE = TableSchema(id=TableId("public", "items"), columns=(Column(name="id", type=TEXT, nullable=False),), key=(0,))
+TOPIC = "cdc.public.items"
+TRANSACTION = Transaction(epoch=1, commit_lsn=99, xid=None, commit_time_us=0, database="shop")
+
+
+class LoadingSource:
+    """Has these changes in its first load, and nothing after."""
+
+    def __init__(self, changes):
+        self.started = False
+        self._events = [
+            ChangeEvent(transaction=TRANSACTION, table=TABLE, change=change, ordinal=at, table_ordinal=at)
+            for at, change in enumerate(changes, 1)
+        ]
+
+    def identify(self):
+        return SourceIdentity(system_id="1", timeline=1, database="shop")
+
+    def tables(self):
+        return [TABLE.id]
+
+    def slot(self):
+        return None
+
+    def remember(self, notes, rereading):
+        assert not notes
+        assert not rereading
+
+    def switch_point(self, timeline):
+        return None
+
+    @contextmanager
+    def create(self):
+        yield LoadPoint(lsn=100, snapshot="1")
+
+    def load(self, at, *, epoch, again):
+        counts = {TABLE.id: len(self._events)}
+        return iter([Begin(TRANSACTION), *self._events, Commit(TRANSACTION, 100, len(self._events), counts)])
+
+    def start(self, *, epoch, after=0):
+        self.started = True
+
+    def confirm(self, lsn):
+        pass
+
+
+class WatchedWriter:
+    """Notes the records of the table's topic: what was handed over before each, and how far all was durable then."""
+
+    def __init__(self, writer):
+        self._writer = writer
+        self._durable = 0
+        self.create_topics = writer.create_topics
+        self.noted = []
+
+    def append(self, records):
+        ticket = self._writer.append(records)
+        self.noted += [(record, ticket, self._durable) for record in records if record.topic == TOPIC]
+        return ticket
+
+    def poll(self, timeout):
+        self._durable = self._writer.poll(timeout)
+        return self._durable
+
+
+def test_a_truncate_is_durable_after_all_before_it_and_before_all_after_it():
+    """Else a reader of another partition could find an event that goes on from a truncate that is nowhere."""
+    log = MemoryLog()
+    writer, reader = WatchedWriter(log.writer()), log.reader("capture")
+    source = LoadingSource([Create((b"a",)), Create((b"b",)), Truncate(), Create((b"a",)), Create((b"b",))])
+    registry = EmbeddedRegistry(log, writer, "schemas")
+    settings = LogSettings(partitions=2)
+    Capture(source=source, writer=writer, reader=reader, registry=registry, settings=settings, slot="slot").run(
+        lambda: source.started
+    )
+
+    *before, (truncate, ticket, durable), first, second = writer.noted
+    assert truncate.key is None
+    assert durable >= max(ticket for _, ticket, _ in before)
+    for record, _, durable in (first, second):
+        assert TRUNCATED in dict(record.headers)
+        assert durable >= ticket
