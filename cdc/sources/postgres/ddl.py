@@ -41,6 +41,7 @@ _EVENTS: Final = {"end": "ddl_command_end", "drop": "sql_drop", "rewrite": "tabl
 _SETTINGS: Final = (
     "SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET DateStyle = 'ISO' SET TimeZone = 'UTC'"
     " SET IntervalStyle = 'iso_8601' SET bytea_output = 'hex' SET extra_float_digits = 1 SET lc_monetary = 'C'"
+    " SET array_nulls = 'on' SET quote_all_identifiers = 'off'"
 )
 
 
