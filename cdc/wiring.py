@@ -11,7 +11,6 @@ from cdc.core.log import Log, LogWriter
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import Settings
 from cdc.log.open import open_log
-from cdc.registry.confluent import ConfluentRegistry
 from cdc.registry.embedded import EmbeddedRegistry
 from cdc.sources.postgres.source import PostgresSource
 
@@ -20,6 +19,9 @@ def open_registry(settings: Settings, log: Log, writer: LogWriter | None = None)
     """The registry that `[registry]` names; only one with a `writer` can register in an embedded one."""
     if settings.registry.url is None:
         return EmbeddedRegistry(log, writer, schemas_topic(settings.log.prefix))
+    # Its client takes as long to import as all the rest: only for those who have such a registry.
+    from cdc.registry.confluent import ConfluentRegistry  # noqa: PLC0415
+
     return ConfluentRegistry(settings.registry)
 
 

@@ -10,7 +10,6 @@ from cdc.core.errors import CdcError
 from cdc.core.settings import Settings, TargetSettings
 from cdc.core.urls import redact
 from cdc.log.open import open_log
-from cdc.registry.confluent import ConfluentRegistry
 from cdc.sources.postgres.database import SourceDatabase
 from cdc.sources.postgres.preflight import checks as source_checks
 from consumers.targets.open import open_target
@@ -54,6 +53,8 @@ def _registry(settings: Settings) -> Iterator[Check]:
     if settings.registry.url is None:
         yield Check(name="registry", ok=True, found="embedded in the log")
         return
+    from cdc.registry.confluent import ConfluentRegistry  # noqa: PLC0415  # slow to import: see cdc.wiring
+
     with closing(ConfluentRegistry(settings.registry)) as registry:
         registry.check()
     yield Check(name="registry", ok=True, found=f"{redact(settings.registry.url)} answers")

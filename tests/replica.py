@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +21,6 @@ from cdc.avro.names import schemas_topic
 from cdc.capture.capture import Capture
 from cdc.core.errors import PassingError, SlotInUseError
 from cdc.core.log import Log, LogReader, LogWriter, StoredRecord, TopicPartition
-from cdc.core.position import parse_lsn
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings, RegistrySettings, SourceSettings, TargetSettings
 from cdc.log.memory import MemoryLog
@@ -73,7 +73,7 @@ class Replica:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        self._drop()
+        self.drop()
 
     def catch_up(self) -> None:
         self.capture()
@@ -111,13 +111,18 @@ class Replica:
         self.close()
         self.log, self._log_settings = log or self.log, log_settings or self._log_settings
 
+    def set_options(self, target: str, **options: Any) -> None:
+        """Change a target's settings; its applier begins again with them."""
+        self._targets[target] = replace(self._targets[target], **options)
+        self.reopen()
+
     def close(self) -> None:
         self._capture = None
         self._appliers = {}
         self._capture_session.close()
         self._resources.close()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         """Leave nothing at the source: a server has only so many slots."""
         name = self._source_settings.slot
         with psycopg.connect(self._source_settings.url, autocommit=True) as connection:
@@ -180,9 +185,9 @@ class Replica:
         with psycopg.connect(self._source_settings.url, autocommit=True) as connection:
             connection.execute("SET synchronous_commit = on")
             connection.execute("SELECT pg_logical_emit_message(true, 'replica', '')")
-            row = connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()
+            row = connection.execute("SELECT pg_current_wal_flush_lsn() - '0/0'").fetchone()
         assert row is not None
-        return parse_lsn(row[0])
+        return int(row[0])
 
 
 def _started(capture: Capture) -> None:

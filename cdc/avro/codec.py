@@ -28,22 +28,26 @@ from cdc.core.events import (
 )
 from cdc.core.log import Headers
 from cdc.core.tables import ReplicaIdentity, TableSchema
+from cdc.core.types import has_one_text
 
 
 class EncodedEvent(NamedTuple):
-    """A record of the table's topic. A delete's tombstone is the caller's to write."""
+    """A record of the table's topic. A delete's tombstone is the caller's to write. With a key, `place` decides the
+    partition: it is the same for equal keys, also where their texts, and so their bytes, differ.
+    """
 
     key: bytes | None
     value: bytes
     headers: Headers
+    place: bytes | None = None
 
 
 class _Rows(NamedTuple):
-    """The rows of an envelope: their nullable fields' bytes, the key's, and what goes into headers."""
+    """The rows of an envelope: their nullable fields' bytes, those of the key's columns, and what goes into headers."""
 
     before: bytes
     after: bytes
-    key: bytes | None
+    key: list[bytes] | None
     headers: Headers
 
 
@@ -61,6 +65,7 @@ class TableCodec:
         self._source = SourceWriter(prefix, table.id)
         self._usual_image = FullImage if table.identity is ReplicaIdentity.FULL else KeyImage
         self._captured: tuple[int, bytes] = (0, _captured(0))
+        self._placing = [place for place, column in enumerate(table.key_columns) if has_one_text(column.type)]
 
     def encode(self, event: ChangeEvent, *, key_id: int, value_id: int) -> EncodedEvent:
         """FidelityError, naming table and column, for a value that is none of its column's type."""
@@ -78,7 +83,12 @@ class TableCodec:
                 self._captured[1],
             )
         )
-        return EncodedEvent(None if rows.key is None else header(key_id) + rows.key, value, rows.headers)
+        if rows.key is None:
+            return EncodedEvent(None, value, rows.headers)
+        key = header(key_id) + b"".join(rows.key)
+        exact = len(self._placing) == len(rows.key)
+        place = key if exact else b"".join([rows.key[place] for place in self._placing])
+        return EncodedEvent(key, value, rows.headers, place)
 
     def _change(self, event: ChangeEvent, key_id: int) -> tuple[bytes, _Rows]:
         match event.change:
@@ -113,7 +123,7 @@ class TableCodec:
 
     def _deleted(self, before: OldImage) -> _Rows:
         old = self._image(before)
-        key = b"".join([old.parts[i] for i in self.table.key]) if self.table.key else None
+        key = [old.parts[i] for i in self.table.key] if self.table.key else None
         return _Rows(binary.PRESENT + old.record, binary.NULL, key, self._headers(old, None, before))
 
     def _image(self, before: OldImage) -> Packed:
@@ -125,7 +135,7 @@ class TableCodec:
             case _:
                 assert_never(before)
 
-    def _key_of(self, after: Row, packed: Packed, old: Packed | None) -> bytes | None:
+    def _key_of(self, after: Row, packed: Packed, old: Packed | None) -> list[bytes] | None:
         """The key's bytes are those of its fields in the row. A key that is UNCHANGED stands in the old image."""
         if not self.table.key:
             return None
@@ -140,7 +150,7 @@ class TableCodec:
                     f"{self.table.id}.{self.table.columns[i].name}: the source did not send a key column's value",
                     mend=f"ALTER TABLE {self.table.id} REPLICA IDENTITY FULL",
                 )
-        return b"".join(parts)
+        return parts
 
     def _moved(self, rows: _Rows, name: str, key: Key | None, key_id: int) -> _Rows:
         if key is None:

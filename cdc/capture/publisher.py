@@ -94,7 +94,7 @@ class Publisher:
         version = self._version(event.table)
         table = self._tables[version.topic]
         encoded = version.codec.encode(event, key_id=version.key_id, value_id=version.value_id)
-        partition = 0 if encoded.key is None else partition_of(encoded.key, table.partitions)
+        partition = 0 if encoded.place is None else partition_of(encoded.place, table.partitions)
         if isinstance(event.change, Truncate):
             return self._truncated(
                 table,

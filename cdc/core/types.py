@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 
 class Kind(enum.Enum):
@@ -64,3 +65,35 @@ class ColumnType:
     scale: int | None = None
     length: int | None = None
     element: ColumnType | None = None
+
+
+_ONE_TEXT: Final = {
+    Kind.BOOLEAN,
+    Kind.INT16,
+    Kind.INT32,
+    Kind.INT64,
+    Kind.DECIMAL,
+    Kind.MONEY,
+    Kind.STRING,
+    Kind.BYTES,
+    Kind.DATE,
+    Kind.TIME,
+    Kind.TIMETZ,
+    Kind.TIMESTAMP,
+    Kind.TIMESTAMPTZ,
+    Kind.UUID,
+    Kind.LTREE,
+    Kind.ENUM,
+    Kind.BIT,
+    Kind.BITS,
+}
+_OF_SEVERAL_TEXTS: Final = ("citext", "bpchar", "numrange")
+
+
+def has_one_text(column: ColumnType) -> bool:
+    """Whether equal values always have the same text. Not so: the numerics 1.0 and 1.00, the floats 0 and -0, the
+    intervals of a day and of 24 hours, `a` and `A` in citext.
+    """
+    if column.element is not None:
+        return has_one_text(column.element)
+    return column.kind in _ONE_TEXT and not (column.base or column.name).endswith(_OF_SEVERAL_TEXTS)

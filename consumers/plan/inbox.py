@@ -105,6 +105,8 @@ class Inbox:
         self._topics: dict[str, list[TopicPartition]] = {}
         self._ends: dict[str, Mapping[TopicPartition, int]] = {}
         self._epochs: dict[str, int] = {}
+        self._truncated: dict[str, Position] = {}
+        self._altered = ORIGIN
 
     def assign(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """Events of this partition will come, from `progress.next_offset`."""
@@ -136,8 +138,7 @@ class Inbox:
         else:
             queue.read_position = event.position
             queue.entries.append(_Entry(event, truncated, altered, topics, offset + 1))
-            for topic in topics:
-                self._ends.pop(topic, None)  # told before this was read, and so perhaps too early
+            self._forget_ends(partition, queue.entries[-1])
             if partition != self._tables:  # what a table has become does not end with an epoch
                 self._drop_before(event.transaction.epoch, partition)
 
@@ -167,6 +168,20 @@ class Inbox:
                 batch.progress[partition] = queue.told = queue.taken
         return batch
 
+    def _forget_ends(self, partition: TopicPartition, entry: _Entry) -> None:
+        """What is read may be the first to tell of something to wait for: ends told before may be too early for it."""
+        event, truncated, altered, topics, _ = entry
+        if isinstance(event.change, Truncate):
+            truncated = event.position
+        if truncated > self._truncated.get(partition.topic, ORIGIN):
+            self._truncated[partition.topic] = truncated
+            self._ends.pop(partition.topic, None)
+        if altered > self._altered and self._tables is not None:
+            self._altered = altered
+            self._ends.pop(self._tables.topic, None)
+        for topic in topics:
+            self._ends.pop(topic, None)
+
     def _drop_before(self, epoch: int, partition: TopicPartition) -> None:
         """Drop what newer epochs than its own were read of; `epoch` is that of the event read last."""
         newest = self._epochs.setdefault(partition.topic, epoch)
@@ -174,7 +189,6 @@ class Inbox:
             self._queues[partition].drop_before(newest)
         elif epoch > newest:
             self._epochs[partition.topic] = epoch
-            self._ends.pop(partition.topic, None)
             for other in self._topics[partition.topic]:
                 self._queues[other].drop_before(epoch)
 
@@ -187,7 +201,6 @@ class Inbox:
                 case Truncate():
                     if not self._others_stand_beyond(event.position, partition):
                         return
-                    self._ends.pop(partition.topic, None)
                     for place in self._topics[partition.topic]:
                         self._queues[place].pass_dropped()
                 case Alter() | Drop():

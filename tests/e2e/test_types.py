@@ -23,10 +23,11 @@ from replica import Replica
 from type_cases import CASES, TypeCase
 from type_values import values
 
-from cdc.core.errors import FidelityError, RecordTooLargeError
+from cdc.core.errors import FidelityError, RecordTooLargeError, SourceError
 from cdc.core.log import Log, TopicPartition
 from cdc.core.settings import LogSettings
 from cdc.embedded import EmbeddedPostgres
+from cdc.log.memory import MemoryLog
 from cdc.log.open import open_log
 
 Databases = Callable[..., str]
@@ -531,6 +532,94 @@ def test_a_label_that_the_target_lacks_is_an_error_that_says_so(new_database: Da
             replica.reopen()
             replica.catch_up()
         assert differences("people", source, target) == []
+
+
+# What a target has no place for
+
+
+@pytest.mark.parametrize("value", ["NaN", "-0"])
+def test_a_float_that_sqlite_has_not_stops_there_and_as_text_mends_it(
+    value: str, new_database: Databases, unique_name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "lite.db"
+    targets = {"lite": f"sqlite:///{path}"}
+    with databases(new_database()) as (source,), closing(sqlite3.connect(path)) as lite:
+        source.execute(
+            "CREATE TABLE readings (id integer PRIMARY KEY, value real)", "INSERT INTO readings VALUES (1, 1)"
+        )
+        with Replica(source.url, targets, name=unique_name) as replica:
+            replica.catch_up()
+            source.execute(f"INSERT INTO readings VALUES (2, 2), (3, '{value}')")
+            replica.capture()
+            with pytest.raises(FidelityError, match=r"table public\.readings, column value: .* real: ") as raised:
+                replica.apply("lite")
+            mend = str(raised.value.mend)
+            assert "add 'public.readings.value' to the target's as_text" in mend
+            assert lite.execute("SELECT * FROM readings").fetchall() == [(1, 1.0)]
+            replica.set_options("lite", as_text=("public.readings.value",))
+            lite.execute("DROP TABLE readings")
+            lite.execute(mend[mend.index("DELETE FROM") :])
+            lite.commit()
+            replica.apply("lite")
+        assert lite.execute("SELECT * FROM readings ORDER BY id").fetchall() == [(1, "1"), (2, "2"), (3, value)]
+
+
+@pytest.fixture
+def in_encoding(pg_server: Callable[[int], EmbeddedPostgres]) -> Iterator[Callable[[str], str]]:
+    """`in_encoding("LATIN1")`: the URL of an empty database in that encoding."""
+    server, made = pg_server(18), []
+
+    def database(encoding: str) -> str:
+        name = f"t_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0".encode())
+        made.append(name)
+        return server.url(name)
+
+    yield database
+    for name in made:
+        server.drop_database(name)
+
+
+def test_texts_of_another_encoding_arrive(
+    in_encoding: Callable[[str], str], new_database: Databases, unique_name: str
+) -> None:
+    with databases(in_encoding("LATIN1"), new_database()) as (source, target):
+        source.execute("CREATE TABLE größen (id integer PRIMARY KEY, ü text)", "INSERT INTO größen VALUES (1, 'äöü')")
+        with Replica(source.url, {"copy": target.url}, name=unique_name) as replica:
+            replica.catch_up()
+            source.execute("INSERT INTO größen VALUES (2, 'éß¿')")
+            replica.catch_up()
+        assert differences("größen", source, target) == []
+
+
+def test_a_text_that_the_targets_encoding_has_not_is_an_error(
+    in_encoding: Callable[[str], str], new_database: Databases, unique_name: str
+) -> None:
+    with databases(new_database(), in_encoding("LATIN1")) as (source, target):
+        source.execute("CREATE TABLE prices (id integer PRIMARY KEY, t text)", "INSERT INTO prices VALUES (1, '10 €')")
+        with (
+            Replica(source.url, {"copy": target.url}, name=unique_name) as replica,
+            pytest.raises(FidelityError, match=r"table public\.prices: untranslatable character") as raised,
+        ):
+            replica.catch_up()
+        assert "ENCODING 'UTF8'" in str(raised.value.mend)
+        assert target.query("SELECT * FROM prices") == []
+
+
+def test_bytes_that_are_no_text_are_an_error(in_encoding: Callable[[str], str], unique_name: str) -> None:
+    """A database in SQL_ASCII takes anything for text; PostgreSQL itself refuses to send it."""
+    with databases(in_encoding("SQL_ASCII")) as (source,):
+        source.execute("CREATE TABLE texts (id integer PRIMARY KEY, t text)")
+        with Replica(source.url, {}, name=unique_name) as replica:
+            replica.capture()
+            source.execute(r"INSERT INTO texts VALUES (1, E'\xff')")
+            for where in ("reading the replication stream", "reading public.texts"):
+                with pytest.raises(SourceError, match=f"{where}: invalid byte sequence") as raised:
+                    replica.capture()
+                assert "convert_from" in str(raised.value.mend)
+                replica.drop()
+                replica.reopen(MemoryLog())  # the next is a first load
 
 
 # Sizes

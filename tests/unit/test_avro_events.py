@@ -389,6 +389,38 @@ def test_an_impossible_value_names_its_column_and_not_itself(row, column):
     assert "xff" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "texts", "together"),
+    [
+        (Kind.VARIABLE_DECIMAL, "numeric", (b"1.0", b"1.00"), True),
+        (Kind.FLOAT64, "double precision", (b"0", b"-0"), True),
+        (Kind.INTERVAL, "interval", (b"P1D", b"PT24H"), True),
+        (Kind.STRING, "public.citext", (b"a", b"A"), True),
+        (Kind.STRING, "bpchar", (b"a", b"a "), True),
+        (Kind.STRING, "text", (b"a", b"A"), False),
+        (Kind.INT32, "integer", (b"1", b"2"), False),
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False], ids=["beside another column", "alone"])
+def test_equal_keys_have_the_same_place(kind, name, texts, together, beside):
+    """Else the delete of one spelling and the create of another could overtake each other."""
+    columns = (
+        Column(name="k", type=ColumnType(kind=kind, name=name), nullable=False),
+        Column(name="n", type=ColumnType(kind=Kind.INT64, name="bigint"), nullable=False),
+    )
+    table = TableSchema(id=ORDERS.id, columns=columns, key=(0, 1) if beside else (0,))
+    codec = TableCodec(table, TOPIC, prefix="shop")
+
+    def encoded(text, number=b"7"):
+        return codec.encode(event_of(Create((text, number)), table), key_id=1, value_id=2)
+
+    one, other = map(encoded, texts)
+    assert one.key != other.key
+    assert (one.place == other.place) == together
+    assert together or one.place == one.key  # as Java's default partitioner
+    assert not beside or encoded(texts[0], b"8").place != one.place
+
+
 def test_keys_keep_their_schema_when_a_text_gets_wider():
     def key_schema(length):
         text = T(kind=Kind.STRING, name=f"character varying({length})", length=length)

@@ -16,6 +16,8 @@ _MENDS: dict[str, str] = {
     "53300": "raise max_wal_senders (or max_connections) and restart PostgreSQL, or stop another replica",
     "53400": "raise max_replication_slots and restart PostgreSQL, or drop an unused slot "
     "(SELECT slot_name, active FROM pg_replication_slots)",
+    # Only an SQL_ASCII database lets such text in.
+    "22021": "correct the text at the source, where it is not UTF-8: convert_from(column::bytea, '<its encoding>')",
     "42P01": "check the names in [source] tables",
 }
 _PASSING_CLASSES = ("08", "57", "40", "58")  # connection, operator intervention, rollback, system
