@@ -130,6 +130,8 @@ JSONS = (
 )
 MOOD = """'sad', 'ok', 'very happy', 's,a"d', 'NULL', '(', 'Größe', 'x\\y', '""" + "l" * 63 + "'"
 
+QUOTED, QUOTED_PAIR = '"My schema."."Größe ""x"".y 100%s[]"', '"select \\ (1)"'
+
 CASES = (
     case("boolean", "boolean", "t", "f", stored="integer"),
     case("int2", "smallint", "0", "-1", "32767", "-32768", stored="integer"),
@@ -206,6 +208,12 @@ CASES = (
     case(
         "enum", "mood", "sad", "very happy", 's,a"d', "NULL", "(", "Größe", r"x\y", "l" * 63,
         setup=f"CREATE TYPE mood AS ENUM ({MOOD})",
+    ),
+    case(
+        "quoted", QUOTED, "a", "b", setup=f"""CREATE SCHEMA "My schema."; CREATE TYPE {QUOTED} AS ENUM ('a', 'b')""",
+    ),
+    case(
+        "quoted_pair", QUOTED_PAIR, '(1,"a b")', "(,)", setup=f"CREATE TYPE {QUOTED_PAIR} AS (n integer, t text)",
     ),
     case(
         "hstore", "hstore", "", '"a"=>"1"', '"a"=>NULL, "NULL"=>"NULL"', r'"q\"\\"=>"Größe, 🦜"', '""=>""',

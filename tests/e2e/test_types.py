@@ -343,6 +343,23 @@ def test_the_longest_numerics_arrive(new_database: Databases, unique_name: str) 
         assert differences("numbers", source, target) == []
 
 
+def test_what_the_environment_tells_libpq_changes_nothing(
+    new_database: Databases, unique_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with databases(new_database(), new_database()) as (source, target):
+        for variable, value in {"PGTZ": "Asia/Kolkata", "PGDATESTYLE": "German", "PGCLIENTENCODING": "LATIN1"}.items():
+            monkeypatch.setenv(variable, value)
+        source.execute(
+            "CREATE TABLE größen (id integer PRIMARY KEY, at timestamptz, ü text)",
+            "INSERT INTO größen VALUES (1, '2026-01-31 12:00:00 UTC', 'ü €')",
+        )
+        with Replica(source.url, {"copy": target.url}, name=unique_name) as replica:
+            replica.catch_up()
+            source.execute("INSERT INTO größen VALUES (2, '0044-03-15 12:00:00 UTC BC', '€')")
+            replica.catch_up()
+        assert differences("größen", source, target) == []
+
+
 # Any table
 
 

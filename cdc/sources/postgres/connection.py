@@ -14,17 +14,12 @@ from typing import Final, Self
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from cdc.core.errors import PassingError
 from cdc.sources.postgres.errors import translate
+from cdc.sources.postgres.settings import SETTING_SQL
 
-# The settings under which PostgreSQL's text form is the canonical text of `cdc.core.types`.
-_CANONICAL: Final = (
-    "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
-    " -c lc_monetary=C -c client_encoding=UTF8 -c search_path=pg_catalog -c quote_all_identifiers=off"
-    " -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
-)
 _DONE: Final = -1
 _NOTHING_YET: Final = 0
 
@@ -45,7 +40,7 @@ class ReplicationConnection:
             keepalives_idle="20",
             keepalives_interval="5",
             keepalives_count="3",
-            options=f"{conninfo_to_dict(url).get('options', '')} {_CANONICAL}",
+            client_encoding="UTF8",
         )
         self._connection: pq.abc.PGconn | None = None
         self._poller = select.poll()
@@ -59,11 +54,19 @@ class ReplicationConnection:
         connection.notice_handler = None
         self._connection = connection
         self._poller.register(connection.socket, select.POLLIN)
+        try:
+            self.execute(SETTING_SQL, doing="preparing the session")
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._connection is not None:
             self._connection.finish()
             self._connection = None

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from cdc.sources.postgres.errors import translate
+from cdc.sources.postgres.settings import SETTING_SQL
 
 
 class SourceDatabase:
@@ -54,10 +55,10 @@ class SourceDatabase:
 
 def _connected(url: str, application_name: str) -> Any:
     # libpq reads the URL itself, so that everything it knows (sslmode, several hosts, service) works.
-    connection = psycopg2.connect(url, application_name=application_name, connect_timeout=10)
+    # The encoding is a parameter, not a setting, for psycopg2 to know it.
+    connection = psycopg2.connect(url, application_name=application_name, connect_timeout=10, client_encoding="UTF8")
     with connection.cursor() as cursor:
-        # Names of types are the same whatever the role's settings are: those of users come with their schema.
-        cursor.execute("SET search_path = ''; SET quote_all_identifiers = off")
+        cursor.execute(SETTING_SQL)
     connection.commit()
     return connection
 

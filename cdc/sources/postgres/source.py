@@ -168,10 +168,7 @@ class PostgresSource:
         """Whether the tables, now locked, are still what the snapshot sees: COPY reads by today's shape."""
         publication, doing = quote_literal(self._settings.publication), "reading the source's columns"
         queries = [describe_sql(str(table.oid), publication) for table in tables]
-        # As the other session has it: a type's name is longer where its schema is not searched.
-        self._rows.execute("SET search_path = ''", doing=doing)
         seen = [self._rows.execute(sql, doing=doing) for sql in queries]
-        self._rows.execute("RESET search_path", doing=doing)
         return seen == [self._database.query(sql, doing=doing) for sql in queries]
 
     def drop_slot(self) -> None:

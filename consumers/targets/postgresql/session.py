@@ -27,7 +27,6 @@ _SETTINGS: Final = {
     "xmloption": "content",
     "array_nulls": "on",
     "quote_all_identifiers": "off",  # names of types are compared
-    "client_encoding": "UTF8",
     # A stopped applier must let its locks go; one that works may take as long as its batch needs.
     "idle_in_transaction_session_timeout": "60s",
     "statement_timeout": "0",
@@ -43,6 +42,7 @@ _KEEPALIVE: Final = {
     "keepalives_interval": "10",
     "keepalives_count": "3",
 }
+_ALWAYS: Final = {"client_encoding": "UTF8"}  # a parameter, not a setting, for psycopg2 to know it
 # The server may not have noticed yet that the applier before us, killed or cut off, is gone.
 _LOCK_WAIT: Final = "2s"
 _LOCK_TIMED_OUT: Final = "55P03"
@@ -53,7 +53,7 @@ class PostgresSession:
 
     def __init__(self, url: str, *, applier: str) -> None:
         self._applier = applier
-        dsn: dict[str, Any] = {**_KEEPALIVE, **_parsed(url), "application_name": f"cdc:{applier}"}
+        dsn: dict[str, Any] = {**_KEEPALIVE, **_parsed(url), **_ALWAYS, "application_name": f"cdc:{applier}"}
         # libpq reads the parameters itself, so that all it knows (sslmode, several hosts, service) works.
         self._engine = sqlalchemy.create_engine(
             "postgresql+psycopg2://", creator=lambda: psycopg2.connect(**dsn), poolclass=NullPool
