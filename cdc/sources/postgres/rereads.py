@@ -132,6 +132,8 @@ class _Reread:
             self._description = TableDescription.from_json(described[0][0], generated=self._generated)
             self._copy(self._description)
         self._snapshot = Snapshot.parse(str(seen))
+        # It need not wait for a standby: nothing hangs on it but this process.
+        self._connection.execute("SET LOCAL synchronous_commit = local", doing=doing)
         marker = f"SELECT pg_logical_emit_message(true, '{MARKER}', {quote_literal(self.attempt)})"
         self._connection.execute(marker, doing=doing)
         self._connection.execute("COMMIT", doing=doing)
