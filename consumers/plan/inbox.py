@@ -175,8 +175,8 @@ class Inbox:
         """What is read may be the first to tell of something to wait for: ends told before may be too early for it."""
         event, truncated, altered, topics, _ = entry
         if isinstance(event.change, Truncate):
-            truncated = event.position
-        if truncated > self._truncated.get(partition.topic, ORIGIN):
+            self._ends.pop(partition.topic, None)
+        elif truncated > self._truncated.get(partition.topic, ORIGIN):
             self._truncated[partition.topic] = truncated
             self._ends.pop(partition.topic, None)
         if altered > self._altered and self._tables is not None:
