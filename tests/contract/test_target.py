@@ -674,6 +674,28 @@ def test_an_operator_need_not_be_on_the_search_path(database, target):
     assert column_types(database, "orders") == ["elsewhere.whole", "text", "text"]
 
 
+@ON_POSTGRESQL
+def test_what_names_an_object_that_the_target_lacks_is_refused(database, target):
+    table = of_types(ColumnType(kind=Kind.OTHER, name="regclass"))
+    upserted(target, (b"1", b"pg_class"), table=table)
+    with pytest.raises(FidelityError, match=r"orders, column v0") as raised:
+        upserted(target, (b"2", b"public.no_such_table"), table=table)
+    assert "as_text" in str(raised.value.mend)
+    assert database.rows(table) == [(b"1", b"pg_class")]
+
+
+def test_a_character_nul_is_kept_or_refused(database, target):
+    """PostgreSQL has none; a connector's source may have."""
+    row = (b"1", b"x", b"a\0b")
+    if database.is_sqlite:
+        upserted(target, row)
+        assert database.rows(ORDERS) == [row]
+    else:
+        with pytest.raises(FidelityError, match=r"public\.orders, column b: .* NUL"):
+            upserted(target, (b"0", b"x", b"y"), row)
+        assert database.rows(ORDERS) == []
+
+
 def column_types(database: Database, table: str) -> list[object]:
     rows = database.execute(
         f"SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0"

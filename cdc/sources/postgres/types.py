@@ -116,6 +116,13 @@ def column_type(types: dict[int, PgType], oid: int, modifier: int, *, name: str)
     return ColumnType(kind=_OF_EXTENSIONS.get((of.extension or "", of.name), Kind.OTHER), name=name)
 
 
+def kinds_by_name() -> dict[str, Kind]:
+    """What pg_type calls the types that have a kind of their own, built-in ones and those of extensions. Without those
+    whose kind depends on a modifier: numeric, bit, varbit.
+    """
+    return {**_KINDS, **{name: kind for (_, name), kind in _OF_EXTENSIONS.items()}}
+
+
 def _built_in(typname: str, modifier: int, name: str) -> ColumnType:
     match typname:
         case "numeric" if modifier != _NO_MODIFIER:

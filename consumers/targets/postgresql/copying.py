@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from cdc.core.errors import FidelityError
+from cdc.core.errors import CdcError, FidelityError
 from cdc.core.events import UNCHANGED, Row
 
 _FIELD_END: Final = b"\0f"
@@ -74,13 +74,21 @@ def _lines(before: list[bytes], rows: list[Row]) -> bytes | None:
 
 
 class Chunks:
-    """The file that psycopg2's `copy_expert` reads: it sends what `read` returns, whatever its size."""
+    """The file that psycopg2's `copy_expert` reads: it sends what `read` returns, whatever its size.
+
+    An error of the chunks it would report as a cancelled statement; it is kept in `failure`.
+    """
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
+        self.failure: CdcError | None = None
 
     def read(self, _size: int = -1, /) -> bytes:
-        return next(self._chunks, b"")
+        try:
+            return next(self._chunks, b"")
+        except CdcError as error:
+            self.failure = error
+            raise
 
     def readline(self, _size: int = -1, /) -> bytes:
         return self.read()

@@ -122,11 +122,12 @@ class PostgresSession:
 
     def copy_in(self, sql: str, chunks: Iterator[bytes], *, doing: str, columns: Sequence[str]) -> None:
         """COPY … FROM STDIN. `columns` are the names behind c0, c1, … for errors."""
+        file = Chunks(chunks)
         try:
             with self._live().cursor() as cursor:
-                cursor.copy_expert(sql, Chunks(chunks))
+                cursor.copy_expert(sql, file)
         except psycopg2.Error as error:
-            raise self._translated(error, doing, columns) from None
+            raise file.failure or self._translated(error, doing, columns) from None
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
