@@ -49,12 +49,13 @@ RowMessage = wire.Insert | wire.Update | wire.Delete | wire.Truncate
 
 
 class Reading(NamedTuple):
-    """A table as a snapshot saw it. `description` is None if it is gone; `rows` can be iterated once."""
+    """A table as a snapshot saw it. `description` is None if it is gone; iterate `rows` once, before `close`."""
 
     oid: int
     description: TableDescription | None
     snapshot: Snapshot
     rows: Iterable[Row]
+    close: Callable[[], None] = lambda: None
 
 
 class Rereads(Protocol):
@@ -241,8 +242,11 @@ class Assembler:
     def _reread(self, attempt: str) -> Iterator[StreamItem]:
         """A table was read again; its marker is here: all that the reading found, and what it did not see."""
         reading = self._rereads.finished(attempt)
-        if reading is None:
-            return
+        if reading is not None:
+            yield from self._take_place(reading)
+            reading.close()
+
+    def _take_place(self, reading: Reading) -> Iterator[StreamItem]:
         held = self._held.pop(reading.oid)
         before = self._versions.schema(reading.oid)
         now = None if reading.description is None else reading.description.schema()

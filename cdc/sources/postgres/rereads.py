@@ -107,14 +107,13 @@ class _Reread:
         self.check()
         if self._snapshot is None:
             raise ProtocolViolationError("the marker of a reading came before its end")
-        return Reading(self.oid, self._description, self._snapshot, self._rows())
+        return Reading(self.oid, self._description, self._snapshot, self._rows(), self._spool.close)
 
     def _rows(self) -> Iterator[Row]:
-        with self._spool:
-            self._spool.seek(0)
-            columns = self._description is not None and bool(self._description.columns)
-            for line in self._spool:
-                yield parse_copy_line(line) if columns else ()
+        self._spool.seek(0)
+        columns = self._description is not None and bool(self._description.columns)
+        for line in self._spool:
+            yield parse_copy_line(line) if columns else ()
 
     def _run(self) -> None:
         try:

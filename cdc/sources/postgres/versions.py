@@ -66,6 +66,7 @@ class Versions:
         self._published: dict[int, TableDescription] = {}
         self._schemas: dict[int, TableSchema] = {}
         self._wanted: set[int] = set()
+        self._parts: dict[int, frozenset[int]] = {}
         self._rewritten: set[int] = set()
         self._unread: set[int] = set()
 
@@ -151,7 +152,7 @@ class Versions:
         return oid in self._wanted
 
     def _is_part(self, oid: int) -> bool:
-        return any(oid in known.parts for root, known in self._published.items() if root != oid)
+        return any(oid in parts for root, parts in self._parts.items() if root != oid)
 
     def hold(self, oid: int) -> None:
         """The table is about to be read again: until it has been, it stays what was published last."""
@@ -177,6 +178,7 @@ class Versions:
         oid, known = description.oid, self._published.get(description.oid)
         if not self._captured(description.id):
             return self._dropped(oid)  # renamed out of our sight: its events end here
+        self._parts[oid] = description.parts
         swallowed = [outcome for part in description.parts - {oid} for outcome in self._dropped_table(part)]
         moved = known is not None and known.parts != description.parts and tag != _NEW_AND_EMPTY
         unseen = known is None and tag != _NEW_AND_EMPTY
@@ -224,8 +226,10 @@ class Versions:
             self._published.pop(oid, None)
             self._schemas.pop(oid, None)
             self._wanted.discard(oid)
+            self._parts.pop(oid, None)
         else:
             self._published[oid] = described
+            self._parts[oid] = described.parts
             self._schemas[oid] = described.schema()
             if self._captured(described.id):
                 self._wanted.add(oid)
