@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 class TypeCase:
     """`name` goes into the names of tables, `sql` is how the type is declared. `values` are texts that PostgreSQL casts
     to it; `newer` those that only versions from the given one on know. `extension` must be there first; `setup` makes
-    the type. `stored` says what SQLite has: integer, real, blob or text.
+    the type. `stored` says what SQLite has: integer, real, blob or text. `modified` is what differs from another case
+    by its modifier only.
     """
 
     name: str
@@ -20,6 +21,7 @@ class TypeCase:
     extension: str | None = None
     setup: str = ""
     stored: str = "text"
+    modified: bool = False
 
     def values_in(self, version: int) -> tuple[str, ...]:
         more = [values for since, values in sorted(self.newer.items()) if version >= since]
@@ -92,6 +94,7 @@ MOMENTS = (
     "294247-01-10 04:00:54.775808",
     "294276-12-31 23:59:59",
 )
+IN_UTC = tuple(f"{moment} UTC" if moment[0].isdigit() else moment for moment in MOMENTS)
 INTERVALS = (
     "0",
     "1 year 2 mons 3 days 04:05:06.789",
@@ -175,21 +178,23 @@ CASES = (
     ),
     case("date", "date", *DATES, "5874897-12-31"),
     case("time", "time", *CLOCKS),
-    *(case(f"time_{p}", f"time({p})", *CLOCKS) for p in range(7)),
+    *(case(f"time_{p}", f"time({p})", *CLOCKS, modified=True) for p in range(7)),
     case("timetz", "timetz", *(clock + zone for clock in CLOCKS for zone in ZONES)),
-    *(case(f"timetz_{p}", f"timetz({p})", *(clock + "-03:30" for clock in CLOCKS)) for p in range(7)),
+    *(case(f"timetz_{p}", f"timetz({p})", *(clock + "-03:30" for clock in CLOCKS), modified=True) for p in range(7)),
     case("timestamp", "timestamp", *MOMENTS, "294276-12-31 23:59:59.999999"),
-    *(case(f"timestamp_{p}", f"timestamp({p})", *MOMENTS) for p in range(7)),
-    case("timestamptz", "timestamptz", *(f"{m} UTC" if m[0].isdigit() else m for m in MOMENTS)),
+    *(case(f"timestamp_{p}", f"timestamp({p})", *MOMENTS, modified=True) for p in range(7)),
+    case("timestamptz", "timestamptz", *IN_UTC),
     *(
-        case(f"timestamptz_{p}", f"timestamptz({p})", *(f"{m} UTC" if m[0].isdigit() else m for m in MOMENTS))
+        case(f"timestamptz_{p}", f"timestamptz({p})", *IN_UTC, modified=True)
         for p in range(7)
     ),
-    case("interval", "interval", *INTERVALS, "2562047788:00:54.775807", "-2562047788:00:54.775807",
+    case("interval", "interval", *INTERVALS, "2562047788:00:54.775807",
+         "PT-2562047788H-54.775808S", "P-2147483648D", "P-178956970Y-8M",
          newer={17: ("infinity", "-infinity")}),
-    *(case(f"interval_{p}", f"interval({p})", *INTERVALS, newer={17: ("infinity",)}) for p in range(7)),
+    *(case(f"interval_{p}", f"interval({p})", *INTERVALS, newer={17: ("infinity",)}, modified=True) for p in range(7)),
     *(
-        case(f"interval_{fields.replace(' ', '_').replace('(', '').replace(')', '')}", f"interval {fields}", *INTERVALS)
+        case(f"interval_{fields.replace(' ', '_').replace('(', '').replace(')', '')}", f"interval {fields}", *INTERVALS,
+             modified=True)
         for fields in ("year", "year to month", "day", "day to hour", "hour to minute", "second", "day to second(3)")
     ),
     case("uuid", "uuid", "00000000-0000-0000-0000-000000000000", "9F1C1A36-0000-4000-8000-00000000000F"),
