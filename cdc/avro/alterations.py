@@ -8,29 +8,35 @@ them.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cdc.avro.names import tables_topic, topic_name
+from cdc.avro.names import tables_topic
 from cdc.avro.schemas import envelope_schema
 from cdc.avro.tables import table_schema_from
 from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import Alter, ChangeEvent, Drop, TableChange, Transaction
 from cdc.core.log import Record
 from cdc.core.position import Position
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
 
 
 class Alteration(NamedTuple):
-    """A record of the topic: an event whose change is an Alter or a Drop, and the topics of the table before and after
-    it, which may be the same.
+    """A record of the topic: an event whose change is an Alter or a Drop, the table's topic, and the one that it had
+    before, if there was one (it may be the same).
     """
 
     event: ChangeEvent
-    topics: frozenset[str]
+    topic: str
+    topic_before: str | None
     note: str
 
+    @property
+    def topics(self) -> frozenset[str]:
+        return frozenset({self.topic, self.topic_before or self.topic})
 
-def alteration_record(event: ChangeEvent, *, prefix: str) -> Record:
+
+def alteration_record(event: ChangeEvent, *, prefix: str, topic_of: Callable[[TableId], str]) -> Record:
     transaction, change = event.transaction, event.change
     value: dict[str, Any] = {
         "position": str(event.position),
@@ -38,13 +44,13 @@ def alteration_record(event: ChangeEvent, *, prefix: str) -> Record:
         "commit_time_us": transaction.commit_time_us,
         "database": transaction.database,
         "captured_us": event.captured_us,
-        "table": _version(event.table, prefix),
+        "table": _version(event.table, topic_of),
     }
     match change:
         case Alter(before=before, fills=fills, note=note):
             value |= {
                 "change": "alter",
-                "before": None if before is None else _version(before, prefix),
+                "before": None if before is None else _version(before, topic_of),
                 "fills": {column: text.decode() for column, text in fills.items()},
                 "note": json.loads(note),
             }
@@ -64,7 +70,7 @@ def read_alteration(value: bytes) -> Alteration:
         table, topic = _table(said["table"])
         before = said.get("before")
         change: TableChange
-        topics = {topic}
+        topic_before = None
         note = json.dumps(said["note"], separators=(",", ":"))
         if said["change"] == "drop":
             change = Drop(note=note)
@@ -72,7 +78,7 @@ def read_alteration(value: bytes) -> Alteration:
             old = None if before is None else _table(before)
             fills = {column: text.encode() for column, text in said["fills"].items()}
             change = Alter(before=None if old is None else old[0], fills=fills, note=note)
-            topics |= set() if old is None else {old[1]}
+            topic_before = None if old is None else old[1]
         transaction = Transaction(
             epoch=position.epoch,
             commit_lsn=position.commit_lsn,
@@ -88,13 +94,13 @@ def read_alteration(value: bytes) -> Alteration:
             table_ordinal=0,
             captured_us=said["captured_us"],
         )
-        return Alteration(event, frozenset(topics), note)
+        return Alteration(event, topic, topic_before, note)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProtocolViolationError(f"a damaged record of the tables topic ({error})") from None
 
 
-def _version(table: TableSchema, prefix: str) -> dict[str, Any]:
-    topic = topic_name(prefix, table.id)
+def _version(table: TableSchema, topic_of: Callable[[TableId], str]) -> dict[str, Any]:
+    topic = topic_of(table.id)
     return {"topic": topic, "schema": json.loads(envelope_schema(table, topic))}
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, assert_never
 
-from cdc.avro.alterations import read_alteration
+from cdc.avro.alterations import Alteration, read_alteration
 from cdc.avro.names import message_topic, schemas_topic, state_topic, tables_topic, transaction_topic
 from cdc.avro.transactions import TransactionEnd, decode_boundary
 from cdc.capture.continuity import Load, Resume, decide
@@ -33,7 +34,16 @@ from cdc.core.log import LogReader, LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings
 from cdc.core.source import LoadPoint, Source, SourceIdentity
-from cdc.core.state import Phase, SourceState, log_record, read_state, recorded_record, rereading_record, source_record
+from cdc.core.state import (
+    Phase,
+    SourceState,
+    TableState,
+    log_record,
+    read_state,
+    recorded_record,
+    rereading_record,
+    source_record,
+)
 from cdc.core.tables import TableId, TableSchema
 from cdc.log.reading import last_records, read_to_end
 
@@ -88,6 +98,7 @@ class Capture:
         self._pipeline = Pipeline(writer.append)
         self._publisher: Publisher | None = None
         self._reread: list[str] = []
+        self._read_again: deque[tuple[int, list[Record]]] = deque()
         self._refused_names: set[str] = set()
         self._streaming = False
         self._refused: set[TableId] = set()
@@ -169,12 +180,19 @@ class Capture:
         self._publisher = Publisher(
             settings=self._settings,
             state_topic=self._state_topic,
-            tables=state.tables,
+            tables=_with_alterations(state.tables, history),
             existing=self._reader.topics(),
             writer=self._writer,
             registry=self._registry,
         )
         self._pipeline.produce(self._publisher.announce(self._source.tables()))
+        self._pipeline.produce(
+            [
+                rereading_record(self._state_topic, name, active=True)
+                for name in self._source.left_out()
+                if name not in state.rereading
+            ]
+        )
         if state.log_id is None:
             self._store([log_record(self._state_topic, uuid.uuid4().hex)])
         match decision:
@@ -268,10 +286,12 @@ class Capture:
                         self.progress.events += 1
                 case Rereading(name, active=True):
                     self.progress.rereading.add(name)
+                    self._pipeline.produce(records)
+                    records = []
+                    self._drain()  # an earlier reading's end may be on its way, and must not come after this
                     records.append(rereading_record(self._state_topic, name, active=True))
                 case Rereading(name, versions=versions):
                     records.extend(self._registered(name, versions))
-                    # Not before all of it is durable: until then the table has to be read again after a crash.
                     self._reread.append(name)
                     self.progress.rereading.discard(name)
                 case Begin():
@@ -337,8 +357,8 @@ class Capture:
             self._pipeline.produce(self._reread_records())
             self._heartbeat_lsn = commit.end_lsn
             return
-        ends = [*self._the_publisher.transaction_records(commit), *self._reread_records()]
-        self._pipeline.end(ends, commit.end_lsn)
+        self._pipeline.end(self._the_publisher.transaction_records(commit), commit.end_lsn)
+        self._read_again.append((commit.end_lsn, self._reread_records()))
         self.progress.transactions += 1
         self.progress.commit_time_us = commit.transaction.commit_time_us
 
@@ -351,6 +371,9 @@ class Capture:
     def _advance(self, timeout: float) -> None:
         confirmable = self._pipeline.advance(self._writer.poll(timeout))
         self._confirm(confirmable)
+        # Not before the END is durable: until then the table has to be read again after a crash.
+        while self._read_again and self._read_again[0][0] <= self.progress.confirmed_lsn:
+            self._pipeline.produce(self._read_again.popleft()[1])
 
     def _confirm(self, lsn: int) -> None:
         moved = lsn > self.progress.confirmed_lsn
@@ -397,3 +420,12 @@ class Capture:
 def _counted(event: ChangeEvent) -> int:
     """What the event adds to its table's count in the END."""
     return 0 if isinstance(event.change, Alter | Drop) else 1
+
+
+def _with_alterations(tables: Mapping[str, TableState], history: Iterable[Alteration]) -> dict[str, TableState]:
+    """The tables' latest changes of shape, from the tables topic itself: the state topic may be ahead of it."""
+    latest = {topic: each.event.position for each in history for topic in each.topics}
+    return {
+        topic: state if state.altered is None else replace(state, altered=latest.get(topic))
+        for topic, state in tables.items()
+    }

@@ -203,7 +203,10 @@ class Publisher:
             if _is_barrier(change) or state.altered is not None:
                 self._tables[topic] = replace(state, altered=event.position)
                 records.append(table_record(self._state_topic, self._tables[topic]))
-        return [*records, alteration_record(event, prefix=self._prefix)]
+        return [*records, alteration_record(event, prefix=self._prefix, topic_of=self._topic_of)]
+
+    def _topic_of(self, table: TableId) -> str:
+        return self._topics.get(table) or topic_name(self._prefix, table)
 
     def _truncated(self, table: TableState, record: Record, position: Position) -> list[Record]:
         self._tables[table.topic] = replace(table, truncated=position)

@@ -56,6 +56,11 @@ class Source(Protocol):
         positions, in order, and the tables that were being read again. Call it before `load` and `start`.
         """
 
+    def left_out(self) -> Sequence[str]:
+        """The source's names of tables that the log has, but that are not captured any more. Should they be again, they
+        have to be read again.
+        """
+
     def name(self, table: TableId) -> str:
         """The source's own name for a captured table, which it keeps when it is renamed: as in `Rereading`."""
 

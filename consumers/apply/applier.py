@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic
 from cdc.core.errors import GapError, LogGapError
-from cdc.core.events import Alter, ChangeEvent
+from cdc.core.events import Alter, ChangeEvent, Drop
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
@@ -26,6 +26,7 @@ from cdc.core.position import ORIGIN
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
+from cdc.core.tables import TableSchema
 from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.plan.as_text import AsText
@@ -177,19 +178,26 @@ class Applier:
 
     def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
         found = self._decoding.alteration(record)
-        if found is None or not self._concerns_us(found.event):
+        if found is None:
             self._inbox.add(partition, record.offset, None)
-        else:
-            self._inbox.add(partition, record.offset, found.event, topics=found.topics)
-
-    def _concerns_us(self, event: ChangeEvent) -> bool:
-        """Whether the table is one of ours. One that is renamed to what is not ours stays here as it is."""
-        if not self._patterns.matches(event.table.id):
-            return False
+            return
+        event = found.event
         before = event.change.before if isinstance(event.change, Alter) else None
-        if before is None or self._patterns.matches(before.id):
-            return True
-        raise GapError(
+        is_ours = self._patterns.matches(event.table.id)
+        was_ours = is_ours if before is None else self._patterns.matches(before.id)
+        if is_ours and was_ours:
+            self._inbox.add(partition, record.offset, event, topics=found.topics)
+        elif before is not None and found.topic_before is not None and was_ours:
+            # Renamed to what is not ours: for us it is gone, and its name may be another table's now.
+            gone = replace(event, table=before, change=Drop())
+            self._inbox.add(partition, record.offset, gone, topics=frozenset({found.topic_before}))
+        elif before is not None and is_ours:
+            raise self._unknown_rows(event, before)
+        else:
+            self._inbox.add(partition, record.offset, None)
+
+    def _unknown_rows(self, event: ChangeEvent, before: TableSchema) -> GapError:
+        return GapError(
             f"table {before.id} was renamed to {event.table.id}, which is one of target {self._settings.name!r};"
             " the rows that it had before are not",
             mend="`cdc capture --start-over` loads all tables again; or exclude it in the target's tables",

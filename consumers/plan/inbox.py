@@ -157,12 +157,15 @@ class Inbox:
     def take(self, most: int) -> Batch:
         """About `most` events that may be applied now, in one target transaction."""
         batch = Batch()
-        taken = -1
+        if self._tables is not None and self._next_is_alteration():
+            self._take_from(self._tables, self._queues[self._tables], batch.events, 1)
+        taken = -1 if not batch.events else most
         while taken < len(batch.events) < most:
             # One partition's progress may be what another waits for: go round until nothing moves.
             taken = len(batch.events)
             for partition, queue in self._queues.items():
-                self._take_from(partition, queue, batch.events, most)
+                if partition != self._tables:
+                    self._take_from(partition, queue, batch.events, most)
         for partition, queue in self._queues.items():
             if queue.taken != queue.told:
                 batch.progress[partition] = queue.told = queue.taken
@@ -172,8 +175,8 @@ class Inbox:
         """What is read may be the first to tell of something to wait for: ends told before may be too early for it."""
         event, truncated, altered, topics, _ = entry
         if isinstance(event.change, Truncate):
-            truncated = event.position
-        if truncated > self._truncated.get(partition.topic, ORIGIN):
+            self._ends.pop(partition.topic, None)
+        elif truncated > self._truncated.get(partition.topic, ORIGIN):
             self._truncated[partition.topic] = truncated
             self._ends.pop(partition.topic, None)
         if altered > self._altered and self._tables is not None:
@@ -204,8 +207,12 @@ class Inbox:
                     for place in self._topics[partition.topic]:
                         self._queues[place].pass_dropped()
                 case Alter() | Drop():
-                    if not self._all_stand_beyond(event, topics):
+                    # Alone in its batch: where people have to follow it, what they did must be checkpointed before
+                    # anything that comes after it is tried.
+                    if events or not self._all_stand_beyond(event, topics):
                         return
+                    events.append(queue.pop())
+                    return
                 case Delete(awaits_create=True):
                     other = self._queue_of_create(event, partition)
                     if other is None:
@@ -230,6 +237,10 @@ class Inbox:
                 mend="`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it",
             )
         return False
+
+    def _next_is_alteration(self) -> bool:
+        queue = self._queues[self._tables] if self._tables is not None else None
+        return queue is not None and bool(queue.entries)
 
     def _altered_up_to(self, position: Position) -> bool:
         """Whether the change of shape at `position`, which stands in the tables topic, was taken."""

@@ -33,6 +33,9 @@ class LoadingSource:
     def identify(self):
         return SourceIdentity(system_id="1", timeline=1, database="shop")
 
+    def left_out(self):
+        return []
+
     def tables(self):
         return [TABLE.id]
 

@@ -49,12 +49,13 @@ RowMessage = wire.Insert | wire.Update | wire.Delete | wire.Truncate
 
 
 class Reading(NamedTuple):
-    """A table as a snapshot saw it. `description` is None if it is gone; `rows` can be iterated once."""
+    """A table as a snapshot saw it. `description` is None if it is gone; iterate `rows` once, before `close`."""
 
     oid: int
     description: TableDescription | None
     snapshot: Snapshot
     rows: Iterable[Row]
+    close: Callable[[], None] = lambda: None
 
 
 class Rereads(Protocol):
@@ -129,7 +130,7 @@ class Assembler:
 
     def hold(self, oid: int) -> Iterator[StreamItem]:
         """Hold the table's events back, and have it read again."""
-        self._held[oid] = []
+        self._held.setdefault(oid, [])  # what is held already may be what the next snapshot does not see either
         self._versions.hold(oid)
         self._rereads.begin(oid)
         yield Rereading(name_of(oid), active=True)
@@ -173,6 +174,8 @@ class Assembler:
         yield from self._open()
         if self._transaction is None or message.commit_lsn != self._transaction.commit_lsn:
             raise ProtocolViolationError("Commit does not belong to the Begin before it")
+        for oid in self._versions.rewritten():
+            yield from self.hold(oid)
         yield Commit(self._transaction, message.end_lsn, self._last_ordinal, self._counts, self._messages)
         self._begin = None
         self._transaction = None
@@ -188,7 +191,7 @@ class Assembler:
         if _may_be_two(message):
             self._last_ordinal = next(self._ordinals)
         held = self._held.get(oid)
-        table = self._versions.schema(oid)
+        table = self._versions.schema(oid) if self._versions.is_captured(oid) else None
         if held is not None:
             held.append((self._xid, message))
         elif table is not None:
@@ -239,8 +242,11 @@ class Assembler:
     def _reread(self, attempt: str) -> Iterator[StreamItem]:
         """A table was read again; its marker is here: all that the reading found, and what it did not see."""
         reading = self._rereads.finished(attempt)
-        if reading is None:
-            return
+        if reading is not None:
+            yield from self._take_place(reading)
+            reading.close()
+
+    def _take_place(self, reading: Reading) -> Iterator[StreamItem]:
         held = self._held.pop(reading.oid)
         before = self._versions.schema(reading.oid)
         now = None if reading.description is None else reading.description.schema()

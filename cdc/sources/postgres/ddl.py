@@ -37,6 +37,7 @@ _EMIT: Final = (
     f"PERFORM pg_logical_emit_message(true, '{PREFIX}', said::text);"
     f" PERFORM pg_logical_emit_message(true, '{PAD}', '');"
 )
+_LONGEST_NAME: Final = 63 - len("_rewrite")
 _EVENTS: Final = {"end": "ddl_command_end", "drop": "sql_drop", "rewrite": "table_rewrite"}
 _SETTINGS: Final = (
     "SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET DateStyle = 'ISO' SET TimeZone = 'UTC'"
@@ -67,12 +68,14 @@ def ensure_triggers(query: Query, publication: str, patterns: TablePatterns) -> 
     source = function_body(publication, patterns)
     there = query(
         "SELECT p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
-        f" WHERE n.nspname = '{_SCHEMA}' AND p.proname = {quote_literal(_function(publication))}",
+        " JOIN pg_roles r ON r.oid = p.proowner JOIN pg_roles s ON s.oid = n.nspowner"
+        f" WHERE n.nspname = '{_SCHEMA}' AND p.proname = {quote_literal(_function(publication))}"
+        " AND p.prosecdef AND r.rolsuper AND s.rolsuper",
         doing="looking at the event triggers",
     )
     if there != [(source,)] or not triggers_present(query, publication):
         query(creation_script(publication, patterns), doing="making the event triggers")
-    return True
+    return triggers_present(query, publication)
 
 
 def drop_triggers(query: Query, publication: str) -> bool:
@@ -107,14 +110,18 @@ def creation_script(publication: str, patterns: TablePatterns) -> str:
     """What a superuser runs once, in the source's database."""
     function = f"{_SCHEMA}.{quote_identifier(_function(publication))}"
     body = _dollar_quoted(function_body(publication, patterns))
+    names = [quote_identifier(_name(publication, event)) for event in _EVENTS]
+    # What an ordinary user has made under these names must not become part of what superusers run.
     statements = [
+        *(f"DROP EVENT TRIGGER IF EXISTS {name}" for name in names),
         f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}",
-        f"CREATE OR REPLACE FUNCTION {function}() RETURNS event_trigger LANGUAGE plpgsql {_SETTINGS} AS {body}",
+        f"ALTER SCHEMA {_SCHEMA} OWNER TO CURRENT_USER",
+        f"DROP FUNCTION IF EXISTS {function}()",
+        f"CREATE FUNCTION {function}() RETURNS event_trigger LANGUAGE plpgsql {_SETTINGS} AS {body}",
     ]
     for event, when in _EVENTS.items():
         name = quote_identifier(_name(publication, event))
         statements += [
-            f"DROP EVENT TRIGGER IF EXISTS {name}",
             f"CREATE EVENT TRIGGER {name} ON {when} EXECUTE FUNCTION {function}()",
             f"ALTER EVENT TRIGGER {name} ENABLE ALWAYS",  # under session_replication_role = replica too
         ]
@@ -235,8 +242,9 @@ def _dollar_quoted(text: str) -> str:
 
 
 def _function(publication: str) -> str:
-    return f"{publication}_ddl"[:63]
+    return _name(publication, "ddl")
 
 
 def _name(publication: str, event: str) -> str:
-    return f"{publication}_{event}"[:63]
+    """At most 63 bytes, which is all that PostgreSQL keeps of a name; the event's own part whole."""
+    return f"{publication.encode()[:_LONGEST_NAME].decode(errors='ignore')}_{event}"

@@ -30,9 +30,9 @@ def describe_sql(oid: str, publication: str) -> str:
                 a.attnum, a.attname, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
                 a.attnotnull, a.attgenerated::text,
                 CASE
-                    WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1]
+                    WHEN a.atthasmissing THEN {_unwrapped("a")}
                     WHEN c.relkind = 'p' THEN (
-                        SELECT (l.attmissingval::text::text[])[1]
+                        SELECT {_unwrapped("l")}
                         FROM pg_partition_tree(c.oid) t JOIN pg_attribute l ON l.attrelid = t.relid
                         WHERE t.isleaf AND l.attname = a.attname AND l.atthasmissing LIMIT 1)
                 END) ORDER BY a.attnum), '[]')
@@ -64,6 +64,15 @@ def describe_sql(oid: str, publication: str) -> str:
         ))::text
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {oid}
     """
+
+
+def _unwrapped(attribute: str) -> str:
+    """The one element of `attmissingval`. Between elements of some types (box) stands something else than a comma, so
+    the text is not that of an array of text; it needs no quotes then.
+    """
+    value = f"{attribute}.attmissingval::text"
+    plain = f"(SELECT typdelim <> ',' FROM pg_type WHERE oid = {attribute}.atttypid)"
+    return f"CASE WHEN {plain} THEN substr({value}, 2, length({value}) - 2) ELSE ({value}::text[])[1] END"
 
 
 def types_sql(oids: str) -> str:
@@ -108,7 +117,9 @@ class ColumnDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDescription:
-    """`key` holds the names of the key's columns, in its order. `parts` are the oids of its partitions."""
+    """`key` holds the names of the key's columns, in its order. `parts` are the oids of its partitions, `hidden` the
+    numbers of the columns that are not published.
+    """
 
     oid: int
     id: TableId
@@ -116,6 +127,7 @@ class TableDescription:
     columns: tuple[ColumnDescription, ...]
     key: tuple[str, ...]
     parts: frozenset[int] = frozenset()
+    hidden: frozenset[int] = frozenset()
     types: tuple[PgType, ...] = ()
 
     @classmethod
@@ -151,6 +163,7 @@ class TableDescription:
                 columns=columns,
                 key=tuple(sorted((names[number] for number in key or () if number in names), key=_order(columns))),
                 parts=frozenset(said["parts"]),
+                hidden=frozenset(each[0] for each in said["columns"]) - names.keys(),
                 types=tuple(PgType.of_row(each) for each in said["types"]),
             )
         except (ValueError, KeyError, TypeError) as error:
@@ -165,6 +178,7 @@ class TableDescription:
             "columns": [[getattr(column, name) for name in _COLUMN_FIELDS] for column in self.columns],
             "key": list(self.key),
             "parts": sorted(self.parts),
+            "hidden": sorted(self.hidden),
             "types": [[getattr(each, name) for name in _TYPE_FIELDS] for each in self.types],
         }
 
@@ -180,6 +194,7 @@ class TableDescription:
                 ),
                 key=tuple(said["key"]),
                 parts=frozenset(said["parts"]),
+                hidden=frozenset(said["hidden"]),
                 types=tuple(PgType.of_row(each) for each in said["types"]),
             )
         except (ValueError, KeyError, TypeError) as error:

@@ -43,12 +43,16 @@ def load_tables(
 ) -> Iterator[StreamItem]:
     """All rows of `tables` as one transaction at `at.lsn - 1`: the first commit of the stream often equals `at.lsn`.
 
-    A load that starts over (`again`) first truncates what the tables were: rows deleted since the first try would stay
-    otherwise, and those of tables without a key double. Then come the `alterations`, on empty tables.
+    First go the tables that are no more. A load that starts over (`again`) then truncates what the tables were: rows
+    deleted since the first try would stay otherwise, and those of tables without a key double. Then come the other
+    `alterations`, on empty tables.
     """
     transaction = Transaction(epoch=epoch, commit_lsn=at.lsn - 1, xid=None, commit_time_us=now_us(), database=database)
     yield Begin(transaction)
     numbered = _Numbered(transaction, now_us)
+    for altered in alterations:
+        if isinstance(altered.change, Drop):
+            yield numbered.event(altered.table, altered.change)
     if again:
         before = {
             altered.table.id: altered.change.before for altered in alterations if isinstance(altered.change, Alter)
@@ -56,7 +60,8 @@ def load_tables(
         for _, schema in tables:
             yield numbered.event(before.get(schema.id) or schema, Truncate())
     for altered in alterations:
-        yield numbered.event(altered.table, altered.change)
+        if isinstance(altered.change, Alter):
+            yield numbered.event(altered.table, altered.change)
     for table, schema in tables:
         report(f"loading {schema.id} (about {table.estimated_rows:,} rows)")
         for row in read_rows(connection, schema, partitioned=table.partitioned):

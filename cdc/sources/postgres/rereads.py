@@ -107,14 +107,13 @@ class _Reread:
         self.check()
         if self._snapshot is None:
             raise ProtocolViolationError("the marker of a reading came before its end")
-        return Reading(self.oid, self._description, self._snapshot, self._rows())
+        return Reading(self.oid, self._description, self._snapshot, self._rows(), self._spool.close)
 
     def _rows(self) -> Iterator[Row]:
-        with self._spool:
-            self._spool.seek(0)
-            columns = self._description is not None and bool(self._description.columns)
-            for line in self._spool:
-                yield parse_copy_line(line) if columns else ()
+        self._spool.seek(0)
+        columns = self._description is not None and bool(self._description.columns)
+        for line in self._spool:
+            yield parse_copy_line(line) if columns else ()
 
     def _run(self) -> None:
         try:
@@ -132,6 +131,8 @@ class _Reread:
             self._description = TableDescription.from_json(described[0][0], generated=self._generated)
             self._copy(self._description)
         self._snapshot = Snapshot.parse(str(seen))
+        # It need not wait for a standby: nothing hangs on it but this process.
+        self._connection.execute("SET LOCAL synchronous_commit = local", doing=doing)
         marker = f"SELECT pg_logical_emit_message(true, '{MARKER}', {quote_literal(self.attempt)})"
         self._connection.execute(marker, doing=doing)
         self._connection.execute("COMMIT", doing=doing)

@@ -136,14 +136,18 @@ class PostgresSource:
             self._versions.remember(position, note)
         self._to_read = [oid_of(name) for name in sorted(rereading)]
 
+    def left_out(self) -> list[str]:
+        known = self._versions.known()
+        return [name_of(oid) for oid, table in known.items() if not self._patterns.matches(table)]
+
     def name(self, table: TableId) -> str:
         return name_of(self._versions.oid(table))
 
     @contextmanager
     def create(self) -> Iterator[LoadPoint]:
         self.identify()  # not later: any command on the connection that made the slot ends the slot's snapshot
+        tables = self._captured_tables(required=True)
         self._prepare_publication(loaded=True)
-        tables = self._captured_tables()
         self._to_read = []  # the load reads all
         for _ in range(_MOST_SLOTS):
             before = storage(self._database.query, tables)
@@ -180,7 +184,7 @@ class PostgresSource:
     def load(self, at: LoadPoint, *, epoch: int, again: bool) -> Iterator[StreamItem]:
         self._versions.begin(epoch, at.lsn - 1)
         tables: list[tuple[SourceTable, TableSchema]] = []
-        alterations: list[Altered] = []
+        alterations: list[Altered] = list(self._versions.gone({table.oid for table in self._captured_tables()}))
         for table in self._captured_tables():
             description = self._catalog.describe(table.oid)
             if description is not None:
@@ -202,7 +206,10 @@ class PostgresSource:
 
     def start(self, *, epoch: int, after: int = 0) -> None:
         added = self._prepare_publication(loaded=False)
-        self._to_read = sorted({*self._to_read, *(table.oid for table in added)})
+        known = self._versions.known()
+        unknown = [table.oid for table in self._captured_tables() if table.oid not in known]
+        wanted = {oid for oid in self._to_read if oid not in known or self._patterns.matches(known[oid])}
+        self._to_read = sorted({*wanted, *unknown, *(table.oid for table in added)})
         self._rereads = Rereads(
             self._settings.url,
             self._settings.publication,
@@ -269,7 +276,10 @@ class PostgresSource:
         if self._follows_ddl or time.monotonic() < self._look_due:
             return
         self._look_due = time.monotonic() + _LOOK_SECONDS
-        self._to_read += [table.oid for table in self._prepare_publication(loaded=False)]
+        try:
+            self._to_read += [table.oid for table in self._prepare_publication(loaded=False)]
+        except SourceError as error:
+            self._report(f"a new table is not captured: {error} ({error.mend})")
 
     def _prepare_publication(self, *, loaded: bool) -> list[SourceTable]:
         """Publication and event triggers as the settings want them. The tables that were added, whose rows nobody has
@@ -317,11 +327,16 @@ class PostgresSource:
         )
         self._status_due = time.monotonic() + _STATUS_SECONDS
 
-    def _captured_tables(self) -> list[SourceTable]:
+    def _is_there(self, oid: int) -> bool:
+        return bool(self._database.query(f"SELECT FROM pg_class WHERE oid = {oid}", doing="looking a table up"))
+
+    def _captured_tables(self, *, required: bool = False) -> list[SourceTable]:
+        """`required`: each pattern must name one. Later its tables may be gone, and their last events still to come."""
         query = self._database.query
         via_root = publishes_via_root(query, self._settings.publication)
         tables = [table for table in capturable_tables(query, via_root=via_root) if self._patterns.matches(table.id)]
-        require_capturable(query, self._settings, tables)
+        if required:
+            require_capturable(query, self._settings, tables)
         return tables
 
     @property
@@ -336,6 +351,7 @@ class PostgresSource:
                 generated=self._generated,
                 captured=self._patterns.matches,
                 look_up=self._catalog.look_up,
+                is_there=self._is_there,
             )
         return self._versions_or_none
 

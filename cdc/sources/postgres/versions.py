@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -44,7 +44,8 @@ Outcome = Altered | Unread
 
 class Versions:
     """`captured` says whether a table's events are wanted. `look_up` asks the catalog of today for a Relation whose
-    table nobody described. `publication` is ours: descriptions for others are left alone.
+    table nobody described, `is_there` whether a table exists in it. `publication` is ours: descriptions for others are
+    left alone.
     """
 
     def __init__(
@@ -54,14 +55,18 @@ class Versions:
         generated: bool,
         captured: Callable[[TableId], bool],
         look_up: Callable[[wire.Relation], TableDescription],
+        is_there: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self._publication = publication
         self._generated = generated
         self._captured = captured
         self._look_up = look_up
+        self._is_there = is_there
         self._history: deque[tuple[Position, int, TableDescription | None]] = deque()
         self._published: dict[int, TableDescription] = {}
         self._schemas: dict[int, TableSchema] = {}
+        self._wanted: set[int] = set()
+        self._parts: dict[int, frozenset[int]] = {}
         self._rewritten: set[int] = set()
         self._unread: set[int] = set()
 
@@ -82,7 +87,11 @@ class Versions:
             self._set(oid, described)
 
     def described(self, message: bytes) -> Iterable[Outcome]:
-        """One message of our event triggers. All outcomes but the last are of tables that became its partitions."""
+        """One message of our event triggers. All outcomes but the last are of tables that became its partitions.
+
+        Any role may write such a message. One that is not ours means nothing; what a forged one says of a table, the
+        next Relation message corrects, and a table that is still there was not dropped.
+        """
         try:
             said = json.loads(message)
             if said["publication"] != self._publication:
@@ -92,20 +101,22 @@ class Versions:
                     self._rewritten.add(oid)
                     return ()
                 case {"dropped": int(oid)}:
-                    return self._dropped(oid)
+                    return () if self._is_there(oid) else self._dropped(oid)
                 case {"table": dict(table), "tag": str(tag), "reread": bool(reread)}:
                     description = TableDescription.from_json(json.dumps(table), generated=self._generated)
                     return self._now(description, tag=tag, reread=reread)
                 case _:
                     return ()  # a trigger failed: the next Relation will differ
-        except (ValueError, KeyError, TypeError) as error:
-            raise _not_ours(error) from None
+        except (ValueError, KeyError, TypeError, ProtocolViolationError):
+            return ()
 
     def relation(self, relation: wire.Relation) -> Iterable[Outcome]:
         """A Relation message whose table has an event right now."""
         if not self._captured(TableId(relation.schema, relation.name)):
             return ()
         known = self._published.get(relation.oid)
+        if known is None and self._others_called(TableId(relation.schema, relation.name), relation.oid):
+            return (Unread(relation.oid),)  # another table had that name; nobody said that it went
         if known is None:
             return self._altered(self._look_up(relation))
         if agrees(known, relation):
@@ -113,14 +124,47 @@ class Versions:
         kept = _narrowed(known, relation)
         return (Unread(relation.oid),) if kept is None else self._altered(kept)
 
+    def rewritten(self) -> list[int]:
+        """At a transaction's end: published tables whose rows it rewrote, and that nobody described after that. A
+        parent's ALTER TABLE rewrites those that inherit from it.
+        """
+        left = [oid for oid in sorted(self._rewritten) if oid in self._published and oid not in self._unread]
+        self._rewritten.clear()
+        return left
+
+    def gone(self, present: Collection[int]) -> Iterator[Altered]:
+        """Drop the published tables that are not `present` any more, though they would be captured."""
+        for oid in sorted(self._wanted - set(present)):
+            yield from self._dropped_table(oid)
+
+    def known(self) -> dict[int, TableId]:
+        """The tables that the log knows, at the end of what it has of them."""
+        tables = {oid: described.id for oid, described in self._published.items()}
+        for _, oid, described in self._history:
+            if described is None:
+                tables.pop(oid, None)
+            else:
+                tables[oid] = described.id
+        return tables
+
+    def is_captured(self, oid: int) -> bool:
+        """Whether events of this table, which is known, are wanted."""
+        return oid in self._wanted
+
+    def _is_part(self, oid: int) -> bool:
+        return any(oid in parts for root, parts in self._parts.items() if root != oid)
+
     def hold(self, oid: int) -> None:
         """The table is about to be read again: until it has been, it stays what was published last."""
         self._unread.add(oid)
 
     def read(self, oid: int, description: TableDescription | None) -> Iterable[Outcome]:
-        """The table was read, and was this; None if there was none."""
+        """The table was read, and was this; None if there was none. It may have left our sight meanwhile."""
         self._unread.discard(oid)
-        return () if description is None else self._altered(description)
+        if description is None:
+            return ()
+        is_ours = self._captured(description.id) and not self._is_part(oid)
+        return self._altered(description) if is_ours else self._dropped_table(oid)
 
     def schema(self, oid: int) -> TableSchema | None:
         """The published version; None for a table that is not captured or not known yet."""
@@ -134,11 +178,15 @@ class Versions:
         oid, known = description.oid, self._published.get(description.oid)
         if not self._captured(description.id):
             return self._dropped(oid)  # renamed out of our sight: its events end here
+        self._parts[oid] = description.parts
         swallowed = [outcome for part in description.parts - {oid} for outcome in self._dropped_table(part)]
         moved = known is not None and known.parts != description.parts and tag != _NEW_AND_EMPTY
         unseen = known is None and tag != _NEW_AND_EMPTY
         spelled_anew = known is not None and _spelled_anew(known, description)
-        if reread or moved or unseen or spelled_anew or oid in self._rewritten | self._unread:
+        seen_before = known is not None and not known.hidden.isdisjoint(c.number for c in description.columns)
+        taken = bool(self._others_called(description.id, oid))
+        unread = oid in self._rewritten | self._unread
+        if any((reread, moved, unseen, spelled_anew, seen_before, taken, unread)):
             return [*swallowed, Unread(oid)]
         return [*swallowed, *self._altered(description)]
 
@@ -146,7 +194,7 @@ class Versions:
         gone = list(self._dropped_table(oid))
         return gone or [Unread(root) for root, known in self._published.items() if oid in known.parts]
 
-    def _dropped_table(self, oid: int) -> Iterable[Outcome]:
+    def _dropped_table(self, oid: int) -> Iterator[Altered]:
         schema = self._schemas.get(oid)
         if schema is None:
             return
@@ -157,6 +205,8 @@ class Versions:
         before, known = self._schemas.get(description.oid), self._published.get(description.oid)
         if known == description:
             return
+        for other in self._others_called(description.id, description.oid):
+            yield from self._dropped_table(other)
         self._set(description.oid, description)
         after = self._schemas[description.oid]
         note = json.dumps(description.to_json(), separators=(",", ":"))
@@ -168,13 +218,23 @@ class Versions:
         }
         yield Altered(after, Alter(before=before, fills=fills, note=note))
 
+    def _others_called(self, table: TableId, oid: int) -> list[int]:
+        return [other for other, known in self._published.items() if known.id == table and other != oid]
+
     def _set(self, oid: int, described: TableDescription | None) -> None:
         if described is None:
             self._published.pop(oid, None)
             self._schemas.pop(oid, None)
+            self._wanted.discard(oid)
+            self._parts.pop(oid, None)
         else:
             self._published[oid] = described
+            self._parts[oid] = described.parts
             self._schemas[oid] = described.schema()
+            if self._captured(described.id):
+                self._wanted.add(oid)
+            else:
+                self._wanted.discard(oid)
 
 
 def _spelled_anew(known: TableDescription, now: TableDescription) -> bool:
@@ -226,12 +286,8 @@ def partitions_in(message: bytes) -> int:
     try:
         said = json.loads(message)
         return len(said["table"]["parts"]) if "table" in said else 0
-    except (ValueError, KeyError, TypeError) as error:
-        raise _not_ours(error) from None
-
-
-def _not_ours(error: Exception) -> ProtocolViolationError:
-    return ProtocolViolationError(f"a message with prefix cdc.ddl that is not ours ({error})")
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def name_of(oid: int) -> str:

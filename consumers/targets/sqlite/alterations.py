@@ -121,15 +121,25 @@ class Alterer:
         )
         done = [] if same else [Done(ChangeKey(tuple(key)), [_create(name, kept, key)])]
         require_allowed(step.table.id, done, self._policy)
+        # Views and triggers name the table: they are not to be looked at while it is away.
+        self._session.query("PRAGMA legacy_alter_table = ON", doing=doing)
+        try:
+            self._replace(name, kept, key, doing)
+        finally:
+            self._session.query("PRAGMA legacy_alter_table = OFF", doing=doing)
+
+    def _replace(self, name: str, columns: list[TargetColumn], key: list[str], doing: str) -> None:
+        """With its indexes and triggers, but for the indexes on columns that go."""
         others = self._session.query(
-            "SELECT sql FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE AND type IN ('index', 'trigger')"
-            " AND sql IS NOT NULL",
-            (name,),
+            "SELECT sql FROM sqlite_master AS m WHERE tbl_name = ? COLLATE NOCASE AND type IN ('index', 'trigger')"
+            " AND sql IS NOT NULL AND NOT EXISTS"
+            " (SELECT 1 FROM pragma_index_xinfo(m.name) AS x WHERE m.type = 'index' AND x.name LIKE ? ESCAPE '!')",
+            (name, f"{_DROPPED.replace('_', '!_')}%"),
             doing=doing,
         )
-        names = quoted_list(column.name for column in kept)
+        names = quoted_list(column.name for column in columns)
         for sql in (
-            _create(_ANEW, kept, key),
+            _create(_ANEW, columns, key),
             f"INSERT INTO {quoted(_ANEW)} ({names}) SELECT {names} FROM {quoted(name)}",
             f"DROP TABLE {quoted(name)}",
             f"ALTER TABLE {quoted(_ANEW)} RENAME TO {quoted(name)}",
