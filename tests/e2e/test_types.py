@@ -331,6 +331,41 @@ def test_every_type_arrives_in_another_version(
             assert (column_types(source, table) == column_types(target, table)) == (case in known)
 
 
+def test_a_default_of_every_type_reaches_older_rows(new_database: Databases, unique_name: str, tmp_path: Path) -> None:
+    """ADD COLUMN … DEFAULT writes no row: what the catalog says of the default must be as exact."""
+    lite = tmp_path / "lite.db"
+    with databases(new_database(), new_database()) as (source, target):
+        for database in (source, target):
+            database.settings(ODD)
+        cases = [case for case in CASES if not case.modified and source.make(case)]
+        for case in cases:
+            target.make(case)
+            source.execute(
+                f"CREATE TABLE t_{case.name} AS SELECT 1 AS id", f"ALTER TABLE t_{case.name} ADD PRIMARY KEY (id)"
+            )
+        replica = Replica(
+            source.url,
+            {"copy": target.url, "lite": f"sqlite:///{lite}"},
+            name=unique_name,
+            options={"lite": {"as_text": ("public.t_*_odd.v",)}},
+        )
+        with replica, closing(sqlite3.connect(lite)) as connection:
+            replica.catch_up()
+            for case in cases:
+                value = f"{literal(case.values[-1])}::{case.sql}"
+                source.execute(
+                    f"ALTER TABLE t_{case.name} ADD COLUMN v {case.sql} DEFAULT {value},"
+                    f" ADD COLUMN a {case.sql}[] DEFAULT ARRAY[{value}, NULL]::{case.sql}[]",
+                    f"INSERT INTO t_{case.name} (id) VALUES (2)",
+                )
+            replica.catch_up()
+            wrong = []
+            for case in cases:
+                wrong += differences(f"t_{case.name}", source, target)
+                wrong += sqlite_differences(f"t_{case.name}", [("v", case), ("a", None)], source, connection)
+        assert wrong == []
+
+
 def test_the_longest_numerics_arrive(new_database: Databases, unique_name: str) -> None:
     """Of 131,072 digits before the point, and 16,383 after it."""
     with databases(new_database(), new_database()) as (source, target):

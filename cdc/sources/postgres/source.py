@@ -146,7 +146,8 @@ class PostgresSource:
     @contextmanager
     def create(self) -> Iterator[LoadPoint]:
         self.identify()  # not later: any command on the connection that made the slot ends the slot's snapshot
-        tables = self._captured_tables(required=True)
+        tables = self._captured_tables()
+        require_capturable(self._database.query, self._settings, tables)
         self._prepare_publication(loaded=True)
         self._to_read = []  # the load reads all
         for _ in range(_MOST_SLOTS):
@@ -206,8 +207,9 @@ class PostgresSource:
 
     def start(self, *, epoch: int, after: int = 0) -> None:
         added = self._prepare_publication(loaded=False)
-        known = self._versions.known()
-        unknown = [table.oid for table in self._captured_tables() if table.oid not in known]
+        known, captured = self._versions.known(), self._captured_tables()
+        require_capturable(self._database.query, self._settings, captured, gone=self._versions.ever())
+        unknown = [table.oid for table in captured if table.oid not in known]
         wanted = {oid for oid in self._to_read if oid not in known or self._patterns.matches(known[oid])}
         self._to_read = sorted({*wanted, *unknown, *(table.oid for table in added)})
         self._rereads = Rereads(
@@ -330,14 +332,10 @@ class PostgresSource:
     def _is_there(self, oid: int) -> bool:
         return bool(self._database.query(f"SELECT FROM pg_class WHERE oid = {oid}", doing="looking a table up"))
 
-    def _captured_tables(self, *, required: bool = False) -> list[SourceTable]:
-        """`required`: each pattern must name one. Later its tables may be gone, and their last events still to come."""
+    def _captured_tables(self) -> list[SourceTable]:
         query = self._database.query
         via_root = publishes_via_root(query, self._settings.publication)
-        tables = [table for table in capturable_tables(query, via_root=via_root) if self._patterns.matches(table.id)]
-        if required:
-            require_capturable(query, self._settings, tables)
-        return tables
+        return [table for table in capturable_tables(query, via_root=via_root) if self._patterns.matches(table.id)]
 
     @property
     def _catalog(self) -> Catalog:

@@ -13,9 +13,14 @@ from cdc.sources.postgres.publication import publishes_via_root
 from cdc.sources.postgres.quoting import quote_table
 
 
-def require_capturable(query: Query, settings: SourceSettings, captured: Sequence[SourceTable]) -> None:
-    """ConfigError if a pattern matches none of these tables, SourceError if changes of one of them can't be had."""
-    unmatched = TablePatterns(settings.tables).unmatched(table.id for table in captured)
+def require_capturable(
+    query: Query, settings: SourceSettings, captured: Sequence[SourceTable], *, gone: Iterable[TableId] = ()
+) -> None:
+    """ConfigError if a pattern matches none of these tables, SourceError if changes of one of them can't be had.
+
+    A pattern may also match a table that is `gone` by now: its last events may still be to come.
+    """
+    unmatched = TablePatterns(settings.tables).unmatched([*(table.id for table in captured), *gone])
     if unmatched:
         raise _no_table_matches(query, unmatched, via_root=publishes_via_root(query, settings.publication))
     _require_partitions_to_tell(query, captured)

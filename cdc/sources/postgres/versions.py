@@ -69,12 +69,15 @@ class Versions:
         self._parts: dict[int, frozenset[int]] = {}
         self._rewritten: set[int] = set()
         self._unread: set[int] = set()
+        self._ever: set[TableId] = set()
 
     def remember(self, position: Position, note: str) -> None:
         """What was published before this session, in its order."""
         said = json.loads(note)
         described = None if said.get("dropped") else TableDescription.restored(said)
         self._history.append((position, said["oid"], described))
+        if described is not None:
+            self._ever.add(described.id)
 
     def begin(self, epoch: int, commit_lsn: int) -> None:
         """A transaction begins here: what was published before it counts. What was published later, by a session whose
@@ -146,6 +149,10 @@ class Versions:
             else:
                 tables[oid] = described.id
         return tables
+
+    def ever(self) -> Collection[TableId]:
+        """The tables that the log told of when this session began, those that are gone included."""
+        return self._ever
 
     def is_captured(self, oid: int) -> bool:
         """Whether events of this table, which is known, are wanted."""

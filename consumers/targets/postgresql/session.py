@@ -26,6 +26,7 @@ _SETTINGS: Final = {
     "lc_monetary": "C",
     "xmloption": "content",
     "array_nulls": "on",
+    "standard_conforming_strings": "on",
     "quote_all_identifiers": "off",  # names of types are compared
     # A stopped applier must let its locks go; one that works may take as long as its batch needs.
     "idle_in_transaction_session_timeout": "60s",
