@@ -267,7 +267,7 @@ BAD_LINES: dict[str, tuple[str, str]] = {
         "[targets.a] url: is the source",
     ),
     "transactions of a connector": (
-        f'{CONNECTORS}[targets]\na = { url = "x://y", consistency = "transaction" } # HERE',
+        f'{CONNECTORS}[targets]\na = {{ url = "x://y", consistency = "transaction" }} # HERE',
         "[targets.a] consistency: a connector's topics don't say which transactions are whole (write \"key\")",
     ),
     "retention of two kinds": (f'{SOURCE}\n[log]\nretention = "1d12h" # HERE', "retention: is no retention"),
