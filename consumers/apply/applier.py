@@ -33,6 +33,7 @@ from consumers.apply.delivery import Delivery
 from consumers.plan.as_text import AsText
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.inbox import Batch, Inbox, is_resent
+from consumers.plan.mapping import EventMapping
 from consumers.targets.target import Target
 
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again"
@@ -66,7 +67,8 @@ class Applier:
         self._reader = reader
         self._connector = ConnectorLog(reader, prefix, report) if written_by == "debezium" else None
         self._target = target
-        self._delivery = Delivery(target)
+        self._mapping = EventMapping(settings)
+        self._delivery = Delivery(target, self._mapping)
         self._settings = settings
         self._patterns = TablePatterns(settings.tables)
         self._decoding = Decoding(registry, seen=AsText(settings.as_text).seen)
@@ -221,6 +223,7 @@ class Applier:
         for topic in self._state.tables.keys() - known.keys():
             table = self._state.tables[topic]
             if self._patterns.matches(table.table):
+                self._mapping.name(table.table)  # refused before anything is applied, if two tables have one name
                 self._assign(table)
 
     def _assign(self, table: TableState) -> None:

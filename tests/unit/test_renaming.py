@@ -19,7 +19,7 @@ from cdc.core.tables import TableId
         ({"public.old_*_*": "public.*-*_new"}, "public.old_a_b_c", "public.a_b-c_new"),
         ({"public.a?": '"a.b"."*"'}, "public.a1", '"a.b"."*"'),
         ({'public."*"': "public.star"}, 'public."*"', "public.star"),
-        ({"public.*": "x.*", "*.a": "x.*"}, "public.a", "x.a"),
+        ({"public.*": "x.*", "*.a": "x.a"}, "public.a", "x.a"),
     ],
 )
 def test_name(names: dict[str, str], table: str, name: str) -> None:
@@ -49,7 +49,7 @@ def test_what_is_no_renaming(names: dict[str, str], what: str) -> None:
 
 def test_two_names_for_one_table() -> None:
     with pytest.raises(ConfigError, match=r"two names for table public.a: 'public.\*' \(x.a\) and '\*.a' \(y.a\)"):
-        Renaming({"public.*": "x.*", "*.a": "y.*"}).name(TableId("public", "a"))
+        Renaming({"public.*": "x.*", "*.a": "y.a"}).name(TableId("public", "a"))
 
 
 def test_a_name_that_is_too_long() -> None:
