@@ -24,12 +24,13 @@ from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import ORIGIN
 from cdc.core.registry import SchemaRegistry
-from cdc.core.settings import TargetSettings, WrittenBy
+from cdc.core.settings import LogSettings, TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
 from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
+from consumers.apply.start import first_checkpoint
 from consumers.plan.as_text import AsText
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.inbox import Batch, Inbox, is_resent
@@ -43,9 +44,12 @@ _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written 
 
 @dataclass(slots=True)
 class Progress:
-    """What a display shows. `lag_us` is from the newest applied event's commit at the source to its commit here."""
+    """What a display shows. `lag_us` is from the newest applied event's commit at the source to its commit here.
+    `left_out` counts changes of rows that a target never had, because it began late.
+    """
 
     events: int = 0
+    left_out: int = 0
     batches: int = 0
     lag_us: int = 0
 
@@ -70,7 +74,9 @@ class Applier:
         self._mapping = EventMapping(settings)
         self._delivery = Delivery(target, self._mapping)
         self._settings = settings
+        self._log_settings = LogSettings(prefix=prefix, written_by=written_by)
         self._patterns = TablePatterns(settings.tables)
+        self._registry = registry
         self._decoding = Decoding(registry, seen=AsText(settings.as_text).seen)
         self._state_topic = state_topic(prefix)
         self._tables_topic = tables_topic(prefix)
@@ -83,6 +89,7 @@ class Applier:
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
+        self._said_left_out: set[TableId] = set()
         self._report = report
         self.progress = Progress()
 
@@ -101,10 +108,24 @@ class Applier:
     def start(self, stopping: Callable[[], bool] = lambda: False) -> bool:
         """Open the target, and wait for the log to say what it is. False if stopped before."""
         self._checkpoint = self._target.open()
+        if self._checkpoint.log_id is None and not self._begin(stopping):
+            return False
         if not self._find_log(stopping):
             return False
         self._follow_tables()
         return True
+
+    def _begin(self, stopping: Callable[[], bool]) -> bool:
+        """Give a new target its first checkpoint, if it is not to begin with the earliest event. False if stopped
+        before. Written at once: where it begins must not depend on when it is started again.
+        """
+        begun = first_checkpoint(
+            self._reader, self._registry, self._settings, self._log_settings, stopping=stopping, report=self._report
+        )
+        if begun is not None and begun.log_id is not None:
+            self._delivery.commit(begun.partitions, log_id=begun.log_id)
+            self._checkpoint = begun
+        return begun is not None
 
     def finish(self) -> None:
         """Write the checkpoint of what brought no rows."""
@@ -266,9 +287,17 @@ class Applier:
         self._commit_offsets()
         self.progress.events += len(batch.events)
         self.progress.batches += 1
+        self._count_left_out()
         newest = max(event.transaction.commit_time_us for event in batch.events)
         self.progress.lag_us = time.time_ns() // 1000 - newest
         return None
+
+    def _count_left_out(self) -> None:
+        left_out = self._target.left_out()
+        for table in left_out.keys() - self._said_left_out:
+            self._said_left_out.add(table)
+            self._report(f"table {table}: changes of rows from before this target began are left out, and counted")
+        self.progress.left_out = sum(left_out.values())
 
     def _save_progress_in_time(self) -> None:
         if self._unsaved and time.monotonic() - self._unsaved_since >= _SETTLE_SECONDS:
