@@ -6,6 +6,9 @@ import datetime as dt
 import hashlib
 import hmac
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,3 +200,53 @@ def test_where_targets_begin(new_database: Callable[[], str], unique_name: str, 
         replica.set_options("gap", start=Position(0, parse_lsn(lsn), 0))
         replica.apply("gap")
         assert lite(paths["gap"], "SELECT id FROM t ORDER BY id") == [(3,), (4,), (9000,)]
+
+
+def test_one_slow_and_one_broken_target_hold_none_of_the_others(
+    new_database: Callable[[], str], unique_name: str, tmp_path: Path
+) -> None:
+    source, slow, good, broken = new_database(), new_database(), tmp_path / "good.db", tmp_path / "broken.db"
+    urls = {
+        "slow": slow,
+        "good": f"sqlite:///{good}",
+        "broken": f"sqlite:///{broken}",
+    }
+    lite(broken, "CREATE TABLE t (another text NOT NULL)")
+    targets = "".join(f'[targets.{name}]\nurl = "{url}"\n' for name, url in urls.items())
+    (tmp_path / "cdc.toml").write_text(
+        f'[source]\nurl = "{source}"\ntables = ["public.*"]\nslot = "{unique_name}"\npublication = "{unique_name}"\n'
+        f'[log]\nurl = "sqlite:///{tmp_path}/log.db"\nprefix = "{unique_name}"\n{targets}'
+    )
+    with psycopg.connect(source, autocommit=True) as writer, psycopg.connect(slow) as holder:
+        writer.execute("CREATE TABLE t (id int PRIMARY KEY)")
+        holder.execute("CREATE TABLE t (id int PRIMARY KEY)")
+        holder.commit()
+        holder.execute("LOCK TABLE t IN EXCLUSIVE MODE")
+        with subprocess.Popen(
+            [sys.executable, "-m", "cdc", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        ) as run:
+            try:
+                for number in range(1, 4):
+                    writer.execute("INSERT INTO t VALUES (%s)", [number])
+                    until(lambda: good.exists() and is_table(good) and len(lite(good, "SELECT * FROM t")) == number)  # noqa: B023
+                assert pg(slow, "SELECT * FROM t") == []
+                holder.commit()
+                until(lambda: len(pg(slow, "SELECT * FROM t")) == 3)
+                assert run.poll() is None
+            finally:
+                run.terminate()
+                said = run.communicate(timeout=60)[1]
+    assert run.returncode == 1
+    assert "failed: apply broken\n" in said
+    assert "target table public.t lacks id" in said
+
+
+def is_table(path: Path) -> bool:
+    return bool(lite(path, "SELECT 1 FROM sqlite_master WHERE name = 't'"))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
