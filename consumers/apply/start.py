@@ -74,7 +74,8 @@ def first_checkpoint(
         log_id=state.log_id,
         partitions={
             partition: PartitionProgress(floor, search.offset_after(floor, partition)) for partition in partitions
-        },
+        }
+        | search.transactions_after(floor),
     )
 
 
@@ -125,6 +126,17 @@ class _Search:
         if found == first and first > 0 and self._target.start != "latest" and partition.topic != self._tables:
             raise self._gap(f"topic {partition.topic!r}, partition {partition.partition} no longer holds", first)
         return found
+
+    def transactions_after(self, floor: Position) -> dict[TopicPartition, PartitionProgress]:
+        """Where the transaction topic goes on after it; nothing if there is none."""
+        if self._transactions.topic not in self._reader.topics():
+            return {}
+
+        def above(record: StoredRecord) -> bool | None:
+            place = self._place(record)
+            return None if place is None else place._replace(ordinal=1) > floor
+
+        return {self._transactions: PartitionProgress(floor, self._first_offset(self._transactions, above))}
 
     def _latest(self, state: LogState) -> Position:
         """The end of the last transaction that is in the log as a whole, or what a quiet source was read up to."""

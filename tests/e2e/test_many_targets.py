@@ -219,26 +219,30 @@ def test_one_slow_and_one_broken_target_hold_none_of_the_others(
     )
     with psycopg.connect(source, autocommit=True) as writer, psycopg.connect(slow) as holder:
         writer.execute("CREATE TABLE t (id int PRIMARY KEY)")
+        writer.execute("INSERT INTO t VALUES (0)")
         holder.execute("CREATE TABLE t (id int PRIMARY KEY)")
         holder.commit()
         holder.execute("LOCK TABLE t IN EXCLUSIVE MODE")
-        with subprocess.Popen(
-            [sys.executable, "-m", "cdc", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-        ) as run:
+        said = tmp_path / "said"
+        with (
+            said.open("w") as errors,
+            subprocess.Popen([sys.executable, "-m", "cdc", "run"], cwd=tmp_path, stderr=errors) as run,
+        ):
             try:
+                until(lambda: "apply broken ended with exit code 1" in said.read_text())
                 for number in range(1, 4):
                     writer.execute("INSERT INTO t VALUES (%s)", [number])
-                    until(lambda: good.exists() and is_table(good) and len(lite(good, "SELECT * FROM t")) == number)  # noqa: B023
+                    until(lambda: good.exists() and is_table(good) and len(lite(good, "SELECT * FROM t")) == number + 1)  # noqa: B023
                 assert pg(slow, "SELECT * FROM t") == []
                 holder.commit()
-                until(lambda: len(pg(slow, "SELECT * FROM t")) == 3)
+                until(lambda: len(pg(slow, "SELECT * FROM t")) == 4)
                 assert run.poll() is None
             finally:
                 run.terminate()
-                said = run.communicate(timeout=60)[1]
+                run.wait(60)
     assert run.returncode == 1
-    assert "failed: apply broken\n" in said
-    assert "target table public.t lacks id" in said
+    assert "error: target table public.t lacks id" in said.read_text()
+    assert "error: failed: apply broken\n" in said.read_text()
 
 
 def is_table(path: Path) -> bool:
