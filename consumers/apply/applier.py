@@ -66,13 +66,14 @@ class Applier:
         settings: TargetSettings,
         prefix: str,
         written_by: WrittenBy = "cdc",
+        delivery: Delivery | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reader = reader
         self._connector = ConnectorLog(reader, prefix, report) if written_by == "debezium" else None
         self._target = target
         self._mapping = EventMapping(settings)
-        self._delivery = Delivery(target, self._mapping)
+        self._delivery = Delivery(target, self._mapping) if delivery is None else delivery
         self._settings = settings
         self._log_settings = LogSettings(prefix=prefix, written_by=written_by)
         self._patterns = TablePatterns(settings.tables)
