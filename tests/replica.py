@@ -106,6 +106,10 @@ class Replica:
         while applier.step(_WAIT_SECONDS) or not reader.at_end():
             assert time.monotonic() < deadline, "the applier does not get on"
 
+    def left_out(self, target: str) -> int:
+        """How many changes the target's applier left out, since it was opened."""
+        return self._appliers[target][0].progress.left_out
+
     def reopen(self, log: Log | None = None, log_settings: LogSettings | None = None) -> None:
         """Begin again with what is in the log and the targets, as after a crash; or after its settings changed."""
         self.close()

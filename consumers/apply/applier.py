@@ -27,6 +27,7 @@ from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings, TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableId, TableSchema
+from cdc.log.contents import table_versions
 from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
@@ -75,6 +76,7 @@ class Applier:
         self._mapping = EventMapping(settings)
         self._delivery = Delivery(target, self._mapping) if delivery is None else delivery
         self._settings = settings
+        self._prefix = prefix
         self._log_settings = LogSettings(prefix=prefix, written_by=written_by)
         self._patterns = TablePatterns(settings.tables)
         self._registry = registry
@@ -109,12 +111,21 @@ class Applier:
     def start(self, stopping: Callable[[], bool] = lambda: False) -> bool:
         """Open the target, and wait for the log to say what it is. False if stopped before."""
         self._checkpoint = self._target.open()
+        if self._mapping.hides:
+            self._look_at_mapping()
         if self._checkpoint.log_id is None and not self._begin(stopping):
             return False
         if not self._find_log(stopping):
             return False
         self._follow_tables()
         return True
+
+    def _look_at_mapping(self) -> None:
+        """Refuse what makes no sense for the tables as they are now, and say what hides nothing: it may be misspelt."""
+        tables = [table for table in table_versions(self._reader, self._prefix) if self._patterns.matches(table.id)]
+        self._mapping.require_sense(tables)
+        for pattern in self._mapping.unmatched(tables) if tables else ():
+            self._report(f"exclude_columns or mask: {pattern!r} matches no column of the tables as they are now")
 
     def _begin(self, stopping: Callable[[], bool]) -> bool:
         """Give a new target its first checkpoint, if it is not to begin with the earliest event. False if stopped

@@ -13,7 +13,7 @@ A mask is one of three:
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, assert_never
 
@@ -66,6 +66,7 @@ class EventMapping:
         self._renaming = Renaming(settings.rename)
         self._excluded = ColumnPatterns(settings.exclude_columns)
         self._masks = _Masks(settings)
+        self._patterns = (*settings.exclude_columns, *settings.mask)
         self._is_trivial = not (settings.rename or settings.exclude_columns or settings.mask)
         self._owners: dict[TableId, TableId] = {}
         self._by_object: dict[int, _Version] = {}
@@ -83,6 +84,25 @@ class EventMapping:
                 mend="give one of them another name, or exclude it in the target's tables",
             )
         return name
+
+    @property
+    def hides(self) -> bool:
+        """Whether there is anything in events that must not reach the target, nor what is kept for it."""
+        return bool(self._patterns)
+
+    def require_sense(self, tables: Iterable[TableSchema]) -> None:
+        """ConfigError for what makes no sense for these tables."""
+        if not self._is_trivial:
+            for table in tables:
+                self._version(table)
+
+    def unmatched(self, tables: Collection[TableSchema]) -> tuple[str, ...]:
+        """The patterns of columns to hide that match none of these tables'."""
+        return tuple(
+            pattern
+            for pattern in self._patterns
+            if not any(ColumnPatterns([pattern]).matches(of.id, column.name) for of in tables for column in of.columns)
+        )
 
     def event(self, event: ChangeEvent) -> ChangeEvent:
         """The event as the target is to see it."""

@@ -98,6 +98,12 @@ def test_a_target_that_must_not_know(new_database: Callable[[], str], unique_nam
         lite(path, "PRAGMA wal_checkpoint(TRUNCATE)")
         assert b"SECRET" not in path.read_bytes()
 
+        # What makes no sense for the tables as they are is refused before anything is read again.
+        replica.set_options("lite", exclude_columns=("public.people.ssn",))
+        with pytest.raises(ConfigError, match=r"people, column ssn: it is of the key, and left out"):
+            replica.apply("lite")
+        replica.set_options("lite", exclude_columns=options["exclude_columns"])
+
         writer.execute("ALTER TABLE people RENAME secret TO diary")
         replica.capture()
         for target in targets:
@@ -178,6 +184,8 @@ def test_where_targets_begin(new_database: Callable[[], str], unique_name: str, 
                 (9000, 2, "new", 3),
             ], name
             assert lite(paths[name], "SELECT id FROM emptied ORDER BY id") == [(2,), (3,)], name
+            assert replica.left_out(name) == 3, name  # two updates, and a move
+        assert replica.left_out("all") == 0
         assert lite(paths["never"], "SELECT name FROM sqlite_master WHERE name NOT LIKE '%cdc%'") == []
         assert lite(paths["all"], "SELECT count(*), sum(n) FROM t") == [(5001, 5)]
 

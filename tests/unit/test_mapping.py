@@ -264,3 +264,10 @@ def test_two_tables_of_one_name() -> None:
 def test_hashes_need_a_key() -> None:
     with pytest.raises(ConfigError, match="mask_key is missing"):
         mapping(mask={"*.*.a": "hash"})
+
+
+def test_patterns_that_hide_nothing_are_told() -> None:
+    one = mapping(exclude_columns=("public.users.secret", "*.*.secrets"), mask={"public.user.email": "null"})
+
+    assert one.unmatched([USERS]) == ("*.*.secrets", "public.user.email")
+    assert (one.hides, mapping(rename={"public.*": "x.*"}).hides) == (True, False)
