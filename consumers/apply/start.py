@@ -163,7 +163,7 @@ class _Search:
             boundary = self._boundary(record)
             return None if boundary is None else boundary.commit_time_ms >= wanted_ms
 
-        offset = self._first_offset(partition, not_before)
+        offset = self._first_offset(partition, not_before, near=0)
         found = self._at(partition, offset, self._place)
         if found is None:
             return self._latest(state)
@@ -179,18 +179,23 @@ class _Search:
     def _boundary(self, record: StoredRecord) -> TransactionBegin | TransactionEnd | None:
         return None if record.value is None else decode_boundary(record.value, self._registry.schema)
 
-    def _first_offset(self, partition: TopicPartition, beyond: Callable[[StoredRecord], bool | None]) -> int:
+    def _first_offset(
+        self, partition: TopicPartition, beyond: Callable[[StoredRecord], bool | None], *, near: int = _FEW
+    ) -> int:
         """A place where what stands before is not `beyond`, and what comes next is; None is said of records that tell
-        nothing. What a crash of capture made it write twice is beyond again after it: there may be several such places,
-        and each will do.
+        nothing. It may be up to `near` records too early, but not the partition's first for that reason.
+
+        What a crash of capture made it write twice is beyond again after it: there may be several such places, and each
+        will do.
         """
 
         def located(record: StoredRecord) -> tuple[int, bool] | None:
             said = beyond(record)
             return None if said is None else (record.offset, said)
 
-        low, high = self._reader.offsets(partition)
-        while low < high:
+        first, high = self._reader.offsets(partition)
+        low = first
+        while low < high and (high - low > near or low == first):
             middle = (low + high) // 2
             found = self._at(partition, middle, located)
             if found is None or found[1]:
