@@ -81,14 +81,11 @@ def test_ledger() -> None:
     posted: list[list[str]] = []
     example("post(", post=lambda _, said: posted.append(said))
 
-    assert sorted(each for said in posted for each in said) == [
-        "alter public.items",
-        "alter public.orders",
-        "delete public.orders",
-        "insert public.items",
-        "insert public.orders",
-        "insert public.orders",
-        "update public.orders",
+    assert posted == [
+        ["alter public.orders"],
+        ["alter public.items"],
+        ["insert public.orders", "insert public.items", "insert public.orders"],
+        ["update public.orders", "delete public.orders"],
     ]
 
 
