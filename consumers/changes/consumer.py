@@ -113,6 +113,8 @@ class Consumer:
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`Consumer.open` is for those who have a cdc.toml. Without a registry it is the one embedded in the log."""
+        if per == "transaction":
+            raise ConfigError("whole transactions are not available in this version", mend='write per="key"')
         self._log = log
         self._settings = settings or LogSettings()
         self._registry = registry or EmbeddedRegistry(log, None, schemas_topic(self._settings.prefix))
