@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import sqlalchemy as sa
 from typing_extensions import override
 
+from cdc.avro.names import consumer_topic
 from cdc.core.errors import PassingError, StaleApplierError, TargetError
 from cdc.core.log import Log, LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.position import Position
@@ -44,7 +45,7 @@ class LogCheckpoints(CheckpointStore):
 
     def __init__(self, log: Log, prefix: str, name: str) -> None:
         self._log = log
-        self._topic = f"{prefix}-cdc-consumer-{name}"
+        self._topic = consumer_topic(prefix, name)
         self._writer: LogWriter | None = None
 
     @override

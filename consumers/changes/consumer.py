@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
@@ -43,6 +44,7 @@ from consumers.targets.target import Target, TargetTransaction
 
 Per = Literal["key", "transaction"]
 
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _WAIT_SECONDS: Final = 0.1  # a stop is noticed within it
 
 
@@ -113,6 +115,8 @@ class Consumer:
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`Consumer.open` is for those who have a cdc.toml. Without a registry it is the one embedded in the log."""
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{name!r} is no name for a consumer", mend="use letters, digits, - and _")
         if per == "transaction":
             raise ConfigError("whole transactions are not available in this version", mend='write per="key"')
         self._log = log
@@ -192,7 +196,9 @@ class Consumer:
     def _batches(self, *, follow: bool, commit: bool) -> Generator[Batch, None, None]:
         self._saved = 0
         with ExitStack() as session:
-            reader = session.enter_context(closing(_FollowedReader(self._log.reader(self._target.name))))
+            reader = session.enter_context(
+                closing(_FollowedReader(self._log.reader(f"{self._settings.prefix}-{self._target.name}")))
+            )
             session.callback(self._store.close)  # the next iteration opens it again
             handout = _Handout()
             applier = Applier(

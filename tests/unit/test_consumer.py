@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from cdc.core.errors import FidelityError, LogError, StaleApplierError, TargetError
+from cdc.core.errors import ConfigError, FidelityError, LogError, StaleApplierError, TargetError
 from cdc.core.events import ChangeEvent, Create, Delete, FullImage, KeyImage, Transaction, Truncate, Update
 from cdc.core.settings import LogSettings
 from cdc.core.tables import Column, TableId, TableSchema
@@ -175,6 +175,11 @@ def test_a_connection_for_a_checkpoint_in_the_log_is_refused(shop: Shop, engine:
         batch = next(iter(consumer))
         with pytest.raises(TargetError, match="can't be of a database's transaction"):
             batch.commit(connection)
+
+
+def test_a_name_that_is_none(shop: Shop) -> None:
+    with pytest.raises(ConfigError, match="'a b' is no name for a consumer"):
+        shop.rehearsal.consumer("a b")
 
 
 # Where it begins and ends
