@@ -217,6 +217,8 @@ class Applier:
     def _enter(self, *, approached: bool = False) -> None:
         """Begin to take records in the way that is due where the target stands, from there."""
         tables = self._our_tables()
+        for table in tables:
+            self._mapping.name(table.table)  # refused before anything is applied, if two tables have one name
         self._approach, self._load_ends = None, None
         crowded_at = 4 * self._settings.batch_events
         if self._settings.consistency == "key":
@@ -358,7 +360,7 @@ class Applier:
         for topic in state.tables.keys() - known.tables.keys():
             table = state.tables[topic]
             if self._patterns.matches(table.table):
-                self._mapping.name(table.table)  # refused before anything is applied, if two tables have one name
+                self._mapping.name(table.table)
                 self._assign(table)
             if isinstance(self._inbox, TransactionInbox):
                 self._introduce(self._inbox, table)
