@@ -26,7 +26,7 @@ from cdc.core.events import Alter, ChangeEvent, Drop
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
-from cdc.core.position import ORIGIN
+from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings, TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
@@ -36,7 +36,7 @@ from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.start import first_checkpoint
-from consumers.plan.approach import Approach, approach, furthest_of, is_partition
+from consumers.plan.approach import Approach, approach, furthest_of, is_partition, whole
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import PartitionProgress
@@ -229,7 +229,8 @@ class Applier:
             if not approached:
                 self._approach = approach(self._reached, topics, self._transactions, self._epoch)
             if self._approach is None:
-                self._inbox = self._transaction_inbox()
+                furthest = furthest_of(self._reached)
+                self._inbox = self._transaction_inbox(floor=whole(furthest) if approached else furthest)
             else:
                 self._inbox = Inbox(crowded_at=crowded_at, takes=self._approach.takes)
                 self._unsaved.update(self._approach.begun())
@@ -239,7 +240,7 @@ class Applier:
         for table in tables:
             self._assign(table)
 
-    def _transaction_inbox(self) -> TransactionInbox:
+    def _transaction_inbox(self, *, floor: Position) -> TransactionInbox:
         """With the transaction topic assigned."""
         progress = self._progress_of(self._transactions)
         inbox = TransactionInbox(
@@ -247,7 +248,7 @@ class Applier:
             transactions=self._transactions,
             progress=progress,
             epoch=self._epoch,
-            floor=furthest_of(self._reached),
+            floor=floor,
         )
         for table in self._state.tables.values():
             self._introduce(inbox, table)
