@@ -117,8 +117,6 @@ class Consumer:
         """`Consumer.open` is for those who have a cdc.toml. Without a registry it is the one embedded in the log."""
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{name!r} is no name for a consumer", mend="use letters, digits, - and _")
-        if per == "transaction":
-            raise ConfigError("whole transactions are not available in this version", mend='write per="key"')
         self._log = log
         self._settings = settings or LogSettings()
         self._registry = registry or EmbeddedRegistry(log, None, schemas_topic(self._settings.prefix))
