@@ -53,7 +53,8 @@ class _Line:
     def __call__(self, seconds: float) -> str:
         progress = self._progress
         rate = self._rate.per_second(progress.events, seconds)
-        return f"{progress.events:,} events, {rate:,.0f}/s, last lag {progress.lag_us / 1e6:.2f} s"
+        letters = f", {progress.dead_letters:,} dead letters" if progress.dead_letters else ""
+        return f"{progress.events:,} events, {rate:,.0f}/s, last lag {progress.lag_us / 1e6:.2f} s{letters}"
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:

@@ -52,6 +52,7 @@ _TARGET: Final[Mapping[str, Read]] = {
     "url": url(),
     "tables": patterns,
     "schema_changes": one_of(["follow", "add-only", "stop"]),
+    "on_error": one_of(["stop", "dead-letter"]),
     "as_text": column_patterns,
     "consistency": one_of(["key"], later={"transaction": '"transaction" is not available in this version'}),
     "batch_events": number(1, 1_000_000),

@@ -17,6 +17,14 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Place(NamedTuple):
+    """Where a record is."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
 Headers = tuple[tuple[str, bytes], ...]
 
 
@@ -124,7 +132,10 @@ class LogReader(Protocol):
 class Log(Protocol):
     """A log at a URL. Makes writers and readers; opening one of them is what connects."""
 
-    def writer(self) -> LogWriter: ...
+    def writer(self, *, only: str | None = None) -> LogWriter:
+        """A writer; there may be one at a time. With `only`, one that writes that topic and no other: such writers may
+        be open beside it, one of each topic.
+        """
 
     def reader(self, group: str) -> LogReader:
         """A reader; `group` names it in the log's own lag displays."""

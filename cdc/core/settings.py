@@ -11,6 +11,7 @@ from typing import Literal
 from cdc.core.errors import ConfigError
 
 SchemaChanges = Literal["follow", "add-only", "stop"]
+OnError = Literal["stop", "dead-letter"]
 WrittenBy = Literal["cdc", "debezium"]
 
 
@@ -59,7 +60,7 @@ class TargetSettings:
     that the target holds as text, whatever their type. `batch_events` bounds one target transaction.
 
     `schema_changes`: `follow` the source's, only add (`add-only`: what goes at the source stays, what changes stops the
-    applier), or `stop` at each.
+    applier), or `stop` at each. `on_error`: what becomes of an event that the target refuses, for good.
     """
 
     name: str
@@ -68,6 +69,7 @@ class TargetSettings:
     as_text: tuple[str, ...] = ()
     consistency: str = "key"
     schema_changes: SchemaChanges = "follow"
+    on_error: OnError = "stop"
     batch_events: int = 10_000
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cdc.avro.names import state_topic
+from cdc.avro.names import is_dead_letter_topic, state_topic
 from cdc.core.log import LogReader
 from cdc.core.settings import LogSettings
 from cdc.core.state import LogState, TableState, read_state
@@ -23,11 +23,12 @@ def log_state(reader: LogReader, settings: LogSettings) -> LogState:
 
 def connector_state(prefix: str, topics: Mapping[str, int]) -> LogState:
     """The state of a log to which a connector with this `topic.prefix` writes, by its topics and their numbers of
-    partitions: a table's is `<prefix>.<schema>.<table>`. The others (`<prefix>.transaction`) have fewer parts.
+    partitions: a table's is `<prefix>.<schema>.<table>`. The others (`<prefix>.transaction`) have fewer parts, or are
+    our dead letters.
     """
     tables: dict[str, TableState] = {}
     for topic, partitions in topics.items():
-        if topic.startswith(f"{prefix}."):
+        if topic.startswith(f"{prefix}.") and not is_dead_letter_topic(prefix, topic):
             schema, _, name = topic.removeprefix(f"{prefix}.").partition(".")
             if schema and name:
                 tables[topic] = TableState(table=TableId(schema, name), topic=topic, partitions=partitions)

@@ -30,6 +30,8 @@ from cdc.core.tables import TableSchema
 from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
+from consumers.apply.letters import DeadLetters
+from consumers.apply.waiting import WaitingPartitions
 from consumers.plan.as_text import AsText
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.inbox import Batch, Inbox, is_resent
@@ -42,11 +44,14 @@ _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written 
 
 @dataclass(slots=True)
 class Progress:
-    """What a display shows. `lag_us` is from the newest applied event's commit at the source to its commit here."""
+    """What a display shows. `lag_us` is from the newest applied event's commit at the source to its commit here,
+    `dead_letters` how many there are.
+    """
 
     events: int = 0
     batches: int = 0
     lag_us: int = 0
+    dead_letters: int = 0
 
 
 class Applier:
@@ -61,12 +66,13 @@ class Applier:
         settings: TargetSettings,
         prefix: str,
         written_by: WrittenBy = "cdc",
+        letters: DeadLetters | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reader = reader
         self._connector = ConnectorLog(reader, prefix, report) if written_by == "debezium" else None
         self._target = target
-        self._delivery = Delivery(target)
+        self._letters = letters
         self._settings = settings
         self._patterns = TablePatterns(settings.tables)
         self._decoding = Decoding(registry, seen=AsText(settings.as_text).seen)
@@ -78,6 +84,8 @@ class Applier:
             crowded_at=4 * settings.batch_events,
             resent=is_resent if self._connector is None else self._connector.resent,
         )
+        self._waiting = WaitingPartitions(reader, self._inbox, {})
+        self._delivery = Delivery(target, letters, self._waiting.may_wait)
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
@@ -99,6 +107,10 @@ class Applier:
     def start(self, stopping: Callable[[], bool] = lambda: False) -> bool:
         """Open the target, and wait for the log to say what it is. False if stopped before."""
         self._checkpoint = self._target.open()
+        self._waiting.committed(self._checkpoint.partitions, {})
+        if self._letters is not None:
+            self._letters.open()
+            self.progress.dead_letters = self._letters.count
         if not self._find_log(stopping):
             return False
         self._follow_tables()
@@ -259,8 +271,7 @@ class Applier:
         if not batch.events:
             return self._save_progress_in_time()
         self._delivery.write(batch.events, log_id=self._log_id)
-        self._delivery.commit(self._unsaved, log_id=self._log_id)
-        self._commit_offsets()
+        self._commit()
         self.progress.events += len(batch.events)
         self.progress.batches += 1
         newest = max(event.transaction.commit_time_us for event in batch.events)
@@ -274,8 +285,15 @@ class Applier:
     def _save_progress(self) -> None:
         """Write a checkpoint that only moves offsets, past tombstones and resent events."""
         if self._unsaved:
-            self._delivery.commit(self._unsaved, log_id=self._log_id)
-            self._commit_offsets()
+            self._commit()
+
+    def _commit(self) -> None:
+        self._unsaved = dict(self._delivery.commit(self._unsaved, log_id=self._log_id))
+        self._waiting.committed(self._unsaved, self._delivery.waiting)
+        self._paused.difference_update(self._delivery.waiting)  # they are assigned anew
+        self._commit_offsets()
+        if self._letters is not None:
+            self.progress.dead_letters = self._letters.count
 
     def _commit_offsets(self) -> None:
         self._reader.commit({partition: progress.next_offset for partition, progress in self._unsaved.items()})
@@ -284,7 +302,7 @@ class Applier:
 
     def _pause_crowded(self) -> None:
         """Stop reading partitions that wait for others: memory stays bounded."""
-        crowded = self._inbox.crowded()
+        crowded = self._inbox.crowded() | self._waiting.paused()
         if crowded != self._paused:
             self._reader.pause(crowded - self._paused)
             self._reader.resume(self._paused - crowded)
