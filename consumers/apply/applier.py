@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic
 from cdc.core.errors import GapError, LogGapError
-from cdc.core.events import Alter, ChangeEvent, Drop
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
@@ -26,10 +25,10 @@ from cdc.core.position import ORIGIN
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
-from cdc.core.tables import TableSchema
 from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
+from consumers.apply.following import followed
 from consumers.apply.letters import DeadLetters
 from consumers.apply.waiting import WaitingPartitions
 from consumers.plan.as_text import AsText
@@ -194,27 +193,8 @@ class Applier:
         if found is None:
             self._inbox.add(partition, record.offset, None)
             return
-        event = found.event
-        before = event.change.before if isinstance(event.change, Alter) else None
-        is_ours = self._patterns.matches(event.table.id)
-        was_ours = is_ours if before is None else self._patterns.matches(before.id)
-        if is_ours and was_ours:
-            self._inbox.add(partition, record.offset, event, topics=found.topics)
-        elif before is not None and found.topic_before is not None and was_ours:
-            # Renamed to what is not ours: for us it is gone, and its name may be another table's now.
-            gone = replace(event, table=before, change=Drop())
-            self._inbox.add(partition, record.offset, gone, topics=frozenset({found.topic_before}))
-        elif before is not None and is_ours:
-            raise self._unknown_rows(event, before)
-        else:
-            self._inbox.add(partition, record.offset, None)
-
-    def _unknown_rows(self, event: ChangeEvent, before: TableSchema) -> GapError:
-        return GapError(
-            f"table {before.id} was renamed to {event.table.id}, which is one of target {self._settings.name!r};"
-            " the rows that it had before are not",
-            mend="`cdc capture --start-over` loads all tables again; or exclude it in the target's tables",
-        )
+        event, topics = followed(found, self._patterns.matches)
+        self._inbox.add(partition, record.offset, event, topics=topics)
 
     def _look_at_connector(self) -> None:
         if self._connector is not None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
+from typing import Protocol
 
 from cdc.core.errors import (
     AlreadyRunningError,
@@ -30,7 +31,6 @@ from cdc.core.errors import (
 )
 from cdc.core.events import Alter, ChangeEvent, Drop
 from cdc.core.log import TopicPartition
-from consumers.apply.letters import DeadLetters
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.planner import plan
 from consumers.plan.source_order import Unit, halves, units
@@ -39,6 +39,30 @@ from consumers.targets.target import Target, TargetTransaction
 Progress = Mapping[TopicPartition, PartitionProgress]
 Waiting = dict[TopicPartition, ChangeEvent]
 """The first event of each partition that has to wait for other partitions."""
+
+
+class Letters(Protocol):
+    """Where poison goes: it belongs to the open transaction until `committed`, or to nothing after `forget`."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether anything can have to wait behind a letter."""
+
+    def add(self, unit: Unit, error: CdcError) -> None:
+        """These events are poison."""
+
+    def take(self, event: ChangeEvent) -> bool:
+        """Whether the event waits behind a letter; then it is one from now on."""
+
+    def take_unit(self, unit: Unit) -> bool:
+        """As `take`, of all events of the unit if of one."""
+
+    def write(self, transaction: TargetTransaction) -> None:
+        """Make what was added durable, as far as it is not of this transaction; and what is, in it."""
+
+    def committed(self) -> None: ...
+
+    def forget(self) -> None: ...
 
 
 class Delivery:
@@ -51,7 +75,7 @@ class Delivery:
     def __init__(
         self,
         target: Target,
-        letters: DeadLetters | None = None,
+        letters: Letters | None = None,
         may_wait: Callable[[ChangeEvent], bool] = lambda _: False,
     ) -> None:
         self._target = target
@@ -152,7 +176,7 @@ class Delivery:
         events = [event for unit in todo for event in unit]
         try:
             with transaction.savepoint():
-                transaction.run(plan(events))
+                transaction.run(plan(events, moving=True))
                 if checked:
                     transaction.require_constraints()
         except CdcError as error:

@@ -149,17 +149,14 @@ class DeadLetters:
 
     def stored(self) -> Iterator[StoredLetter]:
         """All letters that the topic holds, in an order in which they may be retried; done with or not."""
-        found: dict[bytes, StoredRecord] = {}
         with closing(self._log.reader(self._topic)) as reader:
             if self._topic not in reader.topics():
                 return
+            # Of a letter that was written twice, the later one is in the index.
+            latest = {record.key: record.offset for record in read_to_end(reader, self._topic)}
             for record in read_to_end(reader, self._topic):
-                if record.key is not None:
-                    found.pop(record.key, None)  # of a letter that was written twice, the later one is in the index
-                    if record.value is not None:
-                        found[record.key] = record
-        for record in found.values():
-            yield _read(record)
+                if record.value is not None and latest.get(record.key) == record.offset:
+                    yield _read(record)
 
     def release(self, transaction: TargetTransaction, places: Iterable[Place]) -> None:
         """Take letters out of the index: they are applied in this transaction, or dropped."""

@@ -176,7 +176,9 @@ STATEMENTS = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     transactions=st.lists(st.lists(STATEMENTS, min_size=1, max_size=8), min_size=1, max_size=8),
     at_once=st.integers(1, 4),
