@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,7 +28,7 @@ class Site:
     """A source with a table `item`, and a target whose `item` refuses prices of 100 and more, until `mend`."""
 
     def __init__(self, source: str, target: str, log: LogSettings) -> None:
-        self.url, self.log_settings = target, log
+        self.source, self.url, self.log_settings = source, target, log
         self.writer = psycopg.connect(source, autocommit=True)
         self.run("CREATE TABLE item (id int PRIMARY KEY, price int, note text)", "CREATE TABLE bag (what int)")
         self.run("ALTER TABLE bag REPLICA IDENTITY FULL", "CREATE TABLE other (id int PRIMARY KEY)")
@@ -265,3 +270,69 @@ def test_a_running_applier_is_told_of(site: Site) -> None:
             change()
         assert "stop it" in str(raised.value.mend)
     assert len(site.letters()) == 1
+
+
+STEPS = (
+    "apply.1-fenced",
+    "apply.letters-in-log",
+    "apply.2-written",
+    "apply.3-checkpointed",
+    "apply.4-committed",
+    "apply.5-offsets-committed",
+)
+
+
+def command(site: Site, folder: Path, *words: str, dying_at: str = "") -> subprocess.CompletedProcess[str]:
+    """`cdc …` in a process of its own, which may die at a failpoint."""
+    config = folder / "cdc.toml"
+    log, target = site.log_settings, site.replica._targets["it"]
+    config.write_text(
+        f'[source]\nurl = "{site.source}"\ntables = ["public.*"]\n'
+        f'[log]\nurl = "{log.url}"\nprefix = "{log.prefix}"\n'
+        f'[targets.{target.name}]\nurl = "{target.url}"\non_error = "dead-letter"\nconsistency = "key"\n'
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "cdc", *words, "--config", str(config)],
+        env=os.environ | {"CDC_FAILPOINT": dying_at},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("kind", ["local", "kafka"])
+def test_a_kill_at_any_step_loses_and_doubles_nothing(
+    kind: str, request: pytest.FixtureRequest, new_database: Callable[..., str], tmp_path: Path, unique_name: str
+) -> None:
+    """Capture's writer is open all the time: an applier writes its letters beside it."""
+    url = f"sqlite:///{tmp_path / 'log.db'}" if kind == "local" else f"kafka://{request.getfixturevalue('kafka')}"
+    with closing(Site(new_database(), new_database(), LogSettings(url=url, prefix=unique_name, partitions=2))) as site:
+        site.replica.capture()
+        steps = STEPS if kind == "local" else STEPS[1::2]
+        for number, step in enumerate(steps):
+            site.run(
+                f"INSERT INTO item VALUES ({number}, 500, 'poison'), ({number + 100}, 1, 'free')",
+                f"UPDATE item SET note = 'waits' WHERE id = {number}",
+                f"INSERT INTO bag VALUES ({number % 2})",
+                f"INSERT INTO other VALUES ({number})",
+            )
+            site.replica.capture()
+            assert command(site, tmp_path, "apply", site.name, dying_at=step).returncode == -signal.SIGKILL
+        site.replica.apply("it")
+        assert len(site.letters()) == 2 * len(steps)
+        assert site.at_target("SELECT id FROM item ORDER BY 1") == [(100 + n,) for n in range(len(steps))]
+        site.assert_equal("bag", "other")
+        site.step("INSERT INTO bag VALUES (500)", "INSERT INTO bag VALUES (1)")
+        site.mend()
+        site.replica.close()
+        listed = json.loads(command(site, tmp_path, "dlq", "list", site.name, "--json").stdout)
+        assert [each["waits"] for each in listed].count(True) == len(steps) + 1
+        for step in ("apply.3-checkpointed", "apply.4-committed"):
+            dead = command(
+                site, tmp_path, "dlq", "retry", site.name, "public.item" if "3" in step else "*.*", dying_at=step
+            )
+            assert dead.returncode == -signal.SIGKILL
+        assert site.letters() == []
+        assert "applied 0" in command(site, tmp_path, "dlq", "retry", site.name).stdout
+        site.assert_equal("item", "bag", "other")
