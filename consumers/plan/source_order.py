@@ -24,7 +24,7 @@ def units(events: Iterable[ChangeEvent]) -> list[Unit]:
 def halves(todo: Sequence[Unit]) -> tuple[Sequence[Unit], Sequence[Unit]]:
     """Two or more units in two parts, cut between two transactions if there are two."""
     middle = len(todo) // 2
-    for away in range(middle):
+    for away in range(len(todo) - middle):
         for cut in (middle - away, middle + away):
             if 0 < cut < len(todo) and _transaction(todo[cut - 1]) != _transaction(todo[cut]):
                 return todo[:cut], todo[cut:]

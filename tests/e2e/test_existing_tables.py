@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cdc.avro.names import schemas_topic
+from cdc.core.errors import ConstraintError
 from cdc.core.events import ChangeEvent
 from cdc.core.settings import TargetSettings
 from cdc.log.reading import read_to_end
@@ -189,3 +190,30 @@ def test_whatever_the_source_accepted_is_applied(site: Site, transactions: list[
         site.transact(statements)
     site.apply(at_once)
     site.assert_equal()
+
+
+def test_with_independent_partitions_a_child_waits_for_its_parent(
+    new_database: Callable[..., str], unique_name: str
+) -> None:
+    """The parent's topic is behind by many batches; what is refused for good is refused all the same."""
+    source, target = new_database(), new_database()
+    tables = (
+        "CREATE TABLE zebra (id int PRIMARY KEY); CREATE TABLE ant (id int PRIMARY KEY, zebra int REFERENCES zebra)"
+    )
+    with psycopg.connect(source, autocommit=True) as writer, psycopg.connect(target, autocommit=True) as reader:
+        writer.execute(tables.encode())
+        reader.execute(tables.encode())
+        options = {"it": {"batch_events": 20, "consistency": "key"}}
+        with Replica(source, {"it": target}, name=unique_name, options=options) as replica:
+            replica.catch_up()
+            for number in range(60):
+                writer.execute(b"INSERT INTO zebra VALUES (%s)", [number])
+                if number >= 50:
+                    writer.execute(b"INSERT INTO ant VALUES (%s, %s)", [number, number])
+            replica.catch_up()
+            query = b"SELECT id, zebra FROM ant ORDER BY 1"
+            assert reader.execute(query).fetchall() == writer.execute(query).fetchall()
+            writer.execute("ALTER TABLE ant DROP CONSTRAINT ant_zebra_fkey; INSERT INTO ant VALUES (1000, 1000)")
+            with pytest.raises(ConstraintError, match="ant_zebra_fkey") as raised:
+                replica.catch_up()
+            assert "DEFERRABLE" in str(raised.value.mend)
