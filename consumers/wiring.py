@@ -42,7 +42,7 @@ def apply_session(settings: Settings, name: str, report: Callable[[str], None]) 
             settings=target_of,
             prefix=settings.log.prefix,
             written_by=settings.log.written_by,
-            letters=letters if target_of.on_error == "dead-letter" else None,
+            letters=letters,
             report=report,
         )
 
@@ -55,6 +55,15 @@ def dead_letters(
     larger = replace(settings.log, max_record_bytes=settings.log.max_record_bytes + EXTRA_BYTES)
     with (
         open_log(larger) as log,
-        closing(DeadLetters(log=log, prefix=settings.log.prefix, name=name, target=target, report=report)) as letters,
+        closing(
+            DeadLetters(
+                log=log,
+                prefix=settings.log.prefix,
+                name=name,
+                target=target,
+                taking=settings.targets[name].on_error == "dead-letter",
+                report=report,
+            )
+        ) as letters,
     ):
         yield letters

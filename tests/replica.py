@@ -177,6 +177,7 @@ class Replica:
                 prefix=self._log_settings.prefix,
                 name=settings.name,
                 target=target,
+                taking=settings.on_error == "dead-letter",
                 report=self.said.append,
             )
             self._resources.callback(letters.close)
@@ -186,7 +187,7 @@ class Replica:
                 target=target,
                 settings=self._targets[name],
                 prefix=self._log_settings.prefix,
-                letters=letters if settings.on_error == "dead-letter" else None,
+                letters=letters,
             )
             applier.start()
             self._appliers[name] = applier, reader

@@ -204,6 +204,8 @@ class Applier:
     def _learn_state(self, state: LogState) -> None:
         known, self._state = self._state.tables, state
         log_id = self._state.log_id
+        if self._letters is not None:
+            self._letters.require_own_topic(self._state.tables)
         if log_id is not None and self._checkpoint.log_id not in {None, log_id}:
             raise GapError(
                 f"the checkpoint in target {self._settings.name!r} belongs to another log",

@@ -13,16 +13,17 @@ and gives their room back when a tombstone says that they are done with.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Final, NamedTuple
 
 from cdc.avro.names import dead_letter_topic
-from cdc.core.errors import CdcError, LogGapError, PassingError, ProtocolViolationError
+from cdc.core.errors import CdcError, ConfigError, LogGapError, PassingError, ProtocolViolationError
 from cdc.core.events import ChangeEvent
 from cdc.core.failpoints import reached
 from cdc.core.log import Headers, Log, LogReader, LogWriter, Place, Record, StoredRecord, TopicPartition, TopicSpec
 from cdc.core.position import Position
+from cdc.core.state import TableState
 from cdc.log.reading import read_to_end
 from consumers.plan.letters import INDEX, Letter, Scopes, index_key, index_row, read_index, scopes_of
 from consumers.plan.source_order import Unit
@@ -62,18 +63,27 @@ class StoredLetter(NamedTuple):
 
 
 class DeadLetters:
-    """The letters of one open target. One thread. `report` is told of each poison event.
+    """The letters of one open target. One thread. `report` is told of each poison event. One that is not `taking` any
+    ends with the error of a poison event; but what waits behind those that are there goes on to wait.
 
     Constructing it does no I/O; the topic is made, and written by this process alone, from the first letter on.
     """
 
     def __init__(
-        self, *, log: Log, prefix: str, name: str, target: Target, report: Callable[[str], None] = lambda _: None
+        self,
+        *,
+        log: Log,
+        prefix: str,
+        name: str,
+        target: Target,
+        taking: bool = True,
+        report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._log = log
         self._name = name
         self._topic = dead_letter_topic(prefix, name)
         self._target = target
+        self._taking = taking
         self._report = report
         self._resources = ExitStack()
         self._writer: LogWriter | None = None
@@ -84,12 +94,22 @@ class DeadLetters:
 
     def open(self) -> None:
         """Learn what is blocked, from the target, which must be open."""
-        self._target.prepare(INDEX)
         letters = self.read_index()
+        if self._taking or letters:
+            self._target.prepare(INDEX)
         self.count = len(letters)
         self._blocked = Scopes()
         for letter in letters:
             self._blocked.add(letter.scopes)
+
+    def require_own_topic(self, tables: Mapping[str, TableState]) -> None:
+        """ConfigError if a table's topic is called so."""
+        if self._taking and self._topic in tables:
+            raise ConfigError(
+                f"the dead letters of target {self._name!r} would be written to {self._topic!r}, which is the topic of"
+                f" table {tables[self._topic].table}",
+                mend="give the target another name, or the table another topic in [log.topics]",
+            )
 
     def read_index(self) -> list[Letter]:
         return read_index(self._name, self._target.rows_of(INDEX))
@@ -104,6 +124,8 @@ class DeadLetters:
 
     def add(self, unit: Unit, error: CdcError) -> None:
         """These events are poison."""
+        if not self._taking:
+            raise error
         for event in unit:
             self._add(event, error)
 

@@ -160,6 +160,17 @@ def test_what_stops_without_dead_letters(site: Site) -> None:
     site.assert_equal("item")
 
 
+def test_letters_that_are_there_are_waited_for_by_one_that_stops(site: Site) -> None:
+    site.step("INSERT INTO item VALUES (1, 1, 'a')", "UPDATE item SET price = 500")
+    site.replica.set_options("it", on_error="stop")
+    site.step("UPDATE item SET price = 7")
+    assert site.letters() == [("public.item", False), ("public.item", True)]
+    assert site.at_target("SELECT price FROM item") == [(1,)]
+    site.run("INSERT INTO item VALUES (2, 500, 'b')")
+    with pytest.raises(ConstraintError):
+        site.replica.catch_up()
+
+
 def test_a_moved_row_blocks_both_keys(site: Site) -> None:
     site.step("INSERT INTO item VALUES (1, 1, 'a'), (2, 2, 'b')")
     site.step("UPDATE item SET price = 500 WHERE id = 1", "UPDATE item SET id = 9 WHERE id = 1")
