@@ -60,7 +60,8 @@ class _Line:
         progress = self._progress
         rate = self._rate.per_second(progress.events, seconds)
         letters = f", {progress.dead_letters:,} dead letters" if progress.dead_letters else ""
-        return f"{progress.events:,} events, {rate:,.0f}/s, last lag {progress.lag_us / 1e6:.2f} s{letters}"
+        left_out = f", {progress.left_out:,} left out" if progress.left_out else ""
+        return f"{progress.events:,} events, {rate:,.0f}/s, last lag {progress.lag_us / 1e6:.2f} s{left_out}{letters}"
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:

@@ -18,6 +18,7 @@ from consumers.apply.letters import DeadLetters
 from consumers.apply.retry import Chosen, Retried, Retry
 from consumers.plan.as_text import AsText
 from consumers.plan.letters import Letter
+from consumers.plan.mapping import EventMapping
 from consumers.targets.open import open_target
 from consumers.targets.target import Target
 from consumers.wiring import dead_letters, target_settings
@@ -87,6 +88,7 @@ def retry(settings: Settings, name: str, which: Chosen) -> Retried:
                 letters=letters,
                 target=target,
                 decoding=Decoding(registry, seen=AsText(settings_of.as_text).seen),
+                mapping=EventMapping(settings_of),
                 prefix=settings.log.prefix,
                 is_ours=TablePatterns(settings_of.tables).matches,
                 log_id=log_id,

@@ -32,6 +32,7 @@ from cdc.core.errors import (
 from cdc.core.events import Alter, ChangeEvent, Drop
 from cdc.core.log import TopicPartition
 from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.mapping import EventMapping
 from consumers.plan.planner import plan
 from consumers.plan.source_order import Unit, halves, units
 from consumers.targets.target import Target, TargetTransaction
@@ -75,10 +76,12 @@ class Delivery:
     def __init__(
         self,
         target: Target,
+        mapping: EventMapping,
         letters: Letters | None = None,
         may_wait: Callable[[ChangeEvent], bool] = lambda _: False,
     ) -> None:
         self._target = target
+        self._mapping = mapping
         self._letters = letters
         self._may_wait = may_wait
         self._session = ExitStack()
@@ -89,6 +92,7 @@ class Delivery:
 
     def write(self, events: Sequence[ChangeEvent], *, log_id: str) -> None:
         """These events, in an order in which each key's are in commit order; a large transaction comes in parts."""
+        events = [self._mapping.event(event) for event in events]
         if self._open is None:
             self._only_part = events
             self._prepare(events)

@@ -21,6 +21,7 @@ from consumers.apply.delivery import Delivery
 from consumers.apply.following import followed
 from consumers.apply.letters import DeadLetters, StoredLetter
 from consumers.plan.letters import Letter, Scope, Scopes
+from consumers.plan.mapping import EventMapping
 from consumers.plan.source_order import Unit
 from consumers.targets.target import Target, TargetTransaction
 
@@ -47,6 +48,7 @@ class Retry:
         letters: DeadLetters,
         target: Target,
         decoding: Decoding,
+        mapping: EventMapping,
         prefix: str,
         is_ours: Callable[[TableId], bool],
         log_id: str,
@@ -54,6 +56,7 @@ class Retry:
         self._letters = letters
         self._target = target
         self._decoding = decoding
+        self._mapping = mapping
         self._tables_topic = tables_topic(prefix)
         self._is_ours = is_ours
         self._log_id = log_id
@@ -62,7 +65,7 @@ class Retry:
         """Try all letters that are `chosen`, in order; one that is not keeps those behind it back."""
         index = {letter.place: letter for letter in self._letters.read_index()}
         todo = _Todo(self._letters, index)
-        delivery = Delivery(self._target, todo)
+        delivery = Delivery(self._target, self._mapping, todo)
         emptied = self._emptied(index, chosen)
         part: list[ChangeEvent] = []
         for number, stored in enumerate(open_letters(self._letters, index)):

@@ -36,12 +36,11 @@ class _Waiting:
 
 
 class WaitingPartitions:
-    """Gives partitions back to an inbox, and says which are not to be read for now. `done` is how far all are."""
+    """Gives partitions back to an inbox, and says which are not to be read for now."""
 
-    def __init__(self, reader: LogReader, inbox: Inbox, done: Mapping[TopicPartition, PartitionProgress]) -> None:
+    def __init__(self, reader: LogReader, inbox: Inbox) -> None:
         self._reader = reader
         self._inbox = inbox
-        self._done = dict(done)
         self._waiting: dict[TopicPartition, _Waiting] = {}
         self._look_due = 0.0
 
@@ -54,16 +53,15 @@ class WaitingPartitions:
             return True
         return time.monotonic() - known.alone_since < _MOMENT_SECONDS
 
-    def committed(
-        self, progress: Mapping[TopicPartition, PartitionProgress], waiting: Mapping[TopicPartition, ChangeEvent]
+    def begin(
+        self, waiting: Mapping[TopicPartition, ChangeEvent], done: Mapping[TopicPartition, PartitionProgress]
     ) -> None:
-        """The target has come as far as `progress` says, and these events have to wait."""
-        self._done.update(progress)
+        """These events have to wait; `done` is how far the target is with all partitions."""
         for partition, event in waiting.items():
             if event.place is None:
                 raise AssertionError("only what was read from a log can wait for it")
-            done = self._done.get(partition)
-            start = PartitionProgress(ORIGIN if done is None else done.position, event.place.offset)
+            known_done = done.get(partition)
+            start = PartitionProgress(ORIGIN if known_done is None else known_done.position, event.place.offset)
             self._inbox.give_back(partition, start, event.position)
             self._reader.assign({partition: start.next_offset})
             known = self._waiting.get(partition)

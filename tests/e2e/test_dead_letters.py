@@ -300,7 +300,7 @@ def command(site: Site, folder: Path, *words: str, dying_at: str = "") -> subpro
     config.write_text(
         f'[source]\nurl = "{site.source}"\ntables = ["public.*"]\n'
         f'[log]\nurl = "{log.url}"\nprefix = "{log.prefix}"\n'
-        f'[targets.{target.name}]\nurl = "{target.url}"\non_error = "dead-letter"\nconsistency = "key"\n'
+        f'[targets.{target.name}]\nurl = "{target.url}"\non_error = "dead-letter"\n'
     )
     return subprocess.run(
         [sys.executable, "-m", "cdc", *words, "--config", str(config)],

@@ -21,6 +21,7 @@ from cdc.log.reading import read_to_end
 from cdc.registry.decoding import Decoding
 from cdc.registry.embedded import EmbeddedRegistry
 from consumers.apply.delivery import Delivery
+from consumers.plan.mapping import EventMapping
 from consumers.targets.open import open_target
 from tests.replica import Replica
 
@@ -104,7 +105,7 @@ class Site:
         events.sort(key=lambda event: event.position)
         transactions = [list(group) for _, group in groupby(events, key=lambda event: event.position[:2])]
         for target in self._targets:
-            delivery = Delivery(target)
+            delivery = Delivery(target, EventMapping(TargetSettings(name="test", url=self.target)))
             for start in range(0, len(transactions), at_once):
                 batch = [event for group in transactions[start : start + at_once] for event in group]
                 delivery.write(batch, log_id="test")

@@ -22,6 +22,7 @@ from cdc.log.memory import MemoryLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.letters import DeadLetters
 from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.mapping import EventMapping
 from consumers.targets.open import open_target
 
 TEXT = ColumnType(kind=Kind.STRING, name="text")
@@ -30,6 +31,7 @@ ITEM = TableSchema(
     columns=(Column(name="id", type=TEXT, nullable=False), Column(name="a", type=TEXT)),
     key=(0,),
 )
+MAPPING = EventMapping(TargetSettings(name="it", url="sqlite:///it.db"))
 ONE = TopicPartition("p.public.item", 0)
 FAR = {ONE: PartitionProgress(Position(1, 1, 9), 9)}
 
@@ -78,7 +80,7 @@ PARTS = (
 
 
 def test_parts_before_and_after_poison_stay(site: Site) -> None:
-    delivery = Delivery(site.target, site.letters)
+    delivery = Delivery(site.target, MAPPING, site.letters)
     for part in PARTS:
         delivery.write(part, log_id="log")
         assert site.query("SELECT * FROM item") == []
@@ -96,7 +98,7 @@ def test_parts_before_and_after_poison_stay(site: Site) -> None:
 
 
 def test_without_dead_letters_nothing_stays(site: Site) -> None:
-    delivery = Delivery(site.target)
+    delivery = Delivery(site.target, MAPPING)
     delivery.write(PARTS[0][:1], log_id="log")
     with pytest.raises(ConstraintError):
         delivery.write(PARTS[1], log_id="log")
@@ -108,7 +110,7 @@ def test_without_dead_letters_nothing_stays(site: Site) -> None:
 
 
 def test_letters_of_what_was_abandoned_are_none(site: Site) -> None:
-    delivery = Delivery(site.target, site.letters)
+    delivery = Delivery(site.target, MAPPING, site.letters)
     delivery.write(PARTS[0], log_id="log")
     delivery.abandon()
     delivery.write([event(1, Create((b"2", b"x")))], log_id="log")
