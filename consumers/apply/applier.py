@@ -25,7 +25,7 @@ from cdc.core.events import ChangeEvent
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
-from cdc.core.position import ORIGIN
+from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings, TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
@@ -38,7 +38,7 @@ from consumers.apply.following import followed
 from consumers.apply.letters import DeadLetters
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
-from consumers.plan.approach import Approach, approach, furthest_of, is_partition
+from consumers.plan.approach import Approach, approach, furthest_of, is_partition, whole
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import PartitionProgress
@@ -226,6 +226,8 @@ class Applier:
     def _enter(self, *, approached: bool = False) -> None:
         """Begin to take records in the way that is due where the target stands, from there."""
         tables = self._our_tables()
+        for table in tables:
+            self._mapping.name(table.table)  # refused before anything is applied, if two tables have one name
         self._approach, self._load_ends = None, None
         crowded_at = 4 * self._settings.batch_events
         if self._settings.consistency == "key":
@@ -236,7 +238,8 @@ class Applier:
             if not approached:
                 self._approach = approach(self._reached, topics, self._transactions, self._epoch)
             if self._approach is None:
-                self._inbox = self._transaction_inbox()
+                furthest = furthest_of(self._reached)
+                self._inbox = self._transaction_inbox(floor=whole(furthest) if approached else furthest)
             else:
                 self._inbox = Inbox(crowded_at=crowded_at, takes=self._approach.takes)
                 self._unsaved.update(self._approach.begun())
@@ -248,7 +251,7 @@ class Applier:
         for table in tables:
             self._assign(table)
 
-    def _transaction_inbox(self) -> TransactionInbox:
+    def _transaction_inbox(self, *, floor: Position) -> TransactionInbox:
         """With the transaction topic assigned."""
         progress = self._progress_of(self._transactions)
         inbox = TransactionInbox(
@@ -256,7 +259,7 @@ class Applier:
             transactions=self._transactions,
             progress=progress,
             epoch=self._epoch,
-            floor=furthest_of(self._reached),
+            floor=floor,
         )
         for table in self._state.tables.values():
             self._introduce(inbox, table)
@@ -351,7 +354,7 @@ class Applier:
         for topic in state.tables.keys() - known.tables.keys():
             table = state.tables[topic]
             if self._patterns.matches(table.table):
-                self._mapping.name(table.table)  # refused before anything is applied, if two tables have one name
+                self._mapping.name(table.table)
                 self._assign(table)
             if isinstance(self._inbox, TransactionInbox):
                 self._introduce(self._inbox, table)
