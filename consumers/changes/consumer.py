@@ -26,7 +26,7 @@ from cdc.avro.names import schemas_topic
 from cdc.core.checks import Check
 from cdc.core.config import parse_settings
 from cdc.core.errors import ConfigError
-from cdc.core.events import ChangeEvent
+from cdc.core.events import ChangeEvent, Row
 from cdc.core.log import Log, LogReader, StoredRecord, TopicPartition
 from cdc.core.position import Position
 from cdc.core.registry import SchemaRegistry
@@ -256,6 +256,7 @@ class _Handout(Delivery):
     """Keeps what an applier writes, for the user to take."""
 
     def __init__(self) -> None:
+        self.waiting = {}
         self._written: list[ChangeEvent] = []
         self._committed: _Pending | None = None
 
@@ -264,12 +265,15 @@ class _Handout(Delivery):
         self._written += events
 
     @override
-    def commit(self, progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str) -> None:
+    def commit(
+        self, progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str
+    ) -> Mapping[TopicPartition, PartitionProgress]:
         pending = self._committed = self._committed or _Pending()
         pending.events += self._written
         pending.progress |= progress
         pending.log_id = log_id
         self._written = []
+        return progress
 
     @override
     def abandon(self) -> None:
@@ -306,6 +310,10 @@ class _NoTarget(Target):
     @override
     def transaction(self, *, log_id: str) -> AbstractContextManager[TargetTransaction]:
         raise AssertionError("there is nothing to write to")
+
+    @override
+    def rows_of(self, table: TableSchema) -> list[Row]:
+        return []
 
     @override
     def checks(self) -> Iterator[Check]:
