@@ -80,6 +80,10 @@ class Publisher:
             records.extend(self._announce(table))
         return records
 
+    def partitions(self) -> dict[str, int]:
+        """The topics of all tables, and how many partitions each has."""
+        return {topic: table.partitions for topic, table in self._tables.items()}
+
     def register(self, table: TableSchema) -> None:
         """Register the version's schemas. SchemaRefusedError if the registry does not take them."""
         self._version(table)

@@ -15,7 +15,7 @@ The commit order, in every target transaction (`Target.transaction` keeps 1 to 4
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,7 +66,11 @@ class Progress:
 
 
 class Applier:
-    """One session, from opening the target to a stop or an error; after an error, make a new one."""
+    """One session, from opening the target to a stop or an error; after an error, make a new one.
+
+    With `area` its tables are there (`consumers.plan.beside`). With `until` nothing above that position is applied, and
+    what is comes in the order of each key.
+    """
 
     def __init__(
         self,
@@ -79,12 +83,15 @@ class Applier:
         written_by: WrittenBy = "cdc",
         delivery: Delivery | None = None,
         letters: DeadLetters | None = None,
+        area: str | None = None,
+        until: Position | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reader = reader
         self._connector = ConnectorLog(reader, prefix, report) if written_by == "debezium" else None
         self._target = target
-        self._mapping = EventMapping(settings)
+        self._mapping = EventMapping(settings, area=area)
+        self._until = until
         self._letters = letters
         self._waiting: WaitingPartitions | None = None
         self._delivery = delivery or Delivery(target, self._mapping, letters, self._may_wait)
@@ -161,6 +168,25 @@ class Applier:
             self._log_of_checkpoint, self._reached = begun.log_id, dict(begun.partitions)
         return begun is not None
 
+    @property
+    def reached(self) -> Mapping[TopicPartition, PartitionProgress]:
+        """How far the target is."""
+        return self._reached
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was taken is committed: no transaction has come in part."""
+        return not self._written
+
+    @property
+    def partitions(self) -> list[TopicPartition]:
+        """Those that hold the target's tables."""
+        return [partition for table in self._our_tables() for partition in _partitions(table)]
+
+    def is_past(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether all that is to be applied of what stands before these offsets was (only with `until`)."""
+        return isinstance(self._inbox, Inbox) and self._inbox.is_past(ends)
+
     def finish(self) -> None:
         """Write the checkpoint of what brought no rows. A transaction that came in part is left for the next start."""
         self._delivery.abandon()
@@ -230,7 +256,10 @@ class Applier:
             self._mapping.name(table.table)  # refused before anything is applied, if two tables have one name
         self._approach, self._load_ends = None, None
         crowded_at = 4 * self._settings.batch_events
-        if self._settings.consistency == "key":
+        if self._until is not None:
+            until = self._until
+            self._inbox = Inbox(crowded_at=crowded_at, takes=lambda _, event: event.position <= until)
+        elif self._settings.consistency == "key":
             resent = is_resent if self._connector is None else self._connector.resent
             self._inbox = Inbox(crowded_at=crowded_at, resent=resent)
         else:
@@ -402,7 +431,7 @@ class Applier:
             self._unsaved_since = time.monotonic()
         self._unsaved.update(batch.progress)
         if batch.events:
-            self._delivery.write(batch.events, log_id=self._log_id)
+            self._delivery.write(batch.events, log_id=self.log_id)
             self._written += len(batch.events)
             self._newest_us = max(self._newest_us, *(event.transaction.commit_time_us for event in batch.events))
         if not batch.whole:
@@ -430,7 +459,7 @@ class Applier:
         """
         if not self._unsaved:
             return
-        self._unsaved = dict(self._delivery.commit(self._unsaved, log_id=self._log_id))
+        self._unsaved = dict(self._delivery.commit(self._unsaved, log_id=self.log_id))
         self._reached.update(self._unsaved)
         if self._waiting is not None and self._delivery.waiting:
             self._waiting.begin(self._delivery.waiting, self._reached)
@@ -457,7 +486,8 @@ class Applier:
             self._paused = crowded
 
     @property
-    def _log_id(self) -> str:
+    def log_id(self) -> str:
+        """Known once it has started."""
         if self._state.log_id is None:
             raise AssertionError("nothing is applied before the log is known")
         return self._state.log_id
