@@ -38,7 +38,7 @@ from consumers.apply.following import followed
 from consumers.apply.letters import DeadLetters
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
-from consumers.plan.approach import Approach, approach, furthest_of, is_partition, whole
+from consumers.plan.approach import Approach, approach, furthest_of, is_partition, left, whole
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import PartitionProgress
@@ -237,6 +237,7 @@ class Applier:
             topics = [*(table.topic for table in tables), self._tables_topic]
             if not approached:
                 self._approach = approach(self._reached, topics, self._transactions, self._epoch)
+                self._unsaved.update(left(self._reached, [*topics, self._transactions.topic]))
             if self._approach is None:
                 furthest = furthest_of(self._reached)
                 self._inbox = self._transaction_inbox(floor=whole(furthest) if approached else furthest)
