@@ -35,6 +35,7 @@ from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.following import followed
+from consumers.apply.kept import require_kept
 from consumers.apply.letters import DeadLetters
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
@@ -254,6 +255,8 @@ class Applier:
 
     def _transaction_inbox(self, *, floor: Position) -> TransactionInbox:
         """With the transaction topic assigned."""
+        topics = [table.topic for table in self._our_tables()]
+        require_kept(self._reader, topics, self._transactions.topic, self._report)
         progress = self._progress_of(self._transactions)
         inbox = TransactionInbox(
             crowded_at=self._settings.batch_events,

@@ -11,7 +11,7 @@ import pytest
 from replica import Replica
 
 from cdc.avro.names import transaction_topic
-from cdc.core.errors import LogGapError
+from cdc.core.errors import ConfigError, LogGapError
 from cdc.core.log import TopicPartition
 from cdc.core.settings import LogSettings
 from cdc.log.memory import MemoryLog
@@ -144,3 +144,15 @@ def test_without_its_transaction_topic_a_target_stops(pair: Pair) -> None:
     log.trim(TopicPartition(topic, 0), end - 1)
     with pytest.raises(LogGapError, match="transaction"):
         pair.replica.apply("copy")
+
+
+def test_a_compacted_topic_is_refused(pair: Pair) -> None:
+    pair.replica.capture()
+    log, prefix = pair.replica.log, pair.replica._log_settings.prefix
+    assert isinstance(log, MemoryLog)
+    log._partitions[TopicPartition(f"{prefix}.public.one", 0)].compacted = True
+    with pytest.raises(ConfigError, match=f"topic '{prefix}.public.one' is compacted"):
+        pair.replica.apply("copy")
+    pair.replica.set_options("copy", consistency="key")
+    pair.replica.catch_up()
+    pair.assert_equal()
