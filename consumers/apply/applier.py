@@ -259,7 +259,7 @@ class Applier:
         require_kept(self._reader, topics, self._transactions.topic, self._report)
         progress = self._progress_of(self._transactions)
         inbox = TransactionInbox(
-            crowded_at=self._settings.batch_events,
+            crowded_at=max(2, self._settings.batch_events),  # both halves of a moved row
             transactions=self._transactions,
             progress=progress,
             epoch=self._epoch,
