@@ -29,7 +29,7 @@ from typing import Final
 
 from cdc.avro.transactions import MESSAGES, End
 from cdc.core.errors import GapError, LogGapError
-from cdc.core.events import ChangeEvent
+from cdc.core.events import ChangeEvent, Delete
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
 from consumers.plan.batch import Batch
@@ -320,6 +320,8 @@ class TransactionInbox:
         frontier = min(each.read for each in unfinished)
         here.entries.sort(key=self._place)
         ready = sum(1 for entry in here.entries if entry.position <= frontier)
+        if ready and _awaits_create(here.entries[ready - 1].event):
+            ready -= 1  # a row is moved by both halves together
         batch.events += self._pass(here.entries[:ready], due)
         del here.entries[:ready]
         batch.whole = False
@@ -354,6 +356,10 @@ class TransactionInbox:
         return GapError(
             f"transaction {due.said.end.id} is not whole in the log: it lacks {', '.join(short)}", mend=_START_OVER
         )
+
+
+def _awaits_create(event: ChangeEvent | None) -> bool:
+    return event is not None and isinstance(event.change, Delete) and event.change.awaits_create
 
 
 def _lost(partition: TopicPartition, wanted: int, found: int) -> LogGapError:

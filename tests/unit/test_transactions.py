@@ -5,7 +5,7 @@ taken whole, once, and in the order of their commits.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cdc.avro.transactions import MESSAGES, End, TransactionEnd
 from cdc.core.errors import GapError, LogGapError
-from cdc.core.events import Alter, ChangeEvent, Create, Transaction
+from cdc.core.events import Alter, ChangeEvent, Create, Delete, KeyImage, Transaction
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from cdc.core.tables import TableId, TableSchema
@@ -363,3 +363,17 @@ def test_what_an_earlier_session_wrote_does_not_count_for_a_resent_transaction(i
     assert inbox.take(10).events == []
     inbox.add(ONE, 0, make_event(7, 1, "one"))
     assert [event.ordinal for event in inbox.take(10).events] == [1, 2]
+
+
+def test_a_part_does_not_end_between_the_halves_of_a_moved_row(inbox: TransactionInbox) -> None:
+    halves = [Delete(KeyImage((b"1",)), moved_to=(b"2",), awaits_create=True), Create((b"2",), moved_from=(b"1",))]
+    one, two, three = (make_event(7, ordinal, "one") for ordinal in (1, 2, 3))
+    inbox.add_end(0, make_end(7, 3, one=3))
+    inbox.add(ONE, 0, one)
+    inbox.add(ONE, 1, replace(two, change=halves[0]))
+    inbox.take(2)
+    assert inbox.ends_wanted() == {"one"}
+    inbox.ends("one", {ONE: 3, ONE_B: 0})  # more may come in ONE, where 2 was read
+    assert [event.ordinal for event in inbox.take(2).events] == [1]
+    inbox.add(ONE, 2, replace(three, change=halves[1]))
+    assert [event.ordinal for event in inbox.take(2).events] == [2, 3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TypeVar
 
 import tenacity
@@ -12,11 +12,12 @@ from confluent_kafka import Consumer, KafkaException, Message
 from confluent_kafka import TopicPartition as Place
 from typing_extensions import override
 
-from cdc.core.log import Headers, LogReader, Offsets, StoredRecord, TopicPartition
+from cdc.core.log import Headers, LogReader, Offsets, Retention, StoredRecord, TopicPartition
 from cdc.log.assignment import Assignment
 from cdc.log.kafka.client import Events, client_options, connect, made, topics_of
 from cdc.log.kafka.errors import GONE, LEADERLESS, OUT_OF_RANGE, translate
 from cdc.log.kafka.options import Options, consumer_options
+from cdc.log.kafka.topics import retention_of
 from cdc.log.limits import check_offset, missing_partition, unknown_partition
 
 _ASK_SECONDS: Final = 10.0
@@ -33,6 +34,7 @@ class KafkaReader(LogReader):
     """
 
     def __init__(self, options: Options, group: str) -> None:
+        self._options = options
         self._events = Events(options["bootstrap.servers"])
         self._assignment = Assignment()
         self._closed = False
@@ -58,6 +60,10 @@ class KafkaReader(LogReader):
         if held is None:
             raise unknown_partition(partition)
         return held
+
+    @override
+    def retention(self, topics: Collection[str]) -> dict[str, Retention]:
+        return retention_of(topics, self._options, self._events)
 
     @override
     def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
