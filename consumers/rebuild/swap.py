@@ -27,7 +27,7 @@ from consumers.plan.letters import INDEX, read_index
 from consumers.rebuild.replay import Progress, Reached, advance, ends_of, is_behind
 from consumers.targets.replaceable import ReplaceableTarget, Replacement
 
-_CURRENT_US: Final = 10_000_000  # a replay whose last events are younger than that is through the log
+_CURRENT_US: Final = 10_000_000  # under steady changes, a replay whose last events are younger is through the log
 _STEP_SECONDS: Final = 0.1
 
 
@@ -114,8 +114,8 @@ class Swap:
             reached("rebuild.3-replaced")
 
     def _is_current(self, idle: bool) -> bool:
-        done = self._applier.progress
-        if not idle and not (done.batches and done.lag_us < _CURRENT_US):
+        is_through = self.progress.records >= self.progress.of and self._applier.progress.lag_us < _CURRENT_US
+        if not idle and not is_through:
             return False
         return not self._is_behind(self._live.read_checkpoint().partitions)
 

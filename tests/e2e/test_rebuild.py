@@ -10,18 +10,30 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from replica import Replica
+
+from cdc.core.errors import ConfigError, LogGapError, TargetError, TargetReplacedError, TargetSchemaError
+from cdc.core.position import Position, parse_lsn
+from cdc.core.settings import LogSettings, RegistrySettings, Settings, TargetSettings
+from cdc.log.open import open_log
+from consumers.rebuild.moment import Moment
+from consumers.wiring import copy_session, discard, swap_session
 
 ACCOUNTS = 40
 SUM = 100 * ACCOUNTS
 TOTAL = "SELECT (SELECT sum(n) FROM savings) + (SELECT sum(n) FROM current)"
 ALL = "SELECT 's', id, n FROM savings UNION ALL SELECT 'c', id, n FROM current ORDER BY 1, 2"
 PATIENCE_SECONDS = 60.0
-KILLS = ("apply.3-checkpointed:3", "rebuild.1-replayed", "rebuild.2-held", "rebuild.3-replaced")
+KILLS = {
+    "postgresql": ("apply.3-checkpointed:3", "rebuild.1-replayed", "rebuild.3-replaced"),
+    "sqlite": ("rebuild.2-held", "rebuild.3-replaced"),
+}
 
 
 class Place:
@@ -106,10 +118,11 @@ class Place:
                 connection.execute("UPDATE savings SET n = n - 1 WHERE id = %s", [one])
                 connection.execute("UPDATE current SET n = n + 1 WHERE id = %s", [other])
                 connection.commit()
+                time.sleep(0.01)
 
     def read(self) -> None:
         assert self.query(TOTAL) == [(SUM,)]
-        time.sleep(0.002)
+        time.sleep(0.02)
 
     def is_equal(self) -> bool:
         return self.query(ALL) == pg(self.source, ALL)
@@ -134,6 +147,36 @@ def is_loaded(place: Place) -> bool:
         return False
 
 
+class Both:
+    """A source with a PostgreSQL and a SQLite target, in this process, of a log that commands can open too."""
+
+    def __init__(self, replica: Replica, log: LogSettings, targets: dict[str, TargetSettings]) -> None:
+        self.replica = replica
+        self.settings = Settings(source=None, log=log, registry=RegistrySettings(), targets=targets)
+
+    def rebuild(self, target: str, **options: bool) -> list[str]:
+        said: list[str] = []
+        with swap_session(self.settings, target, said.append, **options) as swap:
+            assert swap.run(lambda: False)
+        return said
+
+    def copy(self, target: str, moment: Moment) -> None:
+        with copy_session(self.settings, target, moment, lambda _: None) as copy:
+            assert copy.run(lambda: False)
+
+
+@contextmanager
+def both(source: str, pg_url: str, folder: Path, name: str, **options: Any) -> Iterator[Both]:
+    log = LogSettings(url=f"sqlite:///{folder}/log.db", prefix=name, partitions=2)
+    urls = {"pg": pg_url, "lite": f"sqlite:///{folder}/copy.db"}
+    with (
+        open_log(log) as opened,
+        Replica(source, urls, name=name, log=opened, log_settings=log, options=dict.fromkeys(urls, options)) as replica,
+    ):
+        targets = {f"{name}_{kind}": TargetSettings(name=f"{name}_{kind}", url=urls[kind], **options) for kind in urls}
+        yield Both(replica, log, targets)
+
+
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
 def test_a_rebuild_while_all_goes_on_killed_at_each_step(
     new_database: Callable[[], str], unique_name: str, tmp_path: Path, kind: str
@@ -143,7 +186,7 @@ def test_a_rebuild_while_all_goes_on_killed_at_each_step(
     with place.running():
         until(lambda: is_loaded(place))
         with place.meanwhile(place.transfer, place.read):
-            for failpoint in KILLS:
+            for failpoint in KILLS[kind]:
                 killed = place.rebuild(failpoint=failpoint)
                 assert killed.returncode == -signal.SIGKILL, (failpoint, killed.stderr)
             assert "done: the old tables are in copy~old" in place.rebuilt()
@@ -168,3 +211,119 @@ def test_a_rebuild_while_all_goes_on_killed_at_each_step(
         until(place.is_equal)
     assert place.query("SELECT DISTINCT name FROM cdc_applier") == [("copy",)]
     assert place.query("SELECT DISTINCT applier FROM cdc_checkpoint") == [("copy",)]
+
+
+def test_what_people_made_at_the_live_tables(new_database: Callable[[], str], unique_name: str, tmp_path: Path) -> None:
+    source, copy, path = new_database(), new_database(), tmp_path / "copy.db"
+    on_pg, on_lite = f"{unique_name}_pg", f"{unique_name}_lite"
+    with (
+        psycopg.connect(source, autocommit=True) as writer,
+        psycopg.connect(copy, autocommit=True) as target,
+        closing(sqlite3.connect(path, isolation_level=None)) as lite,
+        both(source, copy, tmp_path, unique_name) as place,
+    ):
+        writer.execute("CREATE SCHEMA other")
+        writer.execute("CREATE TABLE t (id int PRIMARY KEY, n int)")
+        writer.execute("CREATE TABLE gone (id int PRIMARY KEY)")
+        writer.execute("CREATE TABLE empty (id int PRIMARY KEY)")
+        writer.execute("INSERT INTO t VALUES (1, 1), (2, 2)")
+        place.replica.catch_up()
+        target.execute("CREATE INDEX by_n ON t (n) WHERE n > 0")
+        target.execute("CREATE VIEW sums WITH (security_barrier) AS SELECT sum(n) AS n FROM t")
+        target.execute("GRANT SELECT ON t TO PUBLIC")
+        target.execute("ALTER TABLE t ADD CONSTRAINT positive CHECK (n > 0), ADD note text")
+        lite.execute("CREATE INDEX by_n ON t (n)")
+        lite.execute("CREATE VIEW sums AS SELECT sum(n) AS n FROM t")
+        lite.execute("CREATE TABLE seen (id int)")
+        lite.execute("CREATE TRIGGER look AFTER INSERT ON t BEGIN INSERT INTO seen VALUES (new.id); END")
+
+        writer.execute("INSERT INTO t VALUES (3, 3)")
+        writer.execute("DROP TABLE gone")
+        place.replica.capture()
+        with pytest.raises(TargetSchemaError, match=r"lacks check positive, column note text$"):
+            place.rebuild(on_pg)
+        assert target.execute("SELECT count(*) FROM t").fetchone() == (2,)  # live, and nothing was done to it
+        target.execute(f'ALTER TABLE "{on_pg}~new".t ADD CONSTRAINT positive CHECK (n > 0), ADD note text')
+        assert any("table public.t: the new one will lack check positive" in line for line in place.rebuild(on_pg))
+        place.rebuild(on_lite)
+        for name in ("pg", "lite"):
+            writer.execute("INSERT INTO t SELECT max(id) + 1, 7 FROM t")
+            place.replica.capture()
+            with pytest.raises(TargetReplacedError):
+                place.replica.apply(name)
+        place.replica.reopen()
+        place.replica.catch_up()
+        rows = [(1, 1), (2, 2), (3, 3), (4, 7), (5, 7)]
+        assert target.execute("SELECT id, n FROM t ORDER BY id").fetchall() == rows
+        assert lite.execute("SELECT id, n FROM t ORDER BY id").fetchall() == rows
+        assert target.execute("SELECT n FROM sums").fetchall() == [(20,)]
+        assert lite.execute("SELECT n FROM sums").fetchall() == [(20,)]
+        assert lite.execute("SELECT id FROM seen").fetchall() == [(4,), (5,)]
+        assert target.execute("SELECT reloptions FROM pg_class WHERE relname = 'sums'").fetchone() == (
+            ["security_barrier=true"],
+        )
+        indexes = "SELECT indexdef FROM pg_indexes WHERE indexname = 'by_n' AND schemaname = 'public'"
+        assert target.execute(indexes).fetchall() == [("CREATE INDEX by_n ON public.t USING btree (n) WHERE (n > 0)",)]
+        granted = "SELECT 1 FROM information_schema.table_privileges WHERE grantee = 'PUBLIC' AND table_name = 't'"
+        assert target.execute(f"{granted} AND table_schema = 'public'").fetchall() == [(1,)]
+        tables = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1"
+        assert target.execute(tables, [f"{on_pg}~old"]).fetchall() == [("empty",), ("gone",), ("t",)]
+        assert target.execute("SELECT to_regclass('gone'), to_regclass('empty')::text").fetchone() == (None, "empty")
+        assert lite.execute("SELECT name FROM sqlite_master WHERE name LIKE '%~old.gone'").fetchall() != []
+        assert lite.execute("SELECT name FROM sqlite_master WHERE name IN ('gone', 'empty')").fetchall() == [("empty",)]
+        assert discard(place.settings, on_pg, "old") == discard(place.settings, on_lite, "old") == 3
+
+
+def test_the_target_as_of_a_moment(new_database: Callable[[], str], unique_name: str, tmp_path: Path) -> None:
+    source, copy, path = new_database(), new_database(), tmp_path / "copy.db"
+    names = {"pg": f"{unique_name}_pg", "lite": f"{unique_name}_lite"}
+
+    def copied(column: str = "n") -> list[list[tuple]]:
+        with sqlite3.connect(path) as lite:
+            found = lite.execute(f'SELECT id, {column} FROM "{names["lite"]}~until.t" ORDER BY id').fetchall()
+        return [pg(copy, f'SELECT id, {column} FROM "{names["pg"]}~until".t ORDER BY id'), found]
+
+    with (
+        psycopg.connect(source, autocommit=True) as writer,
+        both(source, copy, tmp_path, unique_name) as place,
+    ):
+        writer.execute("CREATE TABLE t (id int PRIMARY KEY, n int)")
+        writer.execute("INSERT INTO t SELECT g, 0 FROM generate_series(1, 3) g")
+        place.replica.catch_up()
+        (before,) = writer.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+        writer.execute("UPDATE t SET n = 1 WHERE id = 1")
+        (moment,) = writer.execute("SELECT clock_timestamp()").fetchone()
+        (lsn,) = writer.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+        time.sleep(0.005)  # commits are known to the millisecond
+        with writer.transaction():
+            writer.execute("UPDATE t SET n = 2")
+            writer.execute("DELETE FROM t WHERE id = 2")
+        writer.execute("ALTER TABLE t RENAME n TO m")
+        writer.execute("TRUNCATE t")
+        writer.execute("INSERT INTO t VALUES (9, 9)")
+        place.replica.catch_up()
+
+        for target in names.values():
+            with pytest.raises(ConfigError, match="the log has come to"):
+                place.copy(target, Position(0, parse_lsn(lsn) + (1 << 40), 0))
+            with pytest.raises(LogGapError, match="the log begins with a first load"):
+                place.copy(target, Position(0, 1, 0))
+            place.copy(target, Position(0, parse_lsn(lsn), 0))
+            place.copy(target, Position(0, parse_lsn(lsn), 0))  # is there already
+            with pytest.raises(TargetError, match="has a copy of another moment"):
+                place.copy(target, Position(0, parse_lsn(before), 0))
+        assert copied() == [[(1, 1), (2, 0), (3, 0)]] * 2
+        for target in names.values():
+            assert discard(place.settings, target, "until") == 1
+            place.copy(target, moment)
+        assert copied() == [[(1, 1), (2, 0), (3, 0)]] * 2
+        for target in names.values():
+            discard(place.settings, target, "until")
+            place.copy(target, Position(0, parse_lsn(before), 0))
+        assert copied() == [[(1, 0), (2, 0), (3, 0)]] * 2
+
+        writer.execute("INSERT INTO t VALUES (10, 10)")
+        place.replica.catch_up()  # the live ones go on
+        with sqlite3.connect(path) as lite:
+            assert lite.execute("SELECT id, m FROM t").fetchall() == [(9, 9), (10, 10)]
+        assert pg(copy, "SELECT id, m FROM t") == [(9, 9), (10, 10)]
