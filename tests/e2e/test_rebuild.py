@@ -18,9 +18,10 @@ import psycopg
 import pytest
 from replica import Replica
 
-from cdc.core.errors import ConfigError, LogGapError, TargetError, TargetReplacedError, TargetSchemaError
+from cdc.core.errors import ConfigError, LogGapError, PassingError, TargetError, TargetReplacedError, TargetSchemaError
 from cdc.core.position import Position, parse_lsn
 from cdc.core.settings import LogSettings, RegistrySettings, Settings, TargetSettings
+from cdc.log.local.layout import place_of
 from cdc.log.open import open_log
 from consumers.rebuild.moment import Moment
 from consumers.wiring import copy_session, discard, swap_session
@@ -243,6 +244,11 @@ def test_what_people_made_at_the_live_tables(new_database: Callable[[], str], un
         with pytest.raises(TargetSchemaError, match=r"lacks check positive, column note text$"):
             place.rebuild(on_pg)
         assert target.execute("SELECT count(*) FROM t").fetchone() == (2,)  # live, and nothing was done to it
+        with psycopg.connect(copy) as reader:  # one that takes its time makes nobody wait behind the rebuild
+            reader.execute("SELECT FROM t")
+            with pytest.raises(PassingError, match="waiting for readers of the tables"):
+                place.rebuild(on_pg, leave_behind=True)
+            assert reader.execute("SELECT count(*) FROM t").fetchone() == (2,)
         target.execute(f'ALTER TABLE "{on_pg}~new".t ADD CONSTRAINT positive CHECK (n > 0), ADD note text')
         assert any("table public.t: the new one will lack check positive" in line for line in place.rebuild(on_pg))
         place.rebuild(on_lite)
@@ -327,3 +333,71 @@ def test_the_target_as_of_a_moment(new_database: Callable[[], str], unique_name:
         with sqlite3.connect(path) as lite:
             assert lite.execute("SELECT id, m FROM t").fetchall() == [(9, 9), (10, 10)]
         assert pg(copy, "SELECT id, m FROM t") == [(9, 9), (10, 10)]
+
+
+def test_a_log_whose_oldest_records_are_gone(new_database: Callable[[], str], unique_name: str, tmp_path: Path) -> None:
+    """A target begins with the latest first load; and what is not even there is said before anything is made."""
+    source, copy, path = new_database(), new_database(), tmp_path / "copy.db"
+    target = f"{unique_name}_pg"
+
+    def lose(up_to: dict[str, list[int]] | None = None) -> dict[str, list[int]]:
+        """Remove, as retention does, all records of the tables and of transactions; where they end."""
+        ends: dict[str, list[int]] = {}
+        with sqlite3.connect(tmp_path / "log.db") as log:
+            rows = "SELECT number, topic, partition, next_offset FROM partitions WHERE topic LIKE ? ORDER BY 2, 3"
+            for number, topic, partition, end in log.execute(rows, [f"{unique_name}.%"]).fetchall():
+                ends.setdefault(topic, []).append(end)
+                if up_to is not None:
+                    first = up_to[topic][partition]
+                    gone = [place_of(number, 0), place_of(number, first)]
+                    log.execute("DELETE FROM records WHERE place >= ? AND place < ?", gone)
+                    log.execute("UPDATE partitions SET first_offset = ? WHERE number = ?", [first, number])
+        return ends
+
+    with (
+        psycopg.connect(source, autocommit=True) as writer,
+        both(source, copy, tmp_path, unique_name) as place,
+    ):
+        for statement in (
+            "CREATE TABLE t (id int PRIMARY KEY, n int)",
+            "CREATE TABLE twins (n int)",
+            "ALTER TABLE twins REPLICA IDENTITY FULL",
+            "INSERT INTO t SELECT g, 0 FROM generate_series(1, 50) g",
+            "INSERT INTO twins VALUES (1), (1)",
+        ):
+            writer.execute(statement)
+        place.replica.capture()
+        place.replica.apply("pg")
+        writer.execute("ALTER TABLE t ADD more int DEFAULT 7")
+        writer.execute("DELETE FROM t WHERE id < 10")
+        place.replica.capture()
+        place.replica.apply("pg")
+        ends = lose()
+        place.replica.start_over()
+        writer.execute("UPDATE t SET n = 1 WHERE id = 11")
+        writer.execute("ALTER TABLE t ADD last int")
+        writer.execute("INSERT INTO t VALUES (100, 1, 2, 3)")
+        writer.execute("UPDATE twins SET n = 2 WHERE ctid = (SELECT max(ctid) FROM twins)")
+        place.replica.capture()
+        place.replica.close()
+        lose(ends)
+        place.replica.catch_up()  # a target without checkpoint, and one that has passed it
+        place.rebuild(target)
+        place.replica.reopen()
+        writer.execute("UPDATE t SET n = 5 WHERE id = 12")
+        place.replica.catch_up()
+        for table, columns in (("t", "id, n, more, last"), ("twins", "n")):
+            sql = f"SELECT {columns} FROM {table} ORDER BY 1"
+            with sqlite3.connect(path) as lite:
+                assert pg(copy, sql) == lite.execute(sql).fetchall() == pg(source, sql)
+
+        place.replica.close()
+        discard(place.settings, target, "old")
+        lose(lose())
+        with pytest.raises(LogGapError, match=r"no longer holds its first \d+ records, and target .* needs them"):
+            place.rebuild(target)
+        with pytest.raises(LogGapError, match="no longer holds"):
+            place.copy(target, Position(0, 1, 0))
+        assert pg(copy, "SELECT name FROM cdc_applier") == [(target,)]
+        assert pg(copy, "SELECT nspname FROM pg_namespace WHERE nspname LIKE '%~%'") == []
+        place.replica.apply("pg")  # the live one needs none of it

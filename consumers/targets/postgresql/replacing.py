@@ -154,19 +154,22 @@ def drop_tables(session: PostgresSession, area: str) -> int:
     doing = "dropping tables"
     if tables:
         session.execute(f"DROP TABLE {', '.join(map(name_of, tables))}", doing=doing)
-    drop_empty_schemas(session, area)
+    for schema in sorted({table.schema for table in tables}):
+        drop_if_empty(session, schema)
     return len(tables)
 
 
-def drop_empty_schemas(session: PostgresSession, area: str) -> None:
-    rows = session.query(
-        "SELECT nspname::text FROM pg_namespace n WHERE (nspname = %s OR starts_with(nspname::text, %s))"
-        " AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid)",
-        (area, f"{area}~"),
-        doing="looking up schemas",
+def drop_if_empty(session: PostgresSession, schema: str) -> None:
+    """Whatever is in a schema depends on it."""
+    doing = f"dropping schema {schema}"
+    empty = session.query(
+        "SELECT 1 FROM pg_namespace n WHERE nspname = %s AND NOT EXISTS"
+        " (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = n.oid)",
+        (schema,),
+        doing=doing,
     )
-    for (schema,) in rows:
-        session.execute(f"DROP SCHEMA {quoted(schema)}", doing="dropping a schema")
+    if empty:
+        session.execute(f"DROP SCHEMA {quoted(schema)}", doing=doing)
 
 
 class PostgresReplacing(Replacing):
@@ -201,6 +204,8 @@ class PostgresReplacing(Replacing):
         for name, options, text in views:
             with_options = f" WITH ({options})" if options else ""
             session.execute(f"CREATE OR REPLACE VIEW {name}{with_options} AS {text}", doing=f"renewing view {name}")
+        for schema in sorted({table.new.schema for table in tables if table.new is not None}):
+            drop_if_empty(session, schema)
         Checkpoints(session, self._applier).hand_over(self._live_name)
 
     def _views(self, tables: Iterable[TableId]) -> list[tuple[Any, ...]]:
