@@ -32,6 +32,7 @@ from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableId
 from cdc.log.contents import table_versions
 from cdc.registry.decoding import Decoding, barriers
+from consumers.apply.beginning import below
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.following import followed
@@ -409,17 +410,20 @@ class Applier:
 
     def _progress_of(self, partition: TopicPartition) -> PartitionProgress:
         reached = self._reached.get(partition)
-        return PartitionProgress(ORIGIN, self._beginning(partition)) if reached is None else reached
+        return self._beginning(partition) if reached is None else reached
 
-    def _beginning(self, partition: TopicPartition) -> int:
-        first = self._reader.offsets(partition).first
+    def _beginning(self, partition: TopicPartition) -> PartitionProgress:
+        """Of what is new to the target: the earliest record, or the latest first load if that is gone."""
+        first, load = self._reader.offsets(partition).first, self._state.load
+        if first > 0 and load is not None and first <= load.begin(*partition):
+            return PartitionProgress(below(load), load.begin(*partition))
         if first > 0:
             raise LogGapError(
                 f"topic {partition.topic!r}, partition {partition.partition} no longer holds its first {first} records,"
                 f" and target {self._settings.name!r} has none of them",
                 mend=f"{_START_OVER if self._connector is None else BEGIN_AGAIN}; a longer retention avoids it",
             )
-        return first
+        return PartitionProgress(ORIGIN, first)
 
     def _learn_ends(self) -> bool:
         """Ask the log what the inbox wants to know of it. Whether that was anything."""

@@ -46,7 +46,7 @@ class Place:
         (folder / "cdc.toml").write_text(
             f'[source]\nurl = "{source}"\ntables = ["public.*"]\nslot = "{name}"\npublication = "{name}"\n'
             f'[log]\nurl = "sqlite:///{folder}/log.db"\nprefix = "{name}"\npartitions = 2\n'
-            f'[targets.copy]\nurl = "{target}"\nbatch_events = 200\n'
+            f'[targets.copy]\nurl = "{target}"\nbatch_events = 50\n'
         )
         with psycopg.connect(source, autocommit=True) as connection:
             for table in ("savings", "current"):
@@ -114,6 +114,9 @@ class Place:
     def transfer(self) -> None:
         """From an account of one table to one of the other."""
         with psycopg.connect(self.source) as connection:
+            connection.execute("UPDATE savings SET n = n - 1")  # more than a batch
+            connection.execute("UPDATE current SET n = n + 1")
+            connection.commit()
             for step in range(20):
                 one, other = step % ACCOUNTS + 1, (7 * step) % ACCOUNTS + 1
                 connection.execute("UPDATE savings SET n = n - 1 WHERE id = %s", [one])
@@ -236,6 +239,7 @@ def test_what_people_made_at_the_live_tables(new_database: Callable[[], str], un
         lite.execute("CREATE INDEX by_n ON t (n)")
         lite.execute("CREATE VIEW sums AS SELECT sum(n) AS n FROM t")
         lite.execute("CREATE TABLE seen (id int)")
+        lite.execute("CREATE TABLE child (id int REFERENCES t)")
         lite.execute("CREATE TRIGGER look AFTER INSERT ON t BEGIN INSERT INTO seen VALUES (new.id); END")
 
         writer.execute("INSERT INTO t VALUES (3, 3)")
@@ -381,7 +385,9 @@ def test_a_log_whose_oldest_records_are_gone(new_database: Callable[[], str], un
         place.replica.capture()
         place.replica.close()
         lose(ends)
+        place.replica.set_options("lite", tables=("public.t",))
         place.replica.catch_up()  # a target without checkpoint, and one that has passed it
+        place.replica.set_options("lite", tables=("public.*",))  # a table that is new to the target
         place.rebuild(target)
         place.replica.reopen()
         writer.execute("UPDATE t SET n = 5 WHERE id = 12")

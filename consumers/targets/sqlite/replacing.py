@@ -22,6 +22,19 @@ from consumers.targets.sqlite.session import SqliteSession
 
 _SWAPPING: Final = "replacing the tables"
 
+# What the table's own text says beside its columns. A CHECK is not told in any other way.
+_FEATURES: Final = r"""
+SELECT 'unique (' || (SELECT group_concat(name, ', ') FROM pragma_index_info(l.name)) || ')'
+FROM pragma_index_list(?1) AS l WHERE l.origin = 'u'
+UNION ALL
+SELECT 'foreign key ' || "from" || ' to ' || "table" FROM pragma_foreign_key_list(?1)
+UNION ALL
+SELECT 'check' FROM sqlite_master WHERE type = 'table' AND name = ?1 COLLATE NOCASE
+    AND replace(replace(upper(sql), ' ', ''), char(10), '') LIKE '%CHECK(%'
+UNION ALL
+SELECT 'STRICT or WITHOUT ROWID' FROM pragma_table_list(?1) WHERE wr OR strict
+"""
+
 
 def tables_in(session: SqliteSession, area: str) -> list[TableId]:
     doing = "looking up tables"
@@ -47,7 +60,7 @@ def features(session: SqliteSession, tables: Iterable[TableId]) -> dict[TableId,
                 f"column {quoted(column.name)} {column.declared}{' NOT NULL' if column.not_null else ''}"
                 f"{' DEFAULT' if column.default is not None else ''}{' GENERATED' if column.generated else ''}"
                 for column in columns
-            )
+            ) | frozenset(feature for (feature,) in session.query(_FEATURES, (target_name(table),), doing=doing))
     return found
 
 
