@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -105,6 +105,10 @@ class Replica:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while applier.step(_WAIT_SECONDS) or not reader.at_end():
             assert time.monotonic() < deadline, "the applier does not get on"
+
+    def left_out(self, target: str) -> int:
+        """How many changes the target's applier left out, since it was opened."""
+        return self._appliers[target][0].progress.left_out
 
     def reopen(self, log: Log | None = None, log_settings: LogSettings | None = None) -> None:
         """Begin again with what is in the log and the targets, as after a crash; or after its settings changed."""
@@ -211,7 +215,6 @@ class _Followed(LogReader):
         self._next: dict[TopicPartition, int] = {}
         self.topics = reader.topics
         self.offsets = reader.offsets
-        self.unassign = reader.unassign
         self.pause = reader.pause
         self.resume = reader.resume
         self.commit = reader.commit
@@ -220,6 +223,11 @@ class _Followed(LogReader):
     def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
         self._reader.assign(offsets)
         self._next.update(offsets)
+
+    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
+        gone = set(partitions)
+        self._reader.unassign(gone)
+        self._next = {partition: offset for partition, offset in self._next.items() if partition not in gone}
 
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
         records = self._reader.poll(max_records, 0.0 if self.at_end() else timeout)

@@ -62,14 +62,11 @@ Alteration = RenameTable | DropColumn | RenameColumn | AddColumn | ChangeType | 
 
 
 def alterations(step: AlterTable) -> list[Alteration]:
-    """In an order in which they can be run one by one: names that go make room for names that come.
-
-    Columns are the same if they have the same id; where the source tells none, if they have the same name.
-    """
+    """In an order in which they can be run one by one: names that go make room for names that come."""
     before, after = step.before, step.table
     if before is None:
         return []
-    pairs = list(_same_columns(before, after))
+    pairs = list(same_columns(before, after))
     kept_before, kept_after = {old.name for old, _ in pairs}, {new.name for _, new in pairs}
     found: list[Alteration] = []
     if before.id != after.id:
@@ -115,7 +112,8 @@ def is_additive(alteration: Alteration) -> bool:
             return False
 
 
-def _same_columns(before: TableSchema, after: TableSchema) -> Iterator[tuple[Column, Column]]:
+def same_columns(before: TableSchema, after: TableSchema) -> Iterator[tuple[Column, Column]]:
+    """Columns are the same if they have the same id; where the source tells none, if they have the same name."""
     by_id = {column.id: column for column in before.columns if column.id is not None}
     by_name = {column.name: column for column in before.columns}
     for column in after.columns:

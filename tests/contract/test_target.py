@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psycopg2
@@ -355,6 +355,24 @@ def test_a_missing_moved_row_is_a_gap(database, target):
     with pytest.raises(GapError):
         apply(target, MoveRow(ORDERS, (b"8",), (b"9", b"n", UNCHANGED)), ordinal=2)
     assert target.read_checkpoint().partitions == {ONE: at(1)}
+
+
+def test_a_target_that_began_late_leaves_out_changes_of_rows_that_it_never_had(database):
+    target = open_target(TargetSettings(name="copy", url=database.url, start="latest"))
+    with closing(target):
+        target.open()
+        upserted(target, (b"1", b"a", b"b"))
+        partials = [(b"1", b"c", UNCHANGED), (b"2", b"c", UNCHANGED), (b"3", UNCHANGED, b"c")]
+        moved = MoveRow(ORDERS, (b"4",), (b"5", b"c", UNCHANGED))
+        apply(target, WriteRows(ORDERS, upserts=[(b"6", b"d", b"d")], partials=partials), moved)
+        apply(target, WriteRows(KEYLESS, added=[(b"a", b"b")]))
+        apply(target, WriteRows(KEYLESS, added=[(b"x", b"y")], removed=[(b"a", b"b"), (b"a", b"b"), (b"a", None)]))
+        with suppress(ZeroDivisionError), target.transaction(log_id="log") as transaction:
+            transaction.run([moved])
+            raise ZeroDivisionError  # what is rolled back does not count
+        assert target.left_out() == {ORDERS.id: 3, KEYLESS.id: 2}
+    assert database.rows(ORDERS) == [(b"1", b"c", b"b"), (b"6", b"d", b"d")]
+    assert database.rows(KEYLESS) == [(b"x", b"y")]
 
 
 def test_truncate_takes_its_place_among_the_steps(database, target):
