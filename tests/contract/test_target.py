@@ -18,6 +18,7 @@ import pytest
 from cdc.core.errors import (
     AlreadyRunningError,
     CdcError,
+    ConstraintError,
     FidelityError,
     GapError,
     StaleApplierError,
@@ -31,7 +32,8 @@ from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from cdc.sources.postgres.load import parse_copy_line
 from consumers.plan.checkpoint import PartitionProgress
-from consumers.plan.steps import MoveRow, TruncateTable, WriteRows
+from consumers.plan.letters import INDEX
+from consumers.plan.steps import AlterTable, MoveRow, TruncateTable, WriteRows
 from consumers.targets.open import open_target
 from consumers.targets.target import Target
 
@@ -756,3 +758,93 @@ def test_columns_that_the_target_generates_are_left_to_it(database, target):
     upserted(target, (b"1", b"y", b"y!"))
     apply(target, WriteRows(ORDERS, partials=[(b"1", b"z", UNCHANGED)]))
     assert database.rows(ORDERS) == [(b"1", b"z", b"z!")]
+
+
+# Constraints
+
+
+CHECKED = "CREATE TABLE orders (id text PRIMARY KEY NOT NULL, a text UNIQUE, b text CHECK (b <> 'bad') NOT NULL)"
+
+
+def test_what_is_refused_within_a_savepoint_leaves_the_rest(database, target):
+    database.execute(CHECKED)
+    target.prepare(ORDERS)
+    fresh = version(text("id", nullable=False), text("a"), name="fresh")
+    with target.transaction(log_id="log") as transaction:
+        transaction.run([WriteRows(ORDERS, upserts=[(b"1", b"x", b"y")])])
+        refused = [WriteRows(fresh, upserts=[(b"1", b"x")]), WriteRows(ORDERS, upserts=[(b"3", b"z", b"bad")])]
+        with pytest.raises(ConstraintError) as raised, transaction.savepoint():
+            transaction.run(refused)
+        with transaction.savepoint():
+            transaction.run([WriteRows(ORDERS, upserts=[(b"4", b"v", b"y")]), WriteRows(fresh, upserts=[(b"2", b"x")])])
+        transaction.require_constraints()
+        transaction.advance({ONE: at(3)})
+    assert raised.value.mend
+    assert database.rows(ORDERS) == [(b"1", b"x", b"y"), (b"4", b"v", b"y")]
+    assert database.rows(fresh) == [(b"2", b"x")]
+    assert target.read_checkpoint().partitions == {ONE: at(3)}
+
+
+@pytest.mark.parametrize(
+    ("row", "by_others"), [((b"2", b"x", b"y"), True), ((b"2", b"z", b"bad"), False), ((b"2", b"z", None), False)]
+)
+def test_a_constraint_error_says_whether_other_rows_are_the_reason(database, target, row, by_others):
+    database.execute(CHECKED)
+    upserted(target, (b"1", b"x", b"y"))
+    with pytest.raises(ConstraintError) as raised:
+        upserted(target, row)
+    assert raised.value.by_others is by_others
+
+
+def test_all_rows_of_a_table_of_texts(database, target):
+    assert target.rows_of(INDEX) == []
+    row = (b"it", b"topic", b"0", b"7", b"1:0/1:1", b"[]")
+    target.prepare(INDEX)
+    advance(target, {ONE: at(1)}, WriteRows(INDEX, upserts=[row]))
+    assert database.target().rows_of(INDEX) == [row]
+    advance(target, {ONE: at(2)}, WriteRows(INDEX, deletes=[row[:4]]))
+    assert target.rows_of(INDEX) == []
+
+
+@ON_POSTGRESQL
+def test_deferrable_constraints_wait_for_the_end_of_the_transaction(database, target):
+    """Also before a change of a table's shape, which PostgreSQL refuses while something is left to check."""
+    database.execute(
+        "CREATE TABLE orders (id text PRIMARY KEY, a text REFERENCES orders DEFERRABLE, b text UNIQUE DEFERRABLE)"
+    )
+    target.prepare(ORDERS)
+    wider = version(*ORDERS.columns, text("more"))
+    with target.transaction(log_id="log") as transaction:
+        transaction.run([WriteRows(ORDERS, upserts=[(b"1", b"2", b"x"), (b"3", None, b"y")])])
+        with pytest.raises(ConstraintError, match="orders_a_fkey"), transaction.savepoint():
+            transaction.require_constraints()
+        transaction.run([WriteRows(ORDERS, upserts=[(b"2", b"1", b"y"), (b"3", None, b"z")])])
+        transaction.run([AlterTable(wider, ORDERS)])
+        transaction.run([WriteRows(wider, upserts=[(b"3", None, b"z", b"m")])])
+        transaction.advance({ONE: at(1)})
+    assert [row[0] for row in database.rows(wider)] == [b"1", b"2", b"3"]
+
+
+@ON_POSTGRESQL
+def test_parents_come_before_children_and_go_after_them(database, target):
+    database.execute("CREATE TABLE parent (id text PRIMARY KEY, a text)")
+    database.execute("CREATE TABLE child (id text PRIMARY KEY, a text REFERENCES parent)")
+    parent, child = (version(text("id", nullable=False), text("a"), name=name) for name in ("parent", "child"))
+    apply(target, WriteRows(child, upserts=[(b"c", b"p")]), WriteRows(parent, upserts=[(b"p", None)]))
+    apply(
+        target,
+        WriteRows(parent, deletes=[(b"p",)], upserts=[(b"q", None)]),
+        WriteRows(child, upserts=[(b"c", b"q")]),
+    )
+    apply(target, TruncateTable(parent), TruncateTable(child))
+    assert database.rows(parent) == database.rows(child) == []
+
+
+@ON_POSTGRESQL
+def test_an_identity_column_takes_the_source_s_values(database, target):
+    database.execute("CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text, b text)")
+    number = Column(name="id", type=ColumnType(kind=Kind.INT32, name="integer"), nullable=False)
+    table = version(number, text("a"), text("b"))
+    upserted(target, (b"7", b"x", b"y"), table=table)
+    upserted(target, (b"7", b"z", b"y"), table=table)
+    assert database.rows(table) == [(b"7", b"z", b"y")]
