@@ -377,3 +377,33 @@ def test_a_part_does_not_end_between_the_halves_of_a_moved_row(inbox: Transactio
     assert [event.ordinal for event in inbox.take(2).events] == [1]
     inbox.add(ONE, 2, replace(three, change=halves[1]))
     assert [event.ordinal for event in inbox.take(2).events] == [2, 3]
+
+
+def test_a_change_of_shape_is_taken_though_its_transaction_never_ended(inbox: TransactionInbox) -> None:
+    """A reading was cut off after the change was durable: the next session goes on from it, and says it no more."""
+    inbox.add(ONE, 0, make_event(4, 1, "one"))
+    inbox.add_end(0, make_end(4, 1, one=1))
+    inbox.add(ONE, 1, make_event(5, 2, "one"))  # of the reading; it is read again
+    inbox.add_alteration(TABLES, 0, Position(1, 5, 1), make_event(5, 1, "one", alters=True))
+    inbox.add(ONE, 2, make_event(6, 1, "one"), altered=Position(1, 5, 1))
+    inbox.add_end(1, make_end(6, 1, one=1))
+    taken = [inbox.take(10) for _ in range(3)]
+    assert [[event.position for event in batch.events] for batch in taken] == [
+        [Position(1, 4, 1)],
+        [Position(1, 5, 1)],
+        [Position(1, 6, 1)],
+    ]
+    assert inbox.dropped == 1
+    assert taken[1].progress == {
+        ONE: PartitionProgress(Position(1, 5, 2), 2),
+        TABLES: PartitionProgress(Position(1, 5, 1), 1),
+    }
+
+
+def test_events_wait_for_the_change_of_shape_that_they_go_on_from(inbox: TransactionInbox) -> None:
+    inbox.add(ONE, 0, make_event(6, 1, "one"), altered=Position(1, 5, 1))
+    inbox.add_end(0, make_end(6, 1, one=1))
+    assert inbox.take(10).events == []
+    inbox.add_alteration(TABLES, 0, Position(1, 5, 1), make_event(5, 1, "one", alters=True))
+    assert [event.position.commit_lsn for event in inbox.take(10).events] == [5]
+    assert [event.position.commit_lsn for event in inbox.take(10).events] == [6]
