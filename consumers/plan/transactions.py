@@ -166,7 +166,10 @@ class TransactionInbox:
             raise _lost(self._transactions, self.next_end, offset)
         self.next_end = offset + 1
         self._added = True
-        if end is None or end.position <= self._applied:
+        # What is no transaction may stand at the place of the one after it, and has nothing to be waited for.
+        if end is None or not end.end.is_transaction or end.position <= self._applied:
+            if not self._due:
+                self._progress[self._transactions] = PartitionProgress(self._applied, self.next_end)
             return
         again = self._due_by_key.get(end.key)
         if again is not None:
@@ -285,7 +288,7 @@ class TransactionInbox:
         if due.said.end.epoch > self._epoch:
             return False
         if due.wanted is None:
-            counts = due.said.end.event_counts if due.said.end.is_transaction else {}
+            counts = due.said.end.event_counts
             if not self._names.keys() >= counts.keys():
                 return False
             due.wanted = {}

@@ -326,21 +326,26 @@ def test_an_end_of_a_later_epoch_waits_for_its_load() -> None:
     assert inbox.take(10).progress == {}
 
 
-def test_messages_and_loads_bring_nothing(inbox: TransactionInbox) -> None:
-    end = make_end(7, 1)
+def test_what_is_no_transaction_may_stand_at_the_place_of_one(inbox: TransactionInbox) -> None:
+    """A message that stands alone, and the commit right after it."""
     message = TransactionEnd(
-        id="1:none:9",
+        id="1:none:7",
         epoch=1,
-        commit_lsn=9,
+        commit_lsn=7,
         commit_time_ms=0,
-        end_lsn=9,
+        end_lsn=7,
         last_ordinal=0,
         event_count=1,
         event_counts={MESSAGES: 1},
     )
-    inbox.add_end(0, end)
+    inbox.add_end(0, End(end=message))
+    assert inbox.take(10).progress == {ENDS: PartitionProgress(ORIGIN, 1)}
+    inbox.add(ONE, 0, make_event(7, 1, "one"))
     inbox.add_end(1, End(end=message))
-    assert inbox.take(10).progress == {ENDS: PartitionProgress(Position(1, 9, 0), 2)}
+    inbox.add_end(2, make_end(7, 1, one=1))
+    batch = inbox.take(10)
+    assert len(batch.events) == 1
+    assert batch.progress[ENDS] == PartitionProgress(Position(1, 7, 1), 3)
 
 
 def test_the_transaction_topic_is_paused_where_enough_is_due(inbox: TransactionInbox) -> None:
