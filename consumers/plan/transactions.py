@@ -193,7 +193,8 @@ class TransactionInbox:
         due = self._due[0]
         if due.wanted is None or not (due.said.resent or due.in_parts or self._idle):
             return set()
-        return {topic for topic in self._involved(due) if self._ends_of(topic, due) is None}
+        involved = self._involved(due) | ({self._tables.topic} if self._tables is not None else set())
+        return {topic for topic in involved if self._ends_of(topic, due) is None}
 
     def ends(self, topic: str, ends: Mapping[TopicPartition, int]) -> None:
         """Where each partition of the topic ends (its next offset), asked of the log after `ends_wanted` named it."""
@@ -213,7 +214,7 @@ class TransactionInbox:
                 break
             here = self._open.get(due.said.key) or _Transaction()
             alone = due.in_parts or due.said.alterations > 0 or self._changes_shape(here)
-            if (alone and batch.events) or not self._is_known(due) or not self._is_altered(here):
+            if (alone and batch.events) or not self._is_known(due) or not self._is_altered(due, here):
                 break
             if not self._is_complete(due, here):
                 if not batch.events:
@@ -279,9 +280,18 @@ class TransactionInbox:
     def _changes_shape(self, transaction: _Transaction) -> bool:
         return self._tables is not None and self._tables.topic in transaction.counts
 
-    def _is_altered(self, transaction: _Transaction) -> bool:
-        """Whether the change of shape that its events go on from was read."""
-        return self._tables is None or self._partitions[self._tables].read >= transaction.altered
+    def _is_altered(self, due: _Due, transaction: _Transaction) -> bool:
+        """Whether the change of shape that its events go on from was read. GapError if it can't be any more."""
+        if self._tables is None or self._partitions[self._tables].read >= transaction.altered:
+            return True
+        ends = self._ends_of(self._tables.topic, due)
+        if ends is not None and self._partitions[self._tables].next_read >= ends[self._tables]:
+            raise GapError(
+                f"topic {self._tables.topic!r} no longer holds the change of a table at {transaction.altered}, which"
+                f" transaction {due.said.end.id} goes on from",
+                mend="`cdc capture --start-over` loads all tables again; that topic must be kept for ever",
+            )
+        return False
 
     def _is_known(self, due: _Due) -> bool:
         """Whether the state topic, which tells of a table before any END does, was read far enough."""

@@ -266,7 +266,7 @@ def test_a_lost_event_is_a_gap(inbox: TransactionInbox) -> None:
     inbox.add_end(0, make_end(7, 2, one=2))
     inbox.add(ONE, 0, make_event(7, 1, "one"))
     assert (inbox.take(10).events, inbox.ends_wanted()) == ([], set())
-    assert (inbox.take(10).events, inbox.ends_wanted()) == ([], {"one"})  # nothing comes any more
+    assert (inbox.take(10).events, inbox.ends_wanted()) == ([], {"one", "tables"})  # nothing comes any more
     inbox.ends("one", {ONE: 1, ONE_B: 0})
     with pytest.raises(GapError, match="transaction 1:7:7 is not whole in the log: it lacks 1 of 2 in 'one'"):
         inbox.take(10)
@@ -363,7 +363,7 @@ def test_what_an_earlier_session_wrote_does_not_count_for_a_resent_transaction(i
     inbox.add(ONE_B, 0, make_event(7, 2, "one"))
     inbox.add_end(0, make_end(7, 2, one=1, resent=True))
     assert inbox.take(10).events == []
-    assert inbox.ends_wanted() == {"one"}
+    assert inbox.ends_wanted() == {"one", "tables"}
     inbox.ends("one", {ONE: 1, ONE_B: 1})
     assert inbox.take(10).events == []
     inbox.add(ONE, 0, make_event(7, 1, "one"))
@@ -377,7 +377,7 @@ def test_a_part_does_not_end_between_the_halves_of_a_moved_row(inbox: Transactio
     inbox.add(ONE, 0, one)
     inbox.add(ONE, 1, replace(two, change=halves[0]))
     inbox.take(2)
-    assert inbox.ends_wanted() == {"one"}
+    assert inbox.ends_wanted() == {"one", "tables"}
     inbox.ends("one", {ONE: 3, ONE_B: 0})  # more may come in ONE, where 2 was read
     assert [event.ordinal for event in inbox.take(2).events] == [1]
     inbox.add(ONE, 2, replace(three, change=halves[1]))
@@ -412,3 +412,14 @@ def test_events_wait_for_the_change_of_shape_that_they_go_on_from(inbox: Transac
     inbox.add_alteration(TABLES, 0, Position(1, 5, 1), make_event(5, 1, "one", alters=True))
     assert [event.position.commit_lsn for event in inbox.take(10).events] == [5]
     assert [event.position.commit_lsn for event in inbox.take(10).events] == [6]
+
+
+def test_a_lost_change_of_shape_is_a_gap(inbox: TransactionInbox) -> None:
+    inbox.add(ONE, 0, make_event(6, 1, "one"), altered=Position(1, 5, 1))
+    inbox.add_end(0, make_end(6, 1, one=1))
+    inbox.take(10)
+    inbox.take(10)
+    assert inbox.ends_wanted() == {"one", "tables"}
+    inbox.ends("tables", {TABLES: 0})
+    with pytest.raises(GapError, match="topic 'tables' no longer holds the change of a table at 1:0/5:1"):
+        inbox.take(10)
