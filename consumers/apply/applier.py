@@ -1,6 +1,6 @@
 """The applier: topics to one target, per key in order, each event once (consistency `key`).
 
-The commit order, in every target transaction (`Target.apply` keeps 1 to 4):
+The commit order, in every target transaction (`Target.transaction` keeps 1 to 4):
 
 1. open the target transaction and take the checkpoint row compare-and-set, so that a zombie fails before it writes,
 2. write rows,
@@ -29,10 +29,10 @@ from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableSchema
 from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
+from consumers.apply.delivery import Delivery
 from consumers.plan.as_text import AsText
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.inbox import Batch, Inbox, is_resent
-from consumers.plan.planner import plan
 from consumers.targets.target import Target
 
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again"
@@ -66,6 +66,7 @@ class Applier:
         self._reader = reader
         self._connector = ConnectorLog(reader, prefix, report) if written_by == "debezium" else None
         self._target = target
+        self._delivery = Delivery(target)
         self._settings = settings
         self._patterns = TablePatterns(settings.tables)
         self._decoding = Decoding(registry, seen=AsText(settings.as_text).seen)
@@ -257,7 +258,8 @@ class Applier:
         self._unsaved.update(batch.progress)
         if not batch.events:
             return self._save_progress_in_time()
-        self._target.apply(plan(batch.events), self._unsaved, log_id=self._log_id)
+        self._delivery.write(batch.events, log_id=self._log_id)
+        self._delivery.commit(self._unsaved, log_id=self._log_id)
         self._commit_offsets()
         self.progress.events += len(batch.events)
         self.progress.batches += 1
@@ -272,7 +274,7 @@ class Applier:
     def _save_progress(self) -> None:
         """Write a checkpoint that only moves offsets, past tombstones and resent events."""
         if self._unsaved:
-            self._target.apply([], self._unsaved, log_id=self._log_id)
+            self._delivery.commit(self._unsaved, log_id=self._log_id)
             self._commit_offsets()
 
     def _commit_offsets(self) -> None:

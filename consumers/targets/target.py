@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cdc.core.checks import Check
@@ -10,6 +11,18 @@ from cdc.core.log import TopicPartition
 from cdc.core.tables import TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.steps import Step
+
+
+class TargetTransaction(Protocol):
+    """What is done within one transaction of the target."""
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Run the steps, in order. May be called again: a large batch comes in parts. A table that was not prepared
+        is, here or beside.
+        """
+
+    def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
+        """Write how far these partitions are with it. Once, after all steps."""
 
 
 class Target(Protocol):
@@ -30,12 +43,10 @@ class Target(Protocol):
         with the same version. TargetSchemaError if a table of that name is there with other columns.
         """
 
-    def apply(
-        self, steps: Sequence[Step], progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str
-    ) -> None:
-        """In ONE transaction: 1. compare-and-set the checkpoint's version (StaleApplierError before anything is
-        written), 2. run the steps, 3. write the progress of these partitions, 4. commit. On any error nothing of it
-        stays.
+    def transaction(self, *, log_id: str) -> AbstractContextManager[TargetTransaction]:
+        """ONE transaction of the target. 1. It begins with the compare-and-set of the checkpoint's version:
+        StaleApplierError before anything is written. 2. and 3. are `TargetTransaction`'s. 4. It commits at the end; on
+        any error nothing of it stays.
         """
 
     def read_checkpoint(self) -> Checkpoint:

@@ -143,7 +143,32 @@ def target(database: Database) -> Iterator[Target]:
 def apply(target: Target, *steps: WriteRows | TruncateTable | MoveRow, ordinal: int = 1) -> None:
     for step in steps:
         target.prepare(step.table)
-    target.apply(steps, {ONE: at(ordinal)}, log_id="log")
+    advance(target, {ONE: at(ordinal)}, *steps)
+
+
+def advance(
+    target: Target,
+    progress: dict[TopicPartition, PartitionProgress],
+    *steps: WriteRows | TruncateTable | MoveRow,
+    log_id: str = "log",
+) -> None:
+    with target.transaction(log_id=log_id) as transaction:
+        transaction.run(steps)
+        transaction.advance(progress)
+
+
+def test_a_large_transaction_comes_in_parts(database: Database, target: Target) -> None:
+    target.prepare(ORDERS)
+    with target.transaction(log_id="log") as transaction:
+        for number in range(1, 4):
+            transaction.run([WriteRows(ORDERS, upserts=[(b"%d" % number, b"a", b"b"), (b"0", b"%d" % number, b"b")])])
+        transaction.run([WriteRows(KEYLESS, added=[(b"not", b"prepared")])])
+        transaction.run([WriteRows(ORDERS, deletes=[(b"2",)])])
+        assert database.rows(ORDERS) == []
+        transaction.advance({ONE: at(9)})
+    assert database.rows(ORDERS) == [(b"0", b"3", b"b"), (b"1", b"a", b"b"), (b"3", b"a", b"b")]
+    assert database.rows(KEYLESS) == [(b"not", b"prepared")]
+    assert target.read_checkpoint().partitions == {ONE: at(9)}
 
 
 def upserted(target: Target, *rows: Row, table: TableSchema = ORDERS) -> None:
@@ -165,8 +190,8 @@ def test_a_new_target_has_an_empty_checkpoint(database):
 def test_the_checkpoint_is_found_again(database):
     with database.opened() as target:
         target.prepare(ORDERS)
-        target.apply([], {ONE: at(1), TWO: at(2)}, log_id="log")
-        target.apply([], {ONE: at(7)}, log_id="log")
+        advance(target, {ONE: at(1), TWO: at(2)})
+        advance(target, {ONE: at(7)})
     target = database.target()
     try:
         checkpoint = target.open()
@@ -180,14 +205,14 @@ def test_each_transaction_raises_the_version(database):
     with database.opened() as target:
         before = target.read_checkpoint().version
         for ordinal in (1, 2, 3):
-            target.apply([], {ONE: at(ordinal)}, log_id="log")
+            advance(target, {ONE: at(ordinal)})
             assert target.read_checkpoint().version == before + ordinal
 
 
 def test_checkpoints_of_two_appliers_are_their_own(database):
     with database.opened("one") as one, database.opened("two") as two:
-        one.apply([], {ONE: at(1)}, log_id="log")
-        two.apply([], {ONE: at(2)}, log_id="other")
+        advance(one, {ONE: at(1)})
+        advance(two, {ONE: at(2)}, log_id="other")
         assert one.read_checkpoint().partitions == {ONE: at(1)}
         assert two.read_checkpoint().log_id == "other"
 
@@ -238,8 +263,9 @@ target = open_target(TargetSettings(name="copy", url=sys.argv[1]))
 target.open()
 target.prepare(table)
 at = PartitionProgress(Position(1, 0x1_0000_0000, 2), 2)
-target.apply([WriteRows(table, upserts=[(b"2", b"x", b"y")])],
-             {TopicPartition("shop.public.orders", 0): at}, log_id="log")
+with target.transaction(log_id="log") as transaction:
+    transaction.run([WriteRows(table, upserts=[(b"2", b"x", b"y")])])
+    transaction.advance({TopicPartition("shop.public.orders", 0): at})
 """
 
 

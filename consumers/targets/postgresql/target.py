@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count, takewhile
+from contextlib import contextmanager
+from itertools import count
 from typing import assert_never
 
 from typing_extensions import override
@@ -22,7 +23,6 @@ from consumers.plan.steps import (
     MoveRow,
     RowStep,
     Step,
-    TableStep,
     TruncateTable,
     WriteRows,
 )
@@ -33,7 +33,7 @@ from consumers.targets.postgresql.copying import copy_lines
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.statements import TableStatements, empty_staging
 from consumers.targets.postgresql.tables import PreparedTables
-from consumers.targets.target import Target
+from consumers.targets.target import Target, TargetTransaction
 
 
 class PostgresTarget(Target):
@@ -67,40 +67,21 @@ class PostgresTarget(Target):
         self._opened()[1].prepare(table)
 
     @override
-    def apply(
-        self, steps: Sequence[Step], progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str
-    ) -> None:
+    @contextmanager
+    def transaction(self, *, log_id: str) -> Iterator[TargetTransaction]:
         session, tables = self._opened()
-        for step in takewhile(lambda step: not isinstance(step, TableStep), steps):
-            tables.prepare(step.table)  # what it creates is not of this transaction
+        checkpoints = Checkpoints(session, self._applier)
         try:
             with session.transaction(doing="committing the batch"):
-                self._write(session, tables, steps, progress, log_id)
+                checkpoints.compare_and_set(self._version, log_id)
+                failpoints.reached("apply.1-fenced")
+                yield _Writer(session, tables, Alterer(session, self._policy), checkpoints)
         except BaseException:
             tables.rolled_back()
             raise
         tables.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
-
-    def _write(
-        self,
-        session: PostgresSession,
-        tables: PreparedTables,
-        steps: Sequence[Step],
-        progress: Mapping[TopicPartition, PartitionProgress],
-        log_id: str,
-    ) -> None:
-        checkpoints = Checkpoints(session, self._applier)
-        checkpoints.compare_and_set(self._version, log_id)
-        failpoints.reached("apply.1-fenced")
-        writer = _Writer(session, tables, Alterer(session, self._policy))
-        for step in steps:
-            writer.run(step)
-        writer.finish()
-        failpoints.reached("apply.2-written")
-        checkpoints.write(progress)
-        failpoints.reached("apply.3-checkpointed")
 
     @override
     def read_checkpoint(self) -> Checkpoint:
@@ -146,17 +127,32 @@ class PostgresTarget(Target):
         return self._session, self._tables
 
 
-class _Writer:
+class _Writer(TargetTransaction):
     """Writes one transaction. Parts are numbered through it, so that no step meets the staged rows of another."""
 
-    def __init__(self, session: PostgresSession, tables: PreparedTables, alterer: Alterer) -> None:
+    def __init__(
+        self, session: PostgresSession, tables: PreparedTables, alterer: Alterer, checkpoints: Checkpoints
+    ) -> None:
         self._session = session
         self._tables = tables
         self._alterer = alterer
+        self._checkpoints = checkpoints
         self._parts = count(1)
         self._used: set[str] = set()
 
-    def run(self, step: Step) -> None:
+    @override
+    def run(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            self._run(step)
+        self._leave_nothing_staged()
+
+    @override
+    def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
+        failpoints.reached("apply.2-written")
+        self._checkpoints.write(progress)
+        failpoints.reached("apply.3-checkpointed")
+
+    def _run(self, step: Step) -> None:
         match step:
             case AlterTable(table, before):
                 if before is not None:
@@ -185,10 +181,10 @@ class _Writer:
             case _:
                 assert_never(step)
 
-    def finish(self) -> None:
-        """Leave nothing staged."""
+    def _leave_nothing_staged(self) -> None:
         if self._used:
             self._session.execute(empty_staging(sorted(self._used)), doing="committing the batch")
+            self._used.clear()
 
     def _write(self, table: TableStatements, step: WriteRows) -> None:
         if step.deletes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
+from contextlib import contextmanager
 from typing import assert_never
 
 from typing_extensions import override
@@ -23,7 +23,6 @@ from consumers.plan.steps import (
     MoveRow,
     RowStep,
     Step,
-    TableStep,
     TruncateTable,
     WriteRows,
 )
@@ -34,7 +33,7 @@ from consumers.targets.sqlite.checkpoints import Checkpoints
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.tables import PreparedTable, PreparedTables, row_id
 from consumers.targets.sqlite.types import Stored
-from consumers.targets.target import Target
+from consumers.targets.target import Target, TargetTransaction
 
 
 class SqliteTarget(Target):
@@ -67,50 +66,21 @@ class SqliteTarget(Target):
         self._opened()[1].prepare(table)
 
     @override
-    def apply(
-        self, steps: Sequence[Step], progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str
-    ) -> None:
+    @contextmanager
+    def transaction(self, *, log_id: str) -> Iterator[TargetTransaction]:
         session, tables = self._opened()
-        for step in takewhile(lambda step: not isinstance(step, TableStep), steps):
-            tables.prepare(step.table)  # what it creates is not of this transaction
+        checkpoints = Checkpoints(session, self._applier)
         try:
             with session.transaction(doing="committing the batch"):
-                self._write(session, tables, steps, progress, log_id)
+                checkpoints.compare_and_set(self._version, log_id)
+                failpoints.reached("apply.1-fenced")
+                yield _Transaction(session, tables, Alterer(session, self._policy), checkpoints)
         except BaseException:
             tables.rolled_back()
             raise
         tables.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
-
-    def _write(
-        self,
-        session: SqliteSession,
-        tables: PreparedTables,
-        steps: Sequence[Step],
-        progress: Mapping[TopicPartition, PartitionProgress],
-        log_id: str,
-    ) -> None:
-        checkpoints = Checkpoints(session, self._applier)
-        checkpoints.compare_and_set(self._version, log_id)
-        failpoints.reached("apply.1-fenced")
-        alterer = Alterer(session, self._policy)
-        for step in steps:
-            match step:
-                case AlterTable(table, before):
-                    if before is not None:
-                        tables.forget(before.id)
-                    tables.forget(table.id)
-                    alterer.alter(step)
-                    tables.prepare_within(table)
-                case DropTable(table):
-                    tables.forget(table.id)
-                    alterer.drop(table.id)
-                case _:
-                    _Writer(session, tables.prepare_within(step.table)).run(step)
-        failpoints.reached("apply.2-written")
-        checkpoints.write(progress)
-        failpoints.reached("apply.3-checkpointed")
 
     @override
     def read_checkpoint(self) -> Checkpoint:
@@ -147,6 +117,38 @@ class SqliteTarget(Target):
         if self._session is None or self._tables is None:
             raise TargetError(f"target {self._applier!r} is not open")
         return self._session, self._tables
+
+
+class _Transaction(TargetTransaction):
+    def __init__(
+        self, session: SqliteSession, tables: PreparedTables, alterer: Alterer, checkpoints: Checkpoints
+    ) -> None:
+        self._session = session
+        self._tables = tables
+        self._alterer = alterer
+        self._checkpoints = checkpoints
+
+    @override
+    def run(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            match step:
+                case AlterTable(table, before):
+                    if before is not None:
+                        self._tables.forget(before.id)
+                    self._tables.forget(table.id)
+                    self._alterer.alter(step)
+                    self._tables.prepare_within(table)
+                case DropTable(table):
+                    self._tables.forget(table.id)
+                    self._alterer.drop(table.id)
+                case _:
+                    _Writer(self._session, self._tables.prepare_within(step.table)).run(step)
+
+    @override
+    def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
+        failpoints.reached("apply.2-written")
+        self._checkpoints.write(progress)
+        failpoints.reached("apply.3-checkpointed")
 
 
 class _Writer:
