@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
 from cdc.core.errors import ConfigError
@@ -20,6 +20,15 @@ def open_target(settings: TargetSettings) -> Target:
     known = entry_points(group="cdc.targets")
     for entry in known:
         if entry.name == wanted:
-            return cast("Target", entry.load()(settings))
+            return _made(entry, settings)
     schemes = ", ".join(sorted(f"{entry.name}://" for entry in known))
     raise ConfigError(f"[targets.{settings.name}] url: no target is called {wanted}://", mend=f"known are {schemes}")
+
+
+def _made(entry: EntryPoint, settings: TargetSettings) -> Target:
+    try:
+        adapter = entry.load()
+    except ModuleNotFoundError as error:
+        mend = f"pip install 'cdc[{'mysql' if entry.name == 'mariadb' else entry.name}]'"
+        raise ConfigError(f"[targets.{settings.name}] url: {error.name} is not installed", mend=mend) from None
+    return cast("Target", adapter(settings))
