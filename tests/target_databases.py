@@ -152,6 +152,7 @@ class MariaDB(Flat):
                     password=parts.password or "",
                     database=parts.database,
                     autocommit=True,
+                    ssl_disabled=True,
                     charset="utf8mb4",
                     init_command=f"SET sql_mode = '{MYSQL_MODE}'",
                     conv={},  # texts, but for what is binary

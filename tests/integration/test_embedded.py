@@ -256,7 +256,7 @@ def wait_until_ended(server: psutil.Process) -> None:
 def test_mariadb_keeps_what_was_committed_when_killed_and_restarted(own_mariadb: Callable[..., EmbeddedMariaDB]):
     server = own_mariadb(innodb_flush_log_at_trx_commit="1")
     url = server.create_database("kept")
-    assert url == f"mysql://root@127.0.0.1:{server.port}/kept"
+    assert url == f"mysql://root@127.0.0.1:{server.port}/kept?ssl_disabled=true"
     server.execute("CREATE TABLE kept.t AS SELECT 7 AS number", "CREATE USER other IDENTIFIED BY 'secret'")
     assert listening_addresses(server._process.pid) == {"127.0.0.1"}
     if os.geteuid() == 0:

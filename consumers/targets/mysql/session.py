@@ -42,7 +42,15 @@ _OLDEST: Final = {"MariaDB": (10, 6), "MySQL": (8, 0, 17)}  # from these on an A
 _LOCK_WAIT_SECONDS: Final = 2  # the server may not have noticed yet that the applier before us is gone
 _DDL_WAIT: Final = "SET SESSION lock_wait_timeout = 30"
 _MEND_URL: Final = "mysql://user:password@host:3306/database"
-_URL_OPTIONS: Final = {"unix_socket", "ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity"}
+_URL_OPTIONS: Final = {
+    "unix_socket",
+    "ssl_ca",
+    "ssl_cert",
+    "ssl_key",
+    "ssl_verify_cert",
+    "ssl_verify_identity",
+    "ssl_disabled",
+}
 
 
 class Server(NamedTuple):
