@@ -11,7 +11,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import psycopg2
 import pymysql
 import sqlalchemy
@@ -26,7 +25,7 @@ from consumers.targets.open import open_target
 from consumers.targets.target import Target
 
 MYSQL_MODE = "STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES"
-REFUSED = (sqlite3.Error, psycopg2.Error, pymysql.MySQLError, duckdb.Error)
+REFUSED = (sqlite3.Error, psycopg2.Error, pymysql.MySQLError, sqlalchemy.exc.DBAPIError)
 
 
 class Database:
@@ -182,6 +181,34 @@ class MariaDB(Flat):
     def holds(self, kind: Kind, value: bytes) -> bool:
         if kind in {Kind.FLOAT32, Kind.FLOAT64}:
             return value not in {b"NaN", b"-0", b"Infinity", b"-Infinity"}
+        if kind is Kind.DECIMAL:
+            return value != b"NaN"
+        if kind in {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}:
+            return value[4:5] == b"-" and not value.endswith(b"BC")
+        return True
+
+
+class DuckDB(Flat):
+    """By way of the generic target, which writes to tables of its own only."""
+
+    name = "duckdb"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(f"duckdb:///{directory / 'target.duckdb'}")
+
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        engine = sqlalchemy.create_engine(self.url, poolclass=sqlalchemy.pool.NullPool)
+        with engine.begin() as connection:
+            found = connection.exec_driver_sql(sql)
+            return [tuple(row) for row in found.fetchall()] if found.returns_rows else []
+
+    def canonical(self, kind: Kind, value: Any) -> bytes:
+        if kind is Kind.TIMESTAMPTZ:
+            return super().canonical(kind, value).removesuffix(b"000") + b"+00"
+        text = super().canonical(kind, value)
+        return text.removesuffix(b"000") if kind is Kind.TIMESTAMP else text
+
+    def holds(self, kind: Kind, value: bytes) -> bool:
         if kind is Kind.DECIMAL:
             return value != b"NaN"
         if kind in {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}:

@@ -53,8 +53,8 @@ class EmbeddedMariaDB:
         return self._process is not None and self._process.running
 
     def url(self, database: str, user: str = "root", password: str = "") -> str:
-        """`mysql://…`, as SQLAlchemy understands it; names and passwords are taken as they are. It has no TLS: merely to look
-        for the system's certificates takes longer than all the rest of a connection.
+        """`mysql://…`, as SQLAlchemy understands it; names and passwords are taken as they are. There is no TLS: to
+        look for the system's certificates alone takes longer than all the rest of a connection.
         """
         return f"mysql://{user}{password and f':{password}'}@{LOOPBACK}:{self.port}/{database}?ssl_disabled=true"
 

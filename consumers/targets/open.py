@@ -5,12 +5,16 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
+import sqlalchemy.dialects
+from sqlalchemy.exc import NoSuchModuleError
+
 from cdc.core.errors import ConfigError
 from cdc.core.settings import TargetSettings
 from cdc.core.urls import scheme
 from consumers.targets.target import Target
 
 _SYNONYMS: Final = {"postgres": "postgresql"}
+_GENERIC: Final = "sqlalchemy"
 
 
 def open_target(settings: TargetSettings) -> Target:
@@ -21,8 +25,21 @@ def open_target(settings: TargetSettings) -> Target:
     for entry in known:
         if entry.name == wanted:
             return _made(entry, settings)
+    if _is_dialect(wanted):
+        return _made(next(entry for entry in known if entry.name == _GENERIC), settings)
     schemes = ", ".join(sorted(f"{entry.name}://" for entry in known))
-    raise ConfigError(f"[targets.{settings.name}] url: no target is called {wanted}://", mend=f"known are {schemes}")
+    raise ConfigError(
+        f"[targets.{settings.name}] url: no target is called {wanted}://",
+        mend=f"known are {schemes}, and what SQLAlchemy has a dialect for",
+    )
+
+
+def _is_dialect(name: str) -> bool:
+    try:
+        sqlalchemy.dialects.registry.load(name)
+    except NoSuchModuleError:
+        return False
+    return True
 
 
 def _made(entry: EntryPoint, settings: TargetSettings) -> Target:

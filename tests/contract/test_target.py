@@ -1,4 +1,4 @@
-"""What every target does, over real databases: PostgreSQL of three versions, SQLite, MariaDB."""
+"""What every target does, over real databases: PostgreSQL of three versions, SQLite, MariaDB; DuckDB, generically."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from target_databases import REFUSED, Database, MariaDB, Sqlite
+from target_databases import REFUSED, Database, DuckDB, MariaDB, Sqlite
 
 from cdc.core.errors import (
     AlreadyRunningError,
@@ -49,12 +49,22 @@ ORDERS = version(text("id", nullable=False), text("a"), text("b"))
 KEYLESS = version(text("a"), text("b"), key=(), name="keyless")
 
 
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql-15", "postgresql-16", "postgresql-18"])
+DATABASES = ["sqlite", "duckdb", "mariadb", "postgresql-15", "postgresql-16", "postgresql-18"]
+# But for the generic target, which has no lock, and writes to tables of its own only.
+WITH_LOCK = WITH_TABLES_OF_OTHERS = pytest.mark.parametrize(
+    "database", [name for name in DATABASES if name != "duckdb"], indirect=True
+)
+ON_DUCKDB = pytest.mark.parametrize("database", ["duckdb"], indirect=True)
+
+
+@pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     kind, _, number = request.param.partition("-")
     match kind:
         case "sqlite":
             return Sqlite(tmp_path)
+        case "duckdb":
+            return DuckDB(tmp_path)
         case "mariadb":
             return MariaDB(request.getfixturevalue("new_mariadb")())
         case _:
@@ -145,6 +155,7 @@ def test_checkpoints_of_two_appliers_are_their_own(database):
         assert two.read_checkpoint().log_id == "other"
 
 
+@WITH_LOCK
 def test_a_second_applier_of_the_name_is_refused(database, target):
     second = database.target()
     with pytest.raises(AlreadyRunningError) as raised:
@@ -154,6 +165,15 @@ def test_a_second_applier_of_the_name_is_refused(database, target):
     target.close()
     with database.opened():
         pass
+
+
+@ON_DUCKDB
+def test_without_a_lock_the_later_applier_of_a_name_goes_on(database, target):
+    with database.opened() as later:
+        with pytest.raises(StaleApplierError):
+            upserted(target, (b"1", b"x", b"y"))
+        upserted(later, (b"2", b"x", b"y"))
+    assert database.rows(ORDERS) == [(b"2", b"x", b"y")]
 
 
 def test_a_stale_applier_writes_nothing(database, target):
@@ -370,6 +390,7 @@ def test_prepare_again_and_after_reopening(database):
     assert database.rows(ORDERS) == [(b"1", b"x", b"y")]
 
 
+@WITH_TABLES_OF_OTHERS
 def test_another_order_of_columns_is_fine(database, target):
     database.execute(
         f"CREATE TABLE orders (b {database.text}, a {database.text}, id {database.key} PRIMARY KEY NOT NULL)"
@@ -378,6 +399,15 @@ def test_another_order_of_columns_is_fine(database, target):
     assert database.rows(ORDERS) == [(b"1", b"x", b"y")]
 
 
+@ON_DUCKDB
+def test_a_table_of_others_is_refused(database, target):
+    database.execute("CREATE TABLE orders (id text PRIMARY KEY, a text, b text)")
+    with pytest.raises(TargetSchemaError, match="orders.* was not made by the applier") as raised:
+        target.prepare(ORDERS)
+    assert "drop the table" in str(raised.value.mend)
+
+
+@WITH_TABLES_OF_OTHERS
 @pytest.mark.parametrize(
     ("columns", "named"),
     [("id KEY PRIMARY KEY, a TEXT", "b"), ("id KEY PRIMARY KEY, a TEXT, b TEXT, extra TEXT NOT NULL", "extra")],
@@ -390,6 +420,7 @@ def test_other_columns_are_refused_by_name(database, target, columns, named):
     assert raised.value.mend
 
 
+@WITH_TABLES_OF_OTHERS
 def test_a_table_without_a_unique_key_is_refused(database, target):
     text_ = database.text
     database.execute(f"CREATE TABLE orders (id {text_}, a {text_}, b {text_})")
@@ -507,6 +538,7 @@ def test_what_can_not_be_held_is_refused_without_the_value(database, target):
         assert database.rows(table) == []
 
 
+@WITH_TABLES_OF_OTHERS
 def test_a_narrower_column_is_refused_not_rounded(database, target):
     """PostgreSQL and MySQL round into numeric(10,1), SQLite drops the scale in a NUMERIC column, without a word."""
     database.execute(f"CREATE TABLE orders (id {database.key} PRIMARY KEY NOT NULL, v {database.narrow})")
@@ -653,6 +685,7 @@ def column_types(database: Database, table: str) -> list[object]:
     return [row[0] for row in rows]
 
 
+@WITH_TABLES_OF_OTHERS
 def test_columns_that_the_target_generates_are_left_to_it(database, target):
     database.execute(
         f"CREATE TABLE orders (id {database.key} PRIMARY KEY NOT NULL, a {database.text},"
