@@ -105,7 +105,7 @@ def flat_rows(database: Flat, source: str, table: str) -> list[tuple[str | None,
     schema = TableSchema(id=TableId("public", table), columns=described, key=())
     (width,) = {len(row) for row in database.execute(f"SELECT * FROM {database.table(schema.id)}")} or {len(described)}
     assert width == len(described)
-    found = [tuple(value and value.decode() for value in row) for row in database.rows(schema)]
+    found = [tuple(None if value is None else value.decode() for value in row) for row in database.rows(schema)]
     return sorted(found, key=repr)
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,10 @@ from cdc.core.position import Position
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from consumers.plan.checkpoint import PartitionProgress
-from consumers.plan.steps import MoveRow, TruncateTable, WriteRows
+from consumers.plan.steps import AlterTable, MoveRow, Step, TruncateTable, WriteRows
 from consumers.targets.target import Target
 
+HERE = Path(__file__).parent
 ONE = TopicPartition("shop.public.orders", 0)
 TWO = TopicPartition("shop.public.orders", 1)
 
@@ -87,7 +89,7 @@ def apply(target: Target, *steps: WriteRows | TruncateTable | MoveRow, ordinal: 
 def advance(
     target: Target,
     progress: dict[TopicPartition, PartitionProgress],
-    *steps: WriteRows | TruncateTable | MoveRow,
+    *steps: Step,
     log_id: str = "log",
 ) -> None:
     with target.transaction(log_id=log_id) as transaction:
@@ -238,6 +240,74 @@ def test_rows_and_checkpoint_survive_a_kill_together(database, failpoint, commit
         assert [row[0] for row in database.rows(ORDERS)] == ([b"1", b"2"] if committed else [b"1"])
         apply(target, WriteRows(ORDERS, upserts=[(b"2", b"x", b"y")]), ordinal=2)
     assert [row[0] for row in database.rows(ORDERS)] == [b"1", b"2"]
+
+
+ALTERING_CHILD = """
+import sys
+from test_target import ALTERED, ONE, advance, at
+from consumers.targets.open import open_target
+from cdc.core.settings import TargetSettings
+
+target = open_target(TargetSettings(name="copy", url=sys.argv[1]))
+target.open()
+advance(target, {ONE: at(2)}, ALTERED)
+"""
+
+
+def numbered(name: str, number: int, *, nullable: bool = True) -> Column:
+    return replace(text(name, nullable=nullable), id=number)
+
+
+FIRST = version(numbered("id", 1, nullable=False), numbered("a", 2), numbered("b", 3))
+# Done twice, this would drop what was `a`.
+ALTERED = AlterTable(
+    version(numbered("id", 1, nullable=False), numbered("b", 2), numbered("c", 4)), FIRST, fills={"c": b"it's \\ new"}
+)
+
+
+@pytest.mark.parametrize(
+    ("database", "failpoint"),
+    [
+        *(("mariadb", f"apply.{step}") for step in ("1-fenced", "2-altered", "2-written", "3-checkpointed")),
+        ("mariadb", "apply.4-committed"),
+        ("duckdb", "apply.2-written"),
+        ("duckdb", "apply.3-checkpointed"),
+        ("sqlite", "apply.3-checkpointed"),
+        ("postgresql-18", "apply.3-checkpointed"),
+    ],
+    indirect=["database"],
+)
+def test_an_alteration_and_its_checkpoint_survive_a_kill(database, failpoint):
+    """Where what defines tables commits by itself too."""
+    with database.opened() as target:
+        upserted(target, (b"1", b"x", b"y"), table=FIRST)
+    child = subprocess.run(
+        [sys.executable, "-c", ALTERING_CHILD, database.url],
+        env=os.environ | {"CDC_FAILPOINT": failpoint, "PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)])},
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL
+    with database.reopened() as target:
+        if target.read_checkpoint().partitions != {ONE: at(2)}:
+            assert failpoint != "apply.4-committed"
+            advance(target, {ONE: at(2)}, ALTERED)
+        assert database.rows(ALTERED.table) == [(b"1", b"x", b"it's \\ new")]
+        apply(target, WriteRows(ALTERED.table, partials=[(b"1", UNCHANGED, b"z")]), ordinal=3)
+    assert database.rows(ALTERED.table) == [(b"1", b"x", b"z")]
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_a_table_can_not_be_altered_after_it_was_written_to_in_one_transaction(database, target):
+    """It would commit what was written; and it would wait for us."""
+    target.prepare(FIRST)
+    with pytest.raises(TargetSchemaError, match=r"public\.orders") as raised:
+        advance(target, {ONE: at(1)}, WriteRows(FIRST, upserts=[(b"1", b"x", b"y")]), ALTERED)
+    assert "consistency" in str(raised.value.mend)
+    assert database.rows(FIRST) == []
+    other = replace(FIRST, id=TableId("public", "other"))
+    advance(target, {ONE: at(1)}, WriteRows(other, upserts=[(b"1", b"x", b"y")]), ALTERED)
+    assert database.rows(ALTERED.table) == []
+    assert database.rows(other) == [(b"1", b"x", b"y")]
 
 
 # Rows
