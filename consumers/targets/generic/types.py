@@ -67,7 +67,7 @@ class Forms:
         self._odd: dict[str, bool] = {}
 
     def form(self, source: ColumnType) -> Form:
-        wanted = _wanted(source)
+        wanted = wanted_form(source)
         if wanted.name not in self._held:
             self._held[wanted.name] = all(self._comes_back(wanted, edge) for edge in wanted.edges)
         return wanted if self._held[wanted.name] else _text()
@@ -103,7 +103,8 @@ class Forms:
         return bool(self._session.answer(sa.cast(stored, sa.Text())) == form.convert(edge))
 
 
-def _wanted(source: ColumnType) -> Form:  # noqa: PLR0911  # a table
+def wanted_form(source: ColumnType) -> Form:  # noqa: PLR0911  # a table
+    """The form for a database that holds its edges."""
     match source.kind:
         case Kind.BOOLEAN:
             return _boolean()
