@@ -36,7 +36,7 @@ class GenericSession:
     def __init__(self, url: str) -> None:
         try:
             self._engine = sa.create_engine(url, poolclass=NullPool)
-        except (ArgumentError, NoSuchModuleError):
+        except (ArgumentError, NoSuchModuleError, ValueError):
             raise ConfigError("a target's url is of no dialect that SQLAlchemy knows") from None
         except ModuleNotFoundError as error:
             raise ConfigError(

@@ -65,6 +65,7 @@ _CONSTRAINT: Final = {
 }
 _DESIGN: Final = {
     ER.TOO_LONG_KEY: "its key is longer than InnoDB's 3,072 bytes",
+    ER.CANT_CREATE_TABLE: "it has more columns than a table can have here, or what it refers to is not there",
     ER.TOO_MANY_KEY_PARTS: "its key has more columns than a key can have here",
     ER.TOO_BIG_ROWSIZE: "a row of it does not fit into a row here (65,535 bytes, and half a page of InnoDB)",
     ER.TOO_MANY_FIELDS: "it has more columns than a table can have here",

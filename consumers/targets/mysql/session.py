@@ -212,7 +212,7 @@ def _arguments(url: str) -> dict[str, Any]:
     """For `pymysql.connect`. ConfigError."""
     try:
         parts = sqlalchemy.make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ConfigError("a target's url is not a MySQL URL", mend=_MEND_URL) from None
     if not parts.database:
         raise ConfigError("a target's url names no database", mend=_MEND_URL)
