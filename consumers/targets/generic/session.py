@@ -48,6 +48,11 @@ class GenericSession:
     def dialect(self) -> str:
         return self._engine.dialect.name
 
+    @property
+    def inserts_many_rows(self) -> bool:
+        """Whether one INSERT takes several rows."""
+        return self._engine.dialect.supports_multivalues_insert
+
     def connect(self) -> None:
         """PassingError if the database can't be reached now."""
         with _translating("connecting to the target"):
@@ -70,10 +75,10 @@ class GenericSession:
         with _translating(doing):
             return self._live().execute(statement).fetchall()
 
-    def execute(self, statement: Executable, *, doing: str) -> int:
+    def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None, *, doing: str) -> int:
         """Run one statement; how many rows it found."""
         with _translating(doing):
-            return self._live().execute(statement).rowcount
+            return self._live().execute(statement, parameters).rowcount
 
     def execute_many(self, statement: Executable, rows: Sequence[Mapping[str, Any]], *, doing: str) -> None:
         if rows:

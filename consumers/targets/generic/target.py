@@ -269,12 +269,30 @@ class _Writer:
         self._insert(step.added)
 
     def _insert(self, rows: Sequence[Row]) -> None:
-        values = {
-            column.name: form.expression(sa.bindparam(f"cdc_value_{index}", type_=form.sent))
+        """Many rows in a statement, where the dialect has that: DuckDB's driver runs executemany row by row."""
+        size = max(_MOST_PARAMETERS // len(self._columns), 1) if self._session.inserts_many_rows else 1
+        whole = len(rows) // size * size
+        if whole:
+            statement = self._table.insert().values([self._places(place) for place in range(size)])
+            for start in range(0, whole, size):
+                self._session.execute(statement, self._all_parameters(rows[start : start + size]), doing=self._doing)
+        rest = [self._all_parameters([row]) for row in rows[whole:]]
+        self._session.execute_many(self._table.insert().values(self._places(0)), rest, doing=self._doing)
+
+    def _places(self, place: int) -> dict[str, sa.ColumnElement[Any]]:
+        """The parameters of one row of a statement."""
+        return {
+            column.name: form.expression(sa.bindparam(f"cdc_value_{index}_{place}", type_=form.sent))
             for index, (column, form) in enumerate(zip(self._columns, self._codec.forms, strict=True))
         }
-        parameters = [self._parameters(row, range(len(self._columns))) for row in rows]
-        self._session.execute_many(self._table.insert().values(values), parameters, doing=self._doing)
+
+    def _all_parameters(self, rows: Sequence[Row]) -> dict[str, Any]:
+        value = self._codec.value
+        return {
+            f"cdc_value_{index}_{place}": value(index, each)
+            for place, row in enumerate(rows)
+            for index, each in enumerate(row)
+        }
 
     def _update(self, columns: Sequence[int], rows: Iterable[tuple[Key, Row]]) -> None:
         if not columns:
@@ -330,7 +348,11 @@ class _Writer:
     def _any_of(self, keys: Sequence[Key]) -> sa.ColumnElement[bool]:
         places = self._version.key
         if len(places) == 1:
-            return self._columns[places[0]].in_([self._constant(places[0], part) for (part,) in keys])
+            (place,) = places
+            form, value = self._codec.forms[place], self._codec.value
+            if form.sent is form.type:
+                return self._columns[place].in_([value(place, part) for (part,) in keys])
+            return self._columns[place].in_([self._constant(place, part) for (part,) in keys])
         return sa.or_(*(sa.and_(*(self._same(i, part) for i, part in zip(places, key, strict=True))) for key in keys))
 
     def _same(self, index: int, value: Any) -> sa.ColumnElement[bool]:
