@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -211,7 +211,6 @@ class _Followed(LogReader):
         self._next: dict[TopicPartition, int] = {}
         self.topics = reader.topics
         self.offsets = reader.offsets
-        self.unassign = reader.unassign
         self.pause = reader.pause
         self.resume = reader.resume
         self.commit = reader.commit
@@ -220,6 +219,12 @@ class _Followed(LogReader):
     def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
         self._reader.assign(offsets)
         self._next.update(offsets)
+
+    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
+        partitions = list(partitions)
+        self._reader.unassign(partitions)
+        for partition in partitions:
+            self._next.pop(partition, None)
 
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
         records = self._reader.poll(max_records, 0.0 if self.at_end() else timeout)

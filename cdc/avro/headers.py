@@ -1,4 +1,4 @@
-"""What the Avro form of an event can't say, in the record's headers.
+"""What the Avro form of an event, or of a transaction's END, can't say, in the record's headers.
 
 | header | value |
 |---|---|
@@ -8,6 +8,8 @@
 | `cdc.awaits-create` | on the delete of a changed key: its create holds UNCHANGED values |
 | `cdc.truncated` | position of the latest truncate of the table, on events that come after it |
 | `cdc.altered` | position of the table's latest change of shape (in the tables topic), on events that come after it |
+| `cdc.alterations` | on an END: how many changes of shape its transaction has in the tables topic |
+| `cdc.resent` | on an END: an earlier session of capture may have written events of the transaction too |
 | `__debezium.newkey`, `__debezium.oldkey` | of a changed key, on its delete and its create: the other key, framed |
 """
 
@@ -25,6 +27,8 @@ BEFORE: Final = "cdc.before"
 AWAITS_CREATE: Final = "cdc.awaits-create"
 TRUNCATED: Final = "cdc.truncated"
 ALTERED: Final = "cdc.altered"
+ALTERATIONS: Final = "cdc.alterations"
+RESENT: Final = "cdc.resent"
 NEW_KEY: Final = "__debezium.newkey"
 OLD_KEY: Final = "__debezium.oldkey"
 

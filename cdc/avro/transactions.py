@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,10 +16,13 @@ from cdc.avro.names import transaction_topic
 from cdc.avro.reader import AvroReader
 from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import Begin, Commit, Transaction
+from cdc.core.position import Position
 from cdc.core.tables import TableId
 
 MESSAGES: Final = "LOGICAL_DECODING_MESSAGE"
 """What Debezium calls a transaction's logical messages among its data collections."""
+
+_XID: Final = re.compile(r"\d+:\d+:\d+")
 
 
 class EncodedBoundary(NamedTuple):
@@ -48,6 +52,30 @@ class TransactionEnd:
     last_ordinal: int
     event_count: int
     event_counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_transaction(self) -> bool:
+        """Whether it is one of the source's: a first load is none, nor is a message that stands alone."""
+        return _XID.fullmatch(self.id) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """An END: `alterations` counts the changes of shape in its transaction. `resent`: an earlier capture may have
+    written the transaction too.
+    """
+
+    end: TransactionEnd
+    alterations: int = 0
+    resent: bool = False
+
+    @property
+    def position(self) -> Position:
+        return Position(self.end.epoch, self.end.commit_lsn, self.end.last_ordinal)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.end.epoch, self.end.commit_lsn
 
 
 class TransactionCodec:

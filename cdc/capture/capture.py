@@ -98,11 +98,13 @@ class Capture:
         self._pipeline = Pipeline(writer.append)
         self._publisher: Publisher | None = None
         self._reread: list[str] = []
-        self._read_again: deque[tuple[int, list[Record]]] = deque()
+        self._read_again: deque[tuple[int, list[str]]] = deque()
         self._refused_names: set[str] = set()
         self._streaming = False
         self._refused: set[TableId] = set()
         self._skipped: dict[TableId, int] = {}
+        self._alterations = 0  # in the transaction that is being taken
+        self._resent_up_to = 0
         self._heartbeat_lsn = 0
         self._record_due = 0.0
         self.progress = Progress()
@@ -202,6 +204,8 @@ class Capture:
                 if state.source is not None and state.source.timeline != identity.timeline:
                     self._store([self._source_record(identity, epoch, "streaming")])
                 self.progress.confirmed_lsn = max(self._published_lsn(), state.recorded_lsn)
+                # What was committed by now may have been written by an earlier session, up to before its END.
+                self._resent_up_to = identity.flushed_lsn
                 return epoch
         assert_never(decision)
 
@@ -270,6 +274,7 @@ class Capture:
                     self._drain()
                     # What comes after it says so, and may be read from another partition first.
                     self._store(self._records(item))
+                    self._alterations += isinstance(item.change, Alter | Drop) and not self._is_refused(item)
                     self.progress.events += 1
                 case ChangeEvent():
                     records.extend(self._records(item))
@@ -293,7 +298,6 @@ class Capture:
                 case Rereading(name, versions=versions):
                     records.extend(self._registered(name, versions))
                     self._reread.append(name)
-                    self.progress.rereading.discard(name)
                 case Begin():
                     pass
             if len(records) >= _MOST_RECORDS:
@@ -352,18 +356,25 @@ class Capture:
 
     def _end(self, commit: Commit) -> None:
         commit = self._without_skipped(commit)
-        if not commit.event_counts and not commit.messages:
+        alterations, self._alterations = self._alterations, 0
+        if not commit.event_counts and not commit.messages and not alterations:
             # Nothing of it is captured: for the log it never was, only that the source was read up to here.
-            self._pipeline.produce(self._reread_records())
+            self._pipeline.produce(self._read_again_records(self._take_reread()))
             self._heartbeat_lsn = commit.end_lsn
             return
-        self._pipeline.end(self._the_publisher.transaction_records(commit), commit.end_lsn)
-        self._read_again.append((commit.end_lsn, self._reread_records()))
+        resent = commit.transaction.commit_lsn <= self._resent_up_to
+        records = self._the_publisher.transaction_records(commit, alterations=alterations, resent=resent)
+        self._pipeline.end(records, commit.end_lsn)
+        self._read_again.append((commit.end_lsn, self._take_reread()))
         self.progress.transactions += 1
         self.progress.commit_time_us = commit.transaction.commit_time_us
 
-    def _reread_records(self) -> list[Record]:
+    def _take_reread(self) -> list[str]:
         names, self._reread = self._reread, []
+        return names
+
+    def _read_again_records(self, names: list[str]) -> list[Record]:
+        self.progress.rereading.difference_update(names)
         return [
             rereading_record(self._state_topic, name, active=False) for name in names if name not in self._refused_names
         ]
@@ -373,7 +384,7 @@ class Capture:
         self._confirm(confirmable)
         # Not before the END is durable: until then the table has to be read again after a crash.
         while self._read_again and self._read_again[0][0] <= self.progress.confirmed_lsn:
-            self._pipeline.produce(self._read_again.popleft()[1])
+            self._pipeline.produce(self._read_again_records(self._read_again.popleft()[1]))
 
     def _confirm(self, lsn: int) -> None:
         moved = lsn > self.progress.confirmed_lsn

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cdc.avro.alterations import alteration_record
 from cdc.avro.codec import TableCodec
-from cdc.avro.headers import ALTERED, TRUNCATED
+from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
 from cdc.avro.messages import MessageCodec
 from cdc.avro.names import claim_topic, topic_name
 from cdc.avro.transactions import TransactionCodec
@@ -120,8 +120,10 @@ class Publisher:
         encoded = codec.encode(message, key_id=key_id, value_id=value_id)
         return Record(codec.topic, 0, encoded.key, encoded.value, encoded.headers)
 
-    def transaction_records(self, commit: Commit) -> list[Record]:
-        """BEGIN and END. Written together, so that they nest in the topic while capture works on many transactions."""
+    def transaction_records(self, commit: Commit, *, alterations: int = 0, resent: bool = False) -> list[Record]:
+        """BEGIN and END. Written together, so that they nest in the topic while capture works on many transactions.
+        `alterations` and `resent` are as in `cdc.avro.transactions.End`.
+        """
         topic = self._transactions.topic
         if self._transaction_ids is None:
             self._transaction_ids = self._register(
@@ -130,7 +132,10 @@ class Publisher:
         key_id, value_id = self._transaction_ids
         names = {table: str(table) for table in commit.event_counts}
         begin, end = self._transactions.encode(commit, names, key_id=key_id, value_id=value_id)
-        return [Record(topic, 0, record.key, record.value) for record in (begin, end)]
+        headers: Headers = ((ALTERATIONS, b"%d" % alterations),) if alterations else ()
+        if resent:
+            headers += ((RESENT, b""),)
+        return [Record(topic, 0, begin.key, begin.value), Record(topic, 0, end.key, end.value, headers)]
 
     def _version(self, table: TableSchema) -> _Version:
         known = self._versions.get(id(table))

@@ -26,7 +26,14 @@ from cdc.core.config_values import (
     url_with_host,
 )
 from cdc.core.errors import ConfigError
-from cdc.core.settings import LogSettings, RegistrySettings, Settings, SourceSettings, TargetSettings
+from cdc.core.settings import (
+    Consistency,
+    LogSettings,
+    RegistrySettings,
+    Settings,
+    SourceSettings,
+    TargetSettings,
+)
 from cdc.core.toml.lines import Path, key_lines
 
 _SOURCE: Final[Mapping[str, Read]] = {
@@ -53,7 +60,7 @@ _TARGET: Final[Mapping[str, Read]] = {
     "tables": patterns,
     "schema_changes": one_of(["follow", "add-only", "stop"]),
     "as_text": column_patterns,
-    "consistency": one_of(["key"], later={"transaction": '"transaction" is not available in this version'}),
+    "consistency": one_of(["transaction", "key"]),
     "batch_events": number(1, 1_000_000),
 }
 _TARGET_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
@@ -117,10 +124,11 @@ class _Reader:
         self._known((), document, ["source", "log", "registry", "targets"])
         log = self._table(("log",), document.get("log", {}), _LOG, LogSettings)
         registry = self._table(("registry",), document.get("registry", {}), _REGISTRY, RegistrySettings)
-        targets = self._targets(document.get("targets", {}))
+        is_connectors = log is not None and log.written_by == "debezium"
+        targets = self._targets(document.get("targets", {}), consistency="key" if is_connectors else "transaction")
         source = None
-        if log is not None and log.written_by == "debezium":
-            self._require_connectors(document, registry)
+        if is_connectors:
+            self._require_connectors(document, registry, targets)
         else:
             source = self._table(("source",), document.get("source"), _SOURCE, SourceSettings)
         if source is not None:
@@ -129,7 +137,7 @@ class _Reader:
             return None
         return Settings(source=source, log=log, registry=registry, targets=targets)
 
-    def _targets(self, tables: Any) -> dict[str, TargetSettings]:
+    def _targets(self, tables: Any, *, consistency: Consistency) -> dict[str, TargetSettings]:
         if not isinstance(tables, dict):
             self._problem(("targets",), "targets is not a table", "write [targets.NAME]")
             return {}
@@ -138,13 +146,19 @@ class _Reader:
             path = ("targets", target)
             if not _TARGET_NAME.fullmatch(target):
                 self._problem(path, f"{target!r} is no name for a target", "use letters, digits, - and _")
-            read = self._table(path, table, _TARGET, TargetSettings, name=target)
+            read = self._table(path, table, _TARGET, TargetSettings, name=target, consistency=consistency)
             if read is not None:
                 targets[target] = read
         return targets
 
-    def _require_connectors(self, document: dict[str, Any], registry: RegistrySettings | None) -> None:
-        """Of a log that a connector writes: its registry, and no source."""
+    def _require_connectors(
+        self, document: dict[str, Any], registry: RegistrySettings | None, targets: Mapping[str, TargetSettings]
+    ) -> None:
+        """Of a log that a connector writes: its registry, no source, and nothing that needs our transaction topic."""
+        for name, target in targets.items():
+            if target.consistency != "key":
+                what = f"[targets.{name}] consistency: a connector's topics don't say which transactions are whole"
+                self._problem(("targets", name, "consistency"), what, 'write "key"')
         if "source" in document:
             self._problem(("source",), "[source] is the connector's, not ours", "leave it out")
         if registry is not None and registry.url is None:

@@ -28,7 +28,7 @@ prefix = "shop"                  # topics are called <prefix>.<schema>.<table>
 url = "postgresql://cdc:${CDC_TARGET_PASSWORD}@localhost:5432/warehouse"   # or "sqlite:///replica.db"
 # tables = ["*.*"]               # which of the captured tables
 # as_text = []                   # columns to hold as text, like "public.t.c": where a target's type can't hold a value
-# consistency = "key"            # each key's changes in order
+# consistency = "transaction"    # whole source transactions; or "key": each key's changes in order
 # schema_changes = "follow"      # or "add-only": what goes at the source stays; or "stop" at each, with the statements
 # batch_events = 10000           # events in one target transaction, at most
 """

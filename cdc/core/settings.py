@@ -10,6 +10,7 @@ from typing import Literal
 
 from cdc.core.errors import ConfigError
 
+Consistency = Literal["transaction", "key"]
 SchemaChanges = Literal["follow", "add-only", "stop"]
 WrittenBy = Literal["cdc", "debezium"]
 
@@ -58,15 +59,16 @@ class TargetSettings:
     """`[targets.NAME]`. `tables` are globs as in `[source]`. `as_text` are globs over `schema.table.column`: columns
     that the target holds as text, whatever their type. `batch_events` bounds one target transaction.
 
-    `schema_changes`: `follow` the source's, only add (`add-only`: what goes at the source stays, what changes stops the
-    applier), or `stop` at each.
+    `consistency`: `transaction`, whole source transactions in the order of their commits; or `key`, each key's changes
+    in order. `schema_changes`: `follow` the source's, only add (`add-only`: what goes at the source stays, what changes
+    stops the applier), or `stop` at each.
     """
 
     name: str
     url: str = field(repr=False)
     tables: tuple[str, ...] = ("*.*",)
     as_text: tuple[str, ...] = ()
-    consistency: str = "key"
+    consistency: Consistency = "transaction"
     schema_changes: SchemaChanges = "follow"
     batch_events: int = 10_000
 

@@ -14,11 +14,14 @@ from cdc.core.tables import TableId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceIdentity:
-    """Which cluster and database this is. The timeline rises with each promotion of a standby."""
+    """Which cluster and database this is. The timeline rises with each promotion of a standby. Nothing that it
+    sent before it was asked lies beyond `flushed_lsn`.
+    """
 
     system_id: str
     timeline: int
     database: str
+    flushed_lsn: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

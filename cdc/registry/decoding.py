@@ -8,7 +8,8 @@ from dataclasses import replace
 from cdc.avro.alterations import Alteration, read_alteration
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import unframe
-from cdc.avro.headers import ALTERED, TRUNCATED
+from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
+from cdc.avro.transactions import End, TransactionEnd, decode_boundary
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import StoredRecord
@@ -45,6 +46,23 @@ class Decoding:
             return decoder.decode(record.key, record.value, record.headers)
         except CdcError as error:
             raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
+
+    def end(self, record: StoredRecord) -> End | None:
+        """The END of a transaction; None for any other record of the transaction topic."""
+        if record.value is None:
+            return None
+        try:
+            boundary = decode_boundary(record.value, self._registry.schema)
+        except CdcError as error:
+            raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
+        if not isinstance(boundary, TransactionEnd):
+            return None
+        headers = dict(record.headers)
+        try:
+            alterations = int(headers.get(ALTERATIONS, b"0"))
+        except ValueError:
+            raise ProtocolViolationError(f"{_where(record)}: damaged header {ALTERATIONS}") from None
+        return End(end=boundary, alterations=alterations, resent=RESENT in headers)
 
     def alteration(self, record: StoredRecord) -> Alteration | None:
         """The record of the tables topic; None for one taken back. An error says which could not be read."""

@@ -1,4 +1,7 @@
-"""The applier: topics to one target, per key in order, each event once (consistency `key`).
+"""The applier: topics to one target, in order, each event once.
+
+In consistency `key` the changes of each key are in order; in `transaction` each target transaction holds whole source
+transactions, in the order of their commits (see `consumers.plan.transactions`, and `approach` for how it gets there).
 
 The commit order, in every target transaction (`Target.transaction` keeps 1 to 4):
 
@@ -14,9 +17,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
-from cdc.avro.names import state_topic, tables_topic
+from cdc.avro.names import state_topic, tables_topic, transaction_topic
 from cdc.core.errors import GapError, LogGapError
 from cdc.core.events import Alter, ChangeEvent, Drop
 from cdc.core.failpoints import reached
@@ -30,9 +34,12 @@ from cdc.core.tables import TableSchema
 from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
+from consumers.plan.approach import Approach, approach, furthest_of, is_partition
 from consumers.plan.as_text import AsText
-from consumers.plan.checkpoint import Checkpoint, PartitionProgress
-from consumers.plan.inbox import Batch, Inbox, is_resent
+from consumers.plan.batch import Batch
+from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.inbox import Inbox, is_resent
+from consumers.plan.transactions import TransactionInbox
 from consumers.targets.target import Target
 
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again"
@@ -72,15 +79,20 @@ class Applier:
         self._decoding = Decoding(registry, seen=AsText(settings.as_text).seen)
         self._state_topic = state_topic(prefix)
         self._tables_topic = tables_topic(prefix)
+        self._transactions = TopicPartition(transaction_topic(prefix), 0)
+        self._registry = registry
         self._state = LogState()
-        self._checkpoint = Checkpoint(version=0, log_id=None, partitions={})
-        self._inbox = Inbox(
-            crowded_at=4 * settings.batch_events,
-            resent=is_resent if self._connector is None else self._connector.resent,
-        )
+        self._state_offset = 0
+        self._log_of_checkpoint: str | None = None
+        self._reached: dict[TopicPartition, PartitionProgress] = {}
+        self._approach: Approach | None = None
+        self._load_ends: dict[TopicPartition, int] | None = None
+        self._inbox: Inbox | TransactionInbox | None = None
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
+        self._written = 0  # events, in the target's open transaction
+        self._newest_us = 0
         self._report = report
         self.progress = Progress()
 
@@ -98,26 +110,35 @@ class Applier:
 
     def start(self, stopping: Callable[[], bool] = lambda: False) -> bool:
         """Open the target, and wait for the log to say what it is. False if stopped before."""
-        self._checkpoint = self._target.open()
+        checkpoint = self._target.open()
+        self._log_of_checkpoint, self._reached = checkpoint.log_id, dict(checkpoint.partitions)
         if not self._find_log(stopping):
             return False
-        self._follow_tables()
+        self._enter()
         return True
 
     def finish(self) -> None:
-        """Write the checkpoint of what brought no rows."""
+        """Write the checkpoint of what brought no rows. A transaction that came in part is left for the next start."""
+        self._delivery.abandon()
         self._save_progress()
 
-    def step(self, timeout: float) -> int:
-        """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied. The
-        number of events applied.
+    def step(self, timeout: float) -> bool:
+        """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied.
+        Whether that was anything.
         """
         self._read(timeout)
-        self._learn_ends()
-        batch = self._inbox.take(self._settings.batch_events)
-        self._apply(batch)
+        got_on = self._take()
+        while self._learn_ends():
+            got_on |= self._take()
         self._pause_crowded()
-        return len(batch.events)
+        if self._approach is not None:
+            self._look_at_approach(self._approach)
+        return got_on
+
+    def _take(self) -> bool:
+        batch = self._the_inbox.take(self._settings.batch_events)
+        self._apply(batch)
+        return bool(batch.events or batch.progress)
 
     def _read(self, timeout: float) -> None:
         for record in self._reader.poll(self._settings.batch_events, timeout):
@@ -125,21 +146,22 @@ class Applier:
         self._look_at_connector()
 
     def _find_log(self, stopping: Callable[[], bool]) -> bool:
-        """Follow the state topic, or the connector's topics, until it is known which log this is; False if stopped
-        before.
+        """Read the state topic to its end and until it says which log this is, or look at the connector's topics;
+        False if stopped before.
         """
+        end = 0
         if self._connector is not None:
             self._look_at_connector()
             if self._state.log_id is None:
                 self._report("waiting for the connector to make its topics")
-        elif not self._find_state_topic(stopping):
+        elif self._find_state_topic(stopping):
+            end = self._reader.offsets(TopicPartition(self._state_topic, 0)).next
+        else:
             return False
-        while self._state.log_id is None:
+        while self._state.log_id is None or self._state_offset < end:
             if stopping():
                 return False
-            # Nothing is applied yet: a table's record may be read before the log's own.
             self._read(_IDLE_SECONDS)
-            self._pause_crowded()
         return True
 
     def _find_state_topic(self, stopping: Callable[[], bool]) -> bool:
@@ -155,19 +177,92 @@ class Applier:
         self._reader.assign({topic: self._reader.offsets(topic).first})
         return True
 
+    # -- how records are taken -----------------------------------------------------------------------------------
+
+    def _enter(self, *, approached: bool = False) -> None:
+        """Begin to take records in the way that is due where the target stands, from there."""
+        tables = self._our_tables()
+        self._approach, self._load_ends = None, None
+        crowded_at = 4 * self._settings.batch_events
+        if self._settings.consistency == "key":
+            resent = is_resent if self._connector is None else self._connector.resent
+            self._inbox = Inbox(crowded_at=crowded_at, resent=resent)
+        else:
+            topics = [*(table.topic for table in tables), self._tables_topic]
+            if not approached:
+                self._approach = approach(self._reached, topics, self._transactions, self._epoch)
+            if self._approach is None:
+                self._inbox = self._transaction_inbox()
+            else:
+                self._inbox = Inbox(crowded_at=crowded_at, takes=self._approach.takes)
+                self._unsaved.update(self._approach.begun())
+        self._reader.resume(self._paused)
+        self._paused = set()
+        self._follow_tables()
+        for table in tables:
+            self._assign(table)
+
+    def _transaction_inbox(self) -> TransactionInbox:
+        """With the transaction topic assigned."""
+        progress = self._progress_of(self._transactions)
+        inbox = TransactionInbox(
+            crowded_at=self._settings.batch_events,
+            transactions=self._transactions,
+            progress=progress,
+            epoch=self._epoch,
+            floor=furthest_of(self._reached),
+        )
+        for table in self._state.tables.values():
+            self._introduce(inbox, table)
+        self._reader.assign({self._transactions: progress.next_offset})
+        return inbox
+
+    def _look_at_approach(self, approach: Approach) -> None:
+        """Begin with whole transactions once all that comes before them was taken."""
+        source = self._state.source
+        if self._load_ends is None and source is not None and source.phase == "streaming":
+            self._load_ends = {
+                partition: self._reader.offsets(partition).next
+                for table in self._our_tables()
+                for partition in _partitions(table)
+            }
+        if self._load_ends is None or not isinstance(self._inbox, Inbox) or not self._inbox.is_past(self._load_ends):
+            return
+        self._unsaved.update(approach.done())
+        self._save_progress()
+        self._enter(approached=True)
+
+    def _begin_again(self) -> None:
+        """The log's source was loaded anew: what is under way is superseded."""
+        self._delivery.abandon()
+        self._save_progress()
+        self._reader.unassign([self._transactions])
+        self._enter()
+
     def _follow_tables(self) -> None:
         """Follow the tables topic; a log that cdc did not write has none."""
         partition = TopicPartition(self._tables_topic, 0)
         if partition.topic in self._reader.topics():
             start = PartitionProgress(ORIGIN, self._reader.offsets(partition).first)
-            progress = self._checkpoint.partitions.get(partition, start)
-            self._inbox.assign_tables(partition, progress)
+            progress = self._reached.get(partition, start)
+            self._the_inbox.assign_tables(partition, progress)
             self._reader.assign({partition: progress.next_offset})
+
+    def _our_tables(self) -> list[TableState]:
+        return [table for table in self._state.tables.values() if self._patterns.matches(table.table)]
+
+    def _introduce(self, inbox: TransactionInbox, table: TableState) -> None:
+        inbox.know(str(table.table), table.topic if self._patterns.matches(table.table) else None)
+
+    # -- records -------------------------------------------------------------------------------------------------
 
     def _add(self, record: StoredRecord) -> None:
         partition = TopicPartition(record.topic, record.partition)
         if record.topic == self._state_topic:
+            self._state_offset = record.offset + 1
             self._learn_state(self._state.with_record(record))
+        elif partition == self._transactions:
+            self._add_end(record)
         elif record.topic == self._tables_topic:
             self._add_alteration(partition, record)
         else:
@@ -175,27 +270,33 @@ class Applier:
             event = self._decoding.event(record)
             if event is not None and self._connector is not None:
                 self._connector.require_applicable(event, record.topic)
-            self._inbox.add(partition, record.offset, event, truncated=truncated, altered=altered)
+            self._the_inbox.add(partition, record.offset, event, truncated, altered=altered)
+
+    def _add_end(self, record: StoredRecord) -> None:
+        inbox = self._the_inbox
+        if isinstance(inbox, TransactionInbox) and record.offset >= inbox.next_end:
+            inbox.add_end(record.offset, self._decoding.end(record))
 
     def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
         found = self._decoding.alteration(record)
         if found is None:
-            self._inbox.add(partition, record.offset, None)
+            self._the_inbox.add_alteration(partition, record.offset, None, None)
             return
         event = found.event
+        add = partial(self._the_inbox.add_alteration, partition, record.offset, event.position)
         before = event.change.before if isinstance(event.change, Alter) else None
         is_ours = self._patterns.matches(event.table.id)
         was_ours = is_ours if before is None else self._patterns.matches(before.id)
         if is_ours and was_ours:
-            self._inbox.add(partition, record.offset, event, topics=found.topics)
+            add(event, found.topics)
         elif before is not None and found.topic_before is not None and was_ours:
             # Renamed to what is not ours: for us it is gone, and its name may be another table's now.
             gone = replace(event, table=before, change=Drop())
-            self._inbox.add(partition, record.offset, gone, topics=frozenset({found.topic_before}))
+            add(gone, frozenset({found.topic_before}))
         elif before is not None and is_ours:
             raise self._unknown_rows(event, before)
         else:
-            self._inbox.add(partition, record.offset, None)
+            add(None)
 
     def _unknown_rows(self, event: ChangeEvent, before: TableSchema) -> GapError:
         return GapError(
@@ -210,29 +311,40 @@ class Applier:
             self._learn_state(self._connector.state)
 
     def _learn_state(self, state: LogState) -> None:
-        known, self._state = self._state.tables, state
-        log_id = self._state.log_id
-        if log_id is not None and self._checkpoint.log_id not in {None, log_id}:
+        known, self._state = self._state, state
+        if state.log_id is not None and self._log_of_checkpoint not in {None, state.log_id}:
             raise GapError(
                 f"the checkpoint in target {self._settings.name!r} belongs to another log",
                 mend="correct [log] url and prefix; or drop the target's tables and its rows in cdc_applier and"
                 " cdc_checkpoint to fill it from this log",
             )
-        for topic in self._state.tables.keys() - known.keys():
-            table = self._state.tables[topic]
+        if self._inbox is None:
+            return  # `_enter` looks at all of it
+        for topic in state.tables.keys() - known.tables.keys():
+            table = state.tables[topic]
             if self._patterns.matches(table.table):
                 self._assign(table)
+            if isinstance(self._inbox, TransactionInbox):
+                self._introduce(self._inbox, table)
+        is_another_epoch = known.source != state.source and self._epoch != _epoch_of(known)
+        if is_another_epoch and self._settings.consistency == "transaction":
+            self._begin_again()
+
+    @property
+    def _epoch(self) -> int:
+        return _epoch_of(self._state)
 
     def _assign(self, table: TableState) -> None:
         start: dict[TopicPartition, int] = {}
-        for number in range(table.partitions):
-            partition = TopicPartition(table.topic, number)
-            progress = self._checkpoint.partitions.get(partition)
-            if progress is None:
-                progress = PartitionProgress(ORIGIN, self._beginning(partition))
+        for partition in _partitions(table):
+            progress = self._progress_of(partition)
             start[partition] = progress.next_offset
-            self._inbox.assign(partition, progress)
+            self._the_inbox.assign(partition, progress)
         self._reader.assign(start)
+
+    def _progress_of(self, partition: TopicPartition) -> PartitionProgress:
+        reached = self._reached.get(partition)
+        return PartitionProgress(ORIGIN, self._beginning(partition)) if reached is None else reached
 
     def _beginning(self, partition: TopicPartition) -> int:
         first = self._reader.offsets(partition).first
@@ -244,47 +356,51 @@ class Applier:
             )
         return first
 
-    def _learn_ends(self) -> None:
-        for topic in self._inbox.ends_wanted():
+    def _learn_ends(self) -> bool:
+        """Ask the log what the inbox wants to know of it. Whether that was anything."""
+        wanted = self._the_inbox.ends_wanted()
+        for topic in wanted:
             state = self._state.tables.get(topic)
-            partitions = [TopicPartition(topic, number) for number in range(1 if state is None else state.partitions)]
-            self._inbox.ends(topic, {partition: self._reader.offsets(partition).next for partition in partitions})
+            partitions = [TopicPartition(topic, 0)] if state is None else _partitions(state)
+            self._the_inbox.ends(topic, {partition: self._reader.offsets(partition).next for partition in partitions})
+        return bool(wanted)
 
     def _apply(self, batch: Batch) -> None:
-        if not batch.progress:
-            return self._save_progress_in_time()
-        if not self._unsaved:
+        if batch.progress and not self._unsaved:
             self._unsaved_since = time.monotonic()
         self._unsaved.update(batch.progress)
-        if not batch.events:
-            return self._save_progress_in_time()
-        self._delivery.write(batch.events, log_id=self._log_id)
-        self._delivery.commit(self._unsaved, log_id=self._log_id)
-        self._commit_offsets()
-        self.progress.events += len(batch.events)
-        self.progress.batches += 1
-        newest = max(event.transaction.commit_time_us for event in batch.events)
-        self.progress.lag_us = time.time_ns() // 1000 - newest
-        return None
-
-    def _save_progress_in_time(self) -> None:
-        if self._unsaved and time.monotonic() - self._unsaved_since >= _SETTLE_SECONDS:
+        if batch.events:
+            self._delivery.write(batch.events, log_id=self._log_id)
+            self._written += len(batch.events)
+            self._newest_us = max(self._newest_us, *(event.transaction.commit_time_us for event in batch.events))
+        if not batch.whole:
+            return
+        if self._written:
+            self._save_progress()
+            self.progress.events += self._written
+            self.progress.batches += 1
+            self.progress.lag_us = time.time_ns() // 1000 - self._newest_us
+            self._written = self._newest_us = 0
+        elif self._unsaved and time.monotonic() - self._unsaved_since >= _SETTLE_SECONDS:
             self._save_progress()
 
     def _save_progress(self) -> None:
-        """Write a checkpoint that only moves offsets, past tombstones and resent events."""
-        if self._unsaved:
-            self._delivery.commit(self._unsaved, log_id=self._log_id)
-            self._commit_offsets()
-
-    def _commit_offsets(self) -> None:
-        self._reader.commit({partition: progress.next_offset for partition, progress in self._unsaved.items()})
+        """Commit what was written, with how far it brings the partitions; perhaps only past tombstones and resent
+        events.
+        """
+        if not self._unsaved:
+            return
+        self._delivery.commit(self._unsaved, log_id=self._log_id)
+        self._reached.update(self._unsaved)
+        self._reader.commit(
+            {partition: at.next_offset for partition, at in self._unsaved.items() if is_partition(partition)}
+        )
         self._unsaved = {}
         reached("apply.5-offsets-committed")
 
     def _pause_crowded(self) -> None:
         """Stop reading partitions that wait for others: memory stays bounded."""
-        crowded = self._inbox.crowded()
+        crowded = self._the_inbox.crowded()
         if crowded != self._paused:
             self._reader.pause(crowded - self._paused)
             self._reader.resume(self._paused - crowded)
@@ -295,3 +411,17 @@ class Applier:
         if self._state.log_id is None:
             raise AssertionError("nothing is applied before the log is known")
         return self._state.log_id
+
+    @property
+    def _the_inbox(self) -> Inbox | TransactionInbox:
+        if self._inbox is None:
+            raise AssertionError("nothing but the state topic is read before the log is known")
+        return self._inbox
+
+
+def _epoch_of(state: LogState) -> int:
+    return 0 if state.source is None else state.source.epoch
+
+
+def _partitions(table: TableState) -> list[TopicPartition]:
+    return [TopicPartition(table.topic, number) for number in range(table.partitions)]

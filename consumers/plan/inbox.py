@@ -29,6 +29,7 @@ from cdc.core.errors import GapError
 from cdc.core.events import UNCHANGED, UNKNOWN_KEY, Alter, ChangeEvent, Create, Delete, Drop, Truncate
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
+from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import PartitionProgress
 
 
@@ -81,25 +82,31 @@ class _Queue:
         return entry.event
 
 
-@dataclass(slots=True)
-class Batch:
-    """Events in an order in which each key's are in commit order, and how far they bring each partition."""
-
-    events: list[ChangeEvent] = field(default_factory=list)
-    progress: dict[TopicPartition, PartitionProgress] = field(default_factory=dict)
-
-
 def is_resent(read: Position, event: ChangeEvent) -> bool:
     """Whether the event was read before, the last one that was read being at `read`."""
     return event.position <= read
 
 
-class Inbox:
-    """Holds what was read. The caller pauses partitions that are `crowded`, and answers `ends_wanted`."""
+def takes_all(_topic: str, _event: ChangeEvent) -> bool:
+    return True
 
-    def __init__(self, *, crowded_at: int, resent: Callable[[Position, ChangeEvent], bool] = is_resent) -> None:
+
+class Inbox:
+    """Holds what was read. The caller pauses partitions that are `crowded`, and answers `ends_wanted`.
+
+    `takes` says whether an event of a topic is to be taken at all: the first that is not ends its partition.
+    """
+
+    def __init__(
+        self,
+        *,
+        crowded_at: int,
+        resent: Callable[[Position, ChangeEvent], bool] = is_resent,
+        takes: Callable[[str, ChangeEvent], bool] = takes_all,
+    ) -> None:
         self._crowded_at = crowded_at
         self._resent = resent
+        self._takes = takes
         self._tables: TopicPartition | None = None
         self._queues: dict[TopicPartition, _Queue] = {}
         self._topics: dict[str, list[TopicPartition]] = {}
@@ -141,6 +148,26 @@ class Inbox:
             self._forget_ends(partition, queue.entries[-1])
             if partition != self._tables:  # what a table has become does not end with an epoch
                 self._drop_before(event.transaction.epoch, partition)
+
+    def add_alteration(
+        self,
+        partition: TopicPartition,
+        offset: int,
+        position: Position | None,  # noqa: ARG002  # what concerns no table of this target counts for nothing
+        event: ChangeEvent | None,
+        topics: frozenset[str] = frozenset(),
+    ) -> None:
+        """One record of the tables topic; `event` is None if it concerns no table of this target."""
+        self.add(partition, offset, event, topics=topics)
+
+    def is_past(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether all that is to be taken of what stands before these offsets was."""
+        return all(
+            not self._takes(partition.topic, queue.entries[0].event)
+            if queue.entries
+            else queue.next_read >= ends.get(partition, 0)
+            for partition, queue in self._queues.items()
+        )
 
     def crowded(self) -> set[TopicPartition]:
         """Partitions of which enough is here for now."""
@@ -198,21 +225,22 @@ class Inbox:
     def _take_from(self, partition: TopicPartition, queue: _Queue, events: list[ChangeEvent], most: int) -> None:
         while len(events) < most and queue.entries:
             event, truncated, altered, topics, _ = queue.entries[0]
-            if not self._altered_up_to(altered) or not self._truncated_up_to(truncated, partition):
+            if not self._takes(partition.topic, event) or not self._altered_up_to(altered):
+                return
+            if not self._truncated_up_to(truncated, partition):
                 return
             match event.change:
                 case Truncate():
                     if not self._others_stand_beyond(event.position, partition):
-                        return
+                        break
                     for place in self._topics[partition.topic]:
                         self._queues[place].pass_dropped()
                 case Alter() | Drop():
                     # Alone in its batch: where people have to follow it, what they did must be checkpointed before
                     # anything that comes after it is tried.
-                    if events or not self._all_stand_beyond(event, topics):
-                        return
-                    events.append(queue.pop())
-                    return
+                    if not events and self._all_stand_beyond(event, topics):
+                        events.append(queue.pop())
+                    break
                 case Delete(awaits_create=True):
                     other = self._queue_of_create(event, partition)
                     if other is None:

@@ -10,10 +10,5 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def literal(text: str) -> str:
-    """A string constant, for where a statement takes no parameters; backslashes are ordinary characters."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def quoted_list(names: Iterable[str]) -> str:
     return ", ".join(quoted(name) for name in names)

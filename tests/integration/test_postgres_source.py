@@ -69,11 +69,11 @@ class Site:
         return self.lsn(f"SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{slot}'")
 
     @contextmanager
-    def streaming(self) -> Iterator[PostgresSource]:
-        """A source that streams from the slot."""
+    def streaming(self, *, after: int = 0) -> Iterator[PostgresSource]:
+        """A source that streams from the slot, and knows the tables as they were loaded."""
         with PostgresSource(self.settings) as source:
             source.remember(self.notes, [])
-            _start(source)
+            _start(source, after=after)
             yield source
 
     def load(self) -> tuple[LoadPoint, list[StreamItem]]:
@@ -417,8 +417,7 @@ def test_what_the_log_has_is_not_sent_again(version: int, new_site: Callable[...
     with site.streaming() as source:
         items = receive(source, commits(4))
     ends = [item.end_lsn for item in items if isinstance(item, Commit) and item.event_counts]
-    with PostgresSource(site.settings) as source:
-        _start(source, after=ends[1])
+    with site.streaming(after=ends[1]) as source:
         again = receive(source, commits(2))
 
     assert changes(items) == [Create((b"0",)), Create((b"1",)), Create((b"2",)), Create((b"3",))]

@@ -31,7 +31,7 @@ class LoadingSource:
         ]
 
     def identify(self):
-        return SourceIdentity(system_id="1", timeline=1, database="shop")
+        return SourceIdentity(system_id="1", timeline=1, database="shop", flushed_lsn=0)
 
     def left_out(self):
         return []

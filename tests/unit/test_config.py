@@ -24,6 +24,12 @@ from cdc.core.toml.lines import Path, key_lines
 from cdc.core.toml.variables import expand
 from cdc.core.urls import percent_encode, redact
 
+CONNECTORS = """\
+[log]
+written_by = "debezium"
+[registry]
+url = "http://r:8081"
+"""
 SOURCE = """\
 [source]
 url = "postgresql://cdc@db/shop"
@@ -260,9 +266,9 @@ BAD_LINES: dict[str, tuple[str, str]] = {
         f'{SOURCE}\n[targets.a]\nurl = "postgres://cdc@db/shop" # HERE',
         "[targets.a] url: is the source",
     ),
-    "consistency of a later version": (
-        f'{SOURCE}\n[targets.a]\nurl = "x://y"\nconsistency = "transaction" # HERE',
-        '"transaction" is not available in this version (write "key")',
+    "transactions of a connector": (
+        f'{CONNECTORS}[targets]\na = {{ url = "x://y", consistency = "transaction" }} # HERE',
+        "[targets.a] consistency: a connector's topics don't say which transactions are whole (write \"key\")",
     ),
     "retention of two kinds": (f'{SOURCE}\n[log]\nretention = "1d12h" # HERE', "retention: is no retention"),
     "retention of nothing": (f'{SOURCE}\n[log]\nretention = "0d" # HERE', "retention: is no retention"),

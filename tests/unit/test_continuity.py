@@ -11,7 +11,7 @@ from cdc.core.errors import CdcError, GapError, SourceError
 from cdc.core.source import SlotStatus, SourceIdentity
 from cdc.core.state import LogState, Phase, SourceState
 
-HERE = SourceIdentity(system_id="7001", timeline=2, database="shop")
+HERE = SourceIdentity(system_id="7001", timeline=2, database="shop", flushed_lsn=0)
 SLOT = SlotStatus(confirmed_lsn=0x400)
 
 
@@ -94,7 +94,7 @@ def test_another_cluster_is_a_gap_even_if_everything_else_fits() -> None:
 
 
 def test_another_database_is_a_gap() -> None:
-    error = refusal(identity=replace(HERE, database="shop2"))
+    error = refusal(identity=replace(HERE, database="shop2", flushed_lsn=0))
     assert "'shop2'" in str(error)
     assert "'shop'" in str(error)
 
@@ -155,7 +155,7 @@ class TestStartOver:
     @pytest.mark.parametrize("slot", [None, SLOT])
     @pytest.mark.parametrize("published", [0, 0x500])
     def test_it_mends_every_gap_in_a_new_epoch(self, slot: SlotStatus | None, published: int) -> None:
-        for identity in (HERE, SourceIdentity(system_id="7002", timeline=1, database="shop2")):
+        for identity in (HERE, SourceIdentity(system_id="7002", timeline=1, database="shop2", flushed_lsn=0)):
             assert decision(
                 identity=identity, slot=slot, slot_name="cdc2", published=published, start_over=True
             ) == Load(epoch=5, again=True, drop_slot=True)

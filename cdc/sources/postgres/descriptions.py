@@ -67,12 +67,10 @@ def describe_sql(oid: str, publication: str) -> str:
 
 
 def _unwrapped(attribute: str) -> str:
-    """The one element of `attmissingval`. Between elements of some types (box) stands something else than a comma, so
-    the text is not that of an array of text; it needs no quotes then.
+    """The text of the one element of `attmissingval`, whose type SQL does not know (anyarray): so it can't be picked
+    out. The array's own text can't be read as text[]: between elements of some types (box) stands no comma.
     """
-    value = f"{attribute}.attmissingval::text"
-    plain = f"(SELECT typdelim <> ',' FROM pg_type WHERE oid = {attribute}.atttypid)"
-    return f"CASE WHEN {plain} THEN substr({value}, 2, length({value}) - 2) ELSE ({value}::text[])[1] END"
+    return f"array_to_string({attribute}.attmissingval, '')"
 
 
 def types_sql(oids: str) -> str:

@@ -71,14 +71,14 @@ def _add(query: Query, name: str, table: TableId) -> None:
 
 
 def publishes_generated(query: Query, name: str) -> bool:
-    """Whether it publishes stored generated columns (PostgreSQL 18)."""
+    """Whether it publishes stored generated columns (PostgreSQL 18); so it will if there is no publication yet."""
     if not _can_publish_generated(query):
         return False
     rows = query(
         f"SELECT pubgencols = 's' FROM pg_publication WHERE pubname = {quote_literal(name)}",
         doing="looking at the publication",
     )
-    return bool(rows and rows[0][0])
+    return not rows or bool(rows[0][0])
 
 
 def publishes_via_root(query: Query, name: str) -> bool:

@@ -89,10 +89,12 @@ class PostgresSource:
 
     def _identify(self) -> SourceIdentity:
         row = self._stream.execute("IDENTIFY_SYSTEM", doing="identifying the source")[0]
-        system_id, timeline, _, database = row
-        if system_id is None or timeline is None or database is None:
+        system_id, timeline, flushed, database = row
+        if system_id is None or timeline is None or flushed is None or database is None:
             raise ProtocolViolationError("IDENTIFY_SYSTEM gave NULL")
-        return SourceIdentity(system_id=system_id, timeline=int(timeline), database=database)
+        return SourceIdentity(
+            system_id=system_id, timeline=int(timeline), database=database, flushed_lsn=parse_lsn(flushed)
+        )
 
     def tables(self) -> Sequence[TableId]:
         return [table.id for table in self._captured_tables()]

@@ -20,7 +20,7 @@ from consumers.plan.alterations import (
     alterations,
 )
 from consumers.plan.steps import AlterTable
-from consumers.targets.identifiers import literal, quoted, quoted_list
+from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.policy import Done, is_left_alone, may_drop, require_allowed
 from consumers.targets.postgresql.catalog import ExistingTable, TargetColumn, find_table, resolve_types
 from consumers.targets.postgresql.session import PostgresSession
@@ -116,7 +116,7 @@ class Alterer:
         same.
         """
         name, (type_, _) = quoted(column.name), self._type(column)
-        value = "NULL" if fill is None else literal(fill.decode())
+        value = "NULL" if fill is None else _literal(fill.decode())
         if there:
             yield f"UPDATE {table} SET {name} = {value} WHERE {name}::text IS DISTINCT FROM {value}::{type_}::text"
             return
@@ -151,3 +151,9 @@ class Alterer:
 
 def _name(table: TableId) -> str:
     return f"{quoted(table.schema)}.{quoted(table.name)}"
+
+
+def _literal(text: str) -> str:
+    """A string constant that means the same under every setting of standard_conforming_strings."""
+    escaped = text.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{escaped}'" if "\\" in text else f"'{escaped}'"

@@ -17,6 +17,7 @@ from consumers.targets.postgresql.copying import Chunks
 from consumers.targets.postgresql.errors import is_broken, translate
 
 _SETTINGS: Final = {
+    # No standard_conforming_strings: psycopg2 quotes parameters by what that was when the connection was made.
     # Under these, PostgreSQL reads the canonical text of `cdc.core.types` exactly.
     "DateStyle": "ISO",
     "TimeZone": "UTC",
@@ -26,7 +27,6 @@ _SETTINGS: Final = {
     "lc_monetary": "C",
     "xmloption": "content",
     "array_nulls": "on",
-    "standard_conforming_strings": "on",
     "quote_all_identifiers": "off",  # names of types are compared
     # A stopped applier must let its locks go; one that works may take as long as its batch needs.
     "idle_in_transaction_session_timeout": "60s",

@@ -1,0 +1,85 @@
+"""How a target comes to where whole source transactions can be applied (consistency `transaction`).
+
+Up to there its events are applied per key. That is so for
+
+- a first load, which is no transaction of the source, and for all of the epochs before it,
+- what a target that was applied per key so far lacks of the furthest of its events: its partitions don't stand at the
+  same transaction,
+- a table that is new to the target, up to where the others are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from cdc.core.events import ChangeEvent
+from cdc.core.log import TopicPartition
+from cdc.core.position import ORIGIN, Position
+from consumers.plan.checkpoint import PartitionProgress
+
+_JOINING: Final = -1
+
+Reached = Mapping[TopicPartition, PartitionProgress]
+
+
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """What is applied per key: all before the source's transactions of `epoch`, and of each topic what is not beyond
+    `up_to`. `joining` are the topics of tables that are new to the target.
+    """
+
+    epoch: int
+    up_to: Mapping[str, Position] = field(default_factory=dict)
+    joining: frozenset[str] = frozenset()
+
+    def takes(self, topic: str, event: ChangeEvent) -> bool:
+        of = event.transaction
+        return of.xid is None or of.epoch < self.epoch or event.position <= self.up_to.get(topic, ORIGIN)
+
+    def begun(self) -> dict[TopicPartition, PartitionProgress]:
+        """What to checkpoint before anything else, so that a restart goes on with it."""
+        return {joining(topic): PartitionProgress(self.up_to[topic], 0) for topic in self.joining}
+
+    def done(self) -> dict[TopicPartition, PartitionProgress]:
+        """What to checkpoint after it."""
+        return {joining(topic): PartitionProgress(self.up_to[topic], 1) for topic in self.joining}
+
+
+def joining(topic: str) -> TopicPartition:
+    """Under what a checkpoint says that a topic joined later: up to which position its events are applied per key, and
+    in place of an offset whether that is done.
+    """
+    return TopicPartition(topic, _JOINING)
+
+
+def is_partition(partition: TopicPartition) -> bool:
+    """Whether it is one of the log's, and not what `joining` gives."""
+    return partition.partition != _JOINING
+
+
+def approach(reached: Reached, topics: Collection[str], transactions: TopicPartition, epoch: int) -> Approach | None:
+    """What a target that has `reached` this of a log in its `epoch` still has to go through; None if it is through.
+
+    `topics` are those whose events the target gets, that of changes of shape included.
+    """
+    applied = reached[transactions].position if transactions in reached else ORIGIN
+    furthest = furthest_of(reached)
+    if furthest > applied:
+        return Approach(epoch, dict.fromkeys(topics, furthest))
+    known = {partition.topic for partition in reached if is_partition(partition)}
+    under_way = {topic for topic in topics if joining(topic) in reached and not reached[joining(topic)].next_offset}
+    up_to = {topic: reached[joining(topic)].position for topic in under_way}
+    if applied > ORIGIN:
+        up_to |= {topic: applied for topic in topics if topic not in known and joining(topic) not in reached}
+    if not up_to and applied.epoch >= epoch:
+        return None
+    return Approach(epoch, up_to, frozenset(up_to))
+
+
+def furthest_of(reached: Reached) -> Position:
+    """The position of the newest event that the target has."""
+    return max(
+        (progress.position for partition, progress in reached.items() if is_partition(partition)), default=ORIGIN
+    )

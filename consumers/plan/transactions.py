@@ -1,0 +1,361 @@
+"""Records that were read and not applied yet, taken as whole source transactions (consistency `transaction`).
+
+The transaction topic says, in commit order, which transactions there are, and how many events each has in every table
+(an END). Events of a transaction come in many partitions, in each of them in the order of positions. The ENDs are taken
+one by one. A transaction is complete when as many distinct events of it are here as its END counts, of the tables that
+this target has, and the changes of shape that it counts. Its events are then taken in the order of their ordinals.
+
+- **A resend** of capture, after a crash, repeats events with the positions that they had: what is not above the
+  position last read from its partition is skipped. It may also leave out what an earlier session wrote (of a table that
+  is to be read again), so counts don't prove anything of an END that may be a resent one. It says so, and its
+  partitions are read up to where they ended after it.
+- **Events that no END counts** were never all in the log, or are of a table that is to be read again. They are dropped.
+- **A transaction larger than a batch** is taken in parts, all for one target transaction. A part has what no partition
+  can still bring anything before: up to the lowest position read among the partitions that are not beyond the
+  transaction.
+- **A transaction with a change of shape** is taken by itself.
+
+Partitions of which enough was read are `crowded`, the transaction topic too. Nothing deadlocks: what is crowded with
+events up to the current END gives some away, and what is crowded with later ones has no more of the current.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from cdc.avro.transactions import MESSAGES, End
+from cdc.core.errors import GapError, LogGapError
+from cdc.core.events import ChangeEvent
+from cdc.core.log import TopicPartition
+from cdc.core.position import Position
+from consumers.plan.batch import Batch
+from consumers.plan.checkpoint import PartitionProgress
+
+_TransactionKey = tuple[int, int]  # epoch and commit LSN
+
+_START_OVER: Final = "`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it"
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """An event, or the place of another target's change of shape; the offset of what is to be taken after it."""
+
+    position: Position
+    event: ChangeEvent | None
+    partition: TopicPartition
+    next_offset: int
+
+
+@dataclass(slots=True)
+class _Partition:
+    """`entries` counts those that wait; `last` is the one of them that was read last."""
+
+    read: Position
+    next_read: int
+    taken: Position
+    entries: int = 0
+    last: _Entry | None = None
+
+
+@dataclass(slots=True)
+class _Transaction:
+    """What is here of one, and how many events were read of each topic, those that were taken in part included."""
+
+    entries: list[_Entry] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Due:
+    """An END that waits to be taken, and what it wants of each topic (once all its tables are known)."""
+
+    said: End
+    offset: int
+    said_at: int
+    wanted: dict[str, int] | None = None
+    in_parts: bool = False
+
+
+class TransactionInbox:
+    """Holds what was read. `floor`: all that stands at or below it was taken before. ENDs of an epoch after `epoch`
+    wait for another inbox.
+    """
+
+    def __init__(
+        self,
+        *,
+        crowded_at: int,
+        transactions: TopicPartition,
+        progress: PartitionProgress,
+        epoch: int,
+        floor: Position,
+    ) -> None:
+        self._crowded_at = crowded_at
+        self._transactions = transactions
+        self._epoch = epoch
+        self.next_end = progress.next_offset
+        self._applied = max(progress.position, floor)
+        self._tables: TopicPartition | None = None
+        self._partitions: dict[TopicPartition, _Partition] = {}
+        self._topics: dict[str, list[TopicPartition]] = {}
+        self._names: dict[str, str | None] = {MESSAGES: None}
+        self._open: dict[_TransactionKey, _Transaction] = {}
+        self._open_keys: list[_TransactionKey] = []
+        self._due: deque[_Due] = deque()
+        self._due_by_key: dict[_TransactionKey, _Due] = {}
+        self._log_ends: dict[str, tuple[int, Mapping[TopicPartition, int]]] = {}
+        self._progress: dict[TopicPartition, PartitionProgress] = {}
+        self._is_in_order = True
+        self._added = False
+        self._idle = False
+        self.dropped = 0
+
+    def assign(self, partition: TopicPartition, progress: PartitionProgress) -> None:
+        """Events of this partition will come, from `progress.next_offset`."""
+        self._partitions[partition] = _Partition(progress.position, progress.next_offset, progress.position)
+        self._topics.setdefault(partition.topic, []).append(partition)
+
+    def assign_tables(self, partition: TopicPartition, progress: PartitionProgress) -> None:
+        """As `assign`, of the tables topic."""
+        self._tables = partition
+        self.assign(partition, progress)
+
+    def know(self, name: str, topic: str | None) -> None:
+        """What ENDs call `name` is in `topic`; None for a table that this target does not have."""
+        self._names[name] = topic
+
+    def add(
+        self,
+        partition: TopicPartition,
+        offset: int,
+        event: ChangeEvent | None,
+        truncated: Position | None = None,  # noqa: ARG002  # the order of commits says it
+        *,
+        altered: Position | None = None,  # noqa: ARG002
+    ) -> None:
+        """One record of the partition, in the order of offsets. LogGapError if the one before it is not there."""
+        self._add(partition, offset, None if event is None else event.position, event)
+
+    def add_alteration(
+        self,
+        partition: TopicPartition,
+        offset: int,
+        position: Position | None,
+        event: ChangeEvent | None,
+        topics: frozenset[str] = frozenset(),  # noqa: ARG002
+    ) -> None:
+        """One record of the tables topic. `event` is None if it concerns no table of this target; it counts anyway."""
+        self._partitions[partition].next_read = offset  # a compacted topic may have holes
+        self._add(partition, offset, position, event)
+
+    def add_end(self, offset: int, end: End | None) -> None:
+        """One record of the transaction topic; None for any but an END."""
+        if offset != self.next_end:
+            raise _lost(self._transactions, self.next_end, offset)
+        self.next_end = offset + 1
+        self._added = True
+        if end is None or end.key <= (self._applied.epoch, self._applied.commit_lsn):
+            return
+        again = self._due_by_key.get(end.key)
+        if again is not None:
+            again.said, again.wanted, again.said_at = end, None, offset
+            return
+        due = self._due_by_key[end.key] = _Due(end, offset, said_at=offset)
+        self._due.append(due)
+        if len(self._due) > 1 and self._due[-2].said.key > end.key:
+            self._due = deque(sorted(self._due, key=lambda each: each.said.key))
+            self._is_in_order = False
+
+    def crowded(self) -> set[TopicPartition]:
+        """Partitions of which enough is here for now."""
+        crowded = {partition for partition, here in self._partitions.items() if here.entries >= self._crowded_at}
+        return crowded | {self._transactions} if len(self._due) >= self._crowded_at else crowded
+
+    def ends_wanted(self) -> set[str]:
+        """Topics of which `ends` must be told before the current END can be judged."""
+        if not self._due:
+            return set()
+        due = self._due[0]
+        if due.wanted is None or not (due.said.resent or due.in_parts or self._idle):
+            return set()
+        return {topic for topic in self._involved(due) if self._ends_of(topic, due) is None}
+
+    def ends(self, topic: str, ends: Mapping[TopicPartition, int]) -> None:
+        """Where each partition of the topic ends (its next offset), asked of the log after `ends_wanted` named it."""
+        self._log_ends[topic] = self.next_end, ends
+
+    def take(self, most: int) -> Batch:
+        """Whole transactions of about `most` events in all, or a part of one (then the batch is not `whole`).
+
+        GapError if events of a transaction are missing.
+        """
+        batch = Batch()
+        self._idle, self._added = not self._added, False
+        while self._due and len(batch.events) < most:
+            due = self._due[0]
+            self._drop_before(due.said.key)
+            alone = due.in_parts or due.said.alterations > 0
+            if (alone and batch.events) or not self._is_known(due):
+                break
+            here = self._open.get(due.said.key) or _Transaction()
+            if not self._is_complete(due, here):
+                if not batch.events:
+                    self._take_part(due, here, batch, most)
+                break
+            self._take_whole(due, here, batch)
+            if due.in_parts or (alone and batch.events):
+                break
+        if batch.whole:
+            batch.progress, self._progress = self._progress, {}
+        return batch
+
+    def _add(
+        self, partition: TopicPartition, offset: int, position: Position | None, event: ChangeEvent | None
+    ) -> None:
+        here = self._partitions[partition]
+        if offset != here.next_read:
+            raise _lost(partition, here.next_read, offset)
+        here.next_read = offset + 1
+        self._added = True
+        if position is None or position <= here.read:
+            self._skip(partition, here)
+            return
+        here.read = position
+        here.last = entry = _Entry(position, event, partition, offset + 1)
+        here.entries += 1
+        key = position[:2]
+        transaction = self._open.get(key)
+        if transaction is None:
+            transaction = self._open[key] = _Transaction()
+            heapq.heappush(self._open_keys, key)
+        transaction.entries.append(entry)
+        topic = partition.topic
+        transaction.counts[topic] = transaction.counts.get(topic, 0) + 1
+
+    def _skip(self, partition: TopicPartition, here: _Partition) -> None:
+        """The record holds nothing new. It goes with the event before it, so that any number take no room."""
+        if here.last is not None:
+            here.last.next_offset = here.next_read
+        else:
+            self._progress[partition] = PartitionProgress(here.taken, here.next_read)
+
+    def _drop_before(self, key: _TransactionKey) -> None:
+        """Drop events of transactions that have no END: one would have come before the current one."""
+        while self._open_keys and self._open_keys[0] < key:
+            transaction = self._open.pop(heapq.heappop(self._open_keys))
+            self._pass(transaction.entries, None)
+
+    def _is_known(self, due: _Due) -> bool:
+        """Whether the state topic, which tells of a table before any END does, was read far enough."""
+        if due.said.end.epoch > self._epoch:
+            return False
+        if due.wanted is None:
+            counts = due.said.end.event_counts if due.said.end.is_transaction else {}
+            if not self._names.keys() >= counts.keys():
+                return False
+            due.wanted = {}
+            for name, count in counts.items():
+                topic = self._names[name]
+                if topic is not None:
+                    due.wanted[topic] = due.wanted.get(topic, 0) + count
+            if due.said.alterations and self._tables is not None:
+                due.wanted[self._tables.topic] = due.said.alterations
+        return self._topics.keys() >= due.wanted.keys()
+
+    def _is_complete(self, due: _Due, here: _Transaction) -> bool:
+        wanted = due.wanted or {}
+        if not all(here.counts.get(topic, 0) >= count for topic, count in wanted.items()):
+            return False
+        return not due.said.resent or not wanted or not self._unfinished(due)
+
+    def _unfinished(self, due: _Due) -> list[_Partition]:
+        """Partitions that may still bring events of this transaction."""
+        key = due.said.key
+        unfinished = []
+        for topic in self._involved(due):
+            ends = self._ends_of(topic, due)
+            for partition in self._topics[topic]:
+                here = self._partitions[partition]
+                at_end = ends is not None and here.next_read >= ends[partition]
+                if here.read[:2] <= key and not at_end:
+                    unfinished.append(here)
+        return unfinished
+
+    def _involved(self, due: _Due) -> set[str]:
+        return set(due.wanted or ())
+
+    def _ends_of(self, topic: str, due: _Due) -> Mapping[TopicPartition, int] | None:
+        asked_at, ends = self._log_ends.get(topic, (0, {}))
+        return ends if asked_at > due.said_at else None
+
+    def _take_whole(self, due: _Due, here: _Transaction, batch: Batch) -> None:
+        if self._open.pop(due.said.key, None) is not None:
+            heapq.heappop(self._open_keys)
+        batch.events += self._pass(sorted(here.entries, key=self._place), due)
+        self._due.popleft()
+        del self._due_by_key[due.said.key]
+        self._applied = due.said.position
+        self._progress[self._transactions] = PartitionProgress(self._applied, self._first_due_offset())
+
+    def _first_due_offset(self) -> int:
+        if not self._due:
+            return self.next_end
+        return self._due[0].offset if self._is_in_order else min(due.offset for due in self._due)
+
+    def _take_part(self, due: _Due, here: _Transaction, batch: Batch, most: int) -> None:
+        unfinished = self._unfinished(due)
+        if not unfinished:
+            raise self._missing(due, here)
+        if not due.in_parts and sum((due.wanted or {}).values()) <= most:
+            return
+        due.in_parts = True
+        frontier = min(each.read for each in unfinished)
+        here.entries.sort(key=self._place)
+        ready = sum(1 for entry in here.entries if entry.position <= frontier)
+        batch.events += self._pass(here.entries[:ready], due)
+        del here.entries[:ready]
+        batch.whole = False
+
+    def _pass(self, entries: list[_Entry], due: _Due | None) -> list[ChangeEvent]:
+        """The entries' events, if the END counts any of their topic. Each brings its partition up to it."""
+        wanted = {} if due is None or due.wanted is None else due.wanted
+        events: list[ChangeEvent] = []
+        for entry in entries:
+            here = self._partitions[entry.partition]
+            here.entries -= 1
+            here.taken = entry.position
+            if here.last is entry:
+                here.last = None
+            self._progress[entry.partition] = PartitionProgress(entry.position, entry.next_offset)
+            if entry.partition.topic not in wanted:
+                self.dropped += 1
+            elif entry.event is not None:
+                events.append(entry.event)
+        return events
+
+    def _place(self, entry: _Entry) -> tuple[Position, bool]:
+        """A change of shape stands where the event stands that it comes before."""
+        return entry.position, entry.partition != self._tables
+
+    def _missing(self, due: _Due, here: _Transaction) -> GapError:
+        short = [
+            f"{count - here.counts.get(topic, 0)} of {count} in {topic!r}"
+            for topic, count in sorted((due.wanted or {}).items())
+            if here.counts.get(topic, 0) < count
+        ]
+        return GapError(
+            f"transaction {due.said.end.id} is not whole in the log: it lacks {', '.join(short)}", mend=_START_OVER
+        )
+
+
+def _lost(partition: TopicPartition, wanted: int, found: int) -> LogGapError:
+    return LogGapError(
+        f"topic {partition.topic!r}, partition {partition.partition}: offset {found} came after {wanted - 1}; what"
+        " stood between is gone, and whole transactions can't be told without it",
+        mend='transactions need topics that are not compacted (cleanup.policy = "delete"); `cdc capture --start-over`'
+        ' loads all tables again, or use consistency = "key"',
+    )
