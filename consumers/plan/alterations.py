@@ -69,7 +69,7 @@ def alterations(step: AlterTable) -> list[Alteration]:
     before, after = step.before, step.table
     if before is None:
         return []
-    pairs = list(_same_columns(before, after))
+    pairs = list(same_columns(before, after))
     kept_before, kept_after = {old.name for old, _ in pairs}, {new.name for _, new in pairs}
     found: list[Alteration] = []
     if before.id != after.id:
@@ -115,7 +115,8 @@ def is_additive(alteration: Alteration) -> bool:
             return False
 
 
-def _same_columns(before: TableSchema, after: TableSchema) -> Iterator[tuple[Column, Column]]:
+def same_columns(before: TableSchema, after: TableSchema) -> Iterator[tuple[Column, Column]]:
+    """Those that live on, as they were and as they are."""
     by_id = {column.id: column for column in before.columns if column.id is not None}
     by_name = {column.name: column for column in before.columns}
     for column in after.columns:

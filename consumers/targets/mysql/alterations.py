@@ -43,9 +43,11 @@ class Alterer:
         self._definer = definer
         self._policy = policy
 
-    def alter(self, step: AlterTable) -> None:
-        """Bring the table to the step's version. One that is not there is left to whoever writes to it first."""
-        if step.before is None:
+    def alter(self, step: AlterTable, *, emptied: bool = False) -> None:
+        """Bring the table to the step's version, unless it was done before a crash. One that is not there is left to
+        whoever writes to it first. `emptied`: its rows go first, for they need not fit any more.
+        """
+        if step.before is None or self.is_done(step):
             return
         doing = f"altering table {step.table.id}"
         name = flat_name(step.before.id)
@@ -53,15 +55,23 @@ class Alterer:
         if table is None:
             name = flat_name(step.table.id)
             table = find_table(self._definer, name, doing=doing)
-        if table is None or table.mark == fingerprint(step.table):
+        if table is None:
             return
         change = _Change(step, name, table, self._policy, self._definer.server.collation)
         statement = change.statement()
         require_allowed(step.table.id, change.done(statement), self._policy)
+        if emptied:
+            self._definer.execute(f"DELETE FROM {quoted(name)}", doing=doing)
         for update in change.updates():
             self._definer.run(update, doing=doing)
         self._claim(step, name)
         self._definer.run(statement, doing=doing)
+
+    def is_done(self, step: AlterTable) -> bool:
+        """Whether the table's mark says so."""
+        name, doing = flat_name(step.table.id), f"altering table {step.table.id}"
+        table = find_table(self._definer, name, doing=doing)
+        return table is not None and table.mark == fingerprint(step.table)
 
     def drop(self, table: TableId) -> None:
         name, doing = flat_name(table), f"dropping table {table}"

@@ -1,8 +1,8 @@
 """Runs plans on MySQL and MariaDB.
 
 What defines tables commits by itself there. So it goes over a second session, beside the transaction that has taken
-the checkpoint; what it does a second time after a crash does no harm. A table that the open transaction has written to
-can't be altered before it ends: that is refused.
+the checkpoint, before any row is written; what it does a second time after a crash does no harm. A table that the open
+transaction has written to in an earlier part can't be altered before it ends: that is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import TableId, TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.plan.definitions import Definition, definitions_first
 from consumers.plan.steps import AlterTable, DropTable, MoveRow, RowStep, Step, TruncateTable, WriteRows
 from consumers.targets.mysql.alterations import Alterer
 from consumers.targets.mysql.checkpoints import Checkpoints, create_checkpoint_tables
@@ -137,20 +138,13 @@ class _Transaction(TargetTransaction):
 
     @override
     def run(self, steps: Sequence[Step]) -> None:
-        for step in steps:
-            match step:
-                case AlterTable(table, before):
-                    self._define(table.id, *([] if before is None else [before.id]))
-                    self._alterer.alter(step)
-                    failpoints.reached("apply.2-altered")
-                    self._tables.prepare(table)
-                case DropTable(table):
-                    self._define(table.id)
-                    self._alterer.drop(table.id)
-                    failpoints.reached("apply.2-altered")
-                case _:
-                    self._written.add(flat_name(step.table.id))
-                    _Writer(self._session, self._tables, step.table).run(step)
+        ordered = definitions_first(steps)
+        for definition in self._left(ordered.definitions):
+            self._define(definition)
+            failpoints.reached("apply.2-altered")
+        for step in ordered.rows:
+            self._written.add(flat_name(step.table.id))
+            _Writer(self._session, self._tables, step.table).run(step)
 
     @override
     def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
@@ -158,15 +152,38 @@ class _Transaction(TargetTransaction):
         self._checkpoints.write(progress)
         failpoints.reached("apply.3-checkpointed")
 
-    def _define(self, *tables: TableId) -> None:
-        for table in tables:
-            self._tables.forget(table)
-            if flat_name(table) in self._written:
-                raise TargetSchemaError(
-                    f"table {table} is written to and altered in one transaction of the target, which MySQL can't do:"
-                    " there an ALTER TABLE commits",
-                    mend='set consistency = "key" for this target',
-                )
+    def _left(self, definitions: Sequence[Definition]) -> Sequence[Definition]:
+        """Those that were not done before a crash: they are done in order, and the last one that was tells. To drop
+        `item` and rename `new` to it must not begin again with what is called `item` now.
+        """
+        for number in reversed(range(len(definitions))):
+            step = definitions[number].step
+            if isinstance(step, AlterTable) and step.before is not None and self._alterer.is_done(step):
+                return definitions[number + 1 :]
+        return definitions
+
+    def _define(self, definition: Definition) -> None:
+        """It commits. What was prepared for the table no longer fits."""
+        match definition.step:
+            case AlterTable(table, before) as step:
+                old = table if before is None else before
+                self._require_unwritten(old.id)
+                for each in (old, table):
+                    self._tables.forget(each.id)
+                self._alterer.alter(step, emptied=definition.emptied)
+            case DropTable(table):
+                self._require_unwritten(table.id)
+                self._tables.forget(table.id)
+                self._alterer.drop(table.id)
+
+    def _require_unwritten(self, table: TableId) -> None:
+        """What the open transaction wrote to can't be altered beside it: it would wait for us."""
+        if flat_name(table) in self._written:
+            raise TargetSchemaError(
+                f"table {table} was written to in one part of a large transaction and altered in a later one, which"
+                " MySQL can't do: there an ALTER TABLE commits",
+                mend="raise the target's batch_events above the transaction's size, or set consistency = \"key\"",
+            )
 
 
 class _Writer:
