@@ -19,11 +19,12 @@ from consumers.plan.steps import AlterTable, DropTable, MoveRow, RowStep, Step, 
 
 class Definition(NamedTuple):
     """`emptied`: all rows that the table has now go before this step, in the source's order. They may not fit what it
-    becomes.
+    becomes. `written`: rows that were written before it in the source's order follow it.
     """
 
     step: TableStep
     emptied: bool
+    written: bool
 
 
 @dataclass(slots=True)
@@ -42,10 +43,11 @@ def definitions_first(steps: Iterable[Step]) -> Ordered:
             case AlterTable(_, before):
                 old = step.table.id if before is None else before.id
                 emptied = any(isinstance(each, TruncateTable) and each.table.id == old for each in ordered.rows)
-                ordered.definitions.append(Definition(step, emptied))
+                written = any(each.table.id == old for each in ordered.rows)
+                ordered.definitions.append(Definition(step, emptied, written))
                 ordered.rows = [_forward(each, step) if each.table.id == old else each for each in ordered.rows]
             case DropTable(table):
-                ordered.definitions.append(Definition(step, emptied=True))
+                ordered.definitions.append(Definition(step, emptied=True, written=False))
                 ordered.rows = [each for each in ordered.rows if each.table.id != table.id]
             case _:
                 ordered.rows.append(step)
@@ -62,7 +64,7 @@ def _forward(step: RowStep, altered: AlterTable) -> RowStep:
         raise TargetSchemaError(
             f"table {after.id}: rows were written, and its key was changed, in one transaction of the source; at a"
             " target whose ALTER TABLE commits by itself this can't be followed",
-            mend="`cdc capture --start-over` loads all tables again",
+            mend='set consistency = "key" for this target',
         )
     fills = [
         None if source is not None else altered.fills.get(column.name)

@@ -87,6 +87,8 @@ ROWS_BEFORE = ["UPDATE item SET price = 1 WHERE id = 5", "DELETE FROM item WHERE
 ROWS_AFTER = ["UPDATE item SET price = 2 WHERE id = 7", "DELETE FROM item WHERE id = 8"]
 
 
+# MySQL can't follow rows and another key in one transaction.
+OTHER_KEYS = {"other key", "wider key", "no key", "identity index"}
 ON_EACH_VERSION = ["add with default", "rename", "using", "drop and add the same name", "not null", "wider key"]
 
 
@@ -97,6 +99,8 @@ ON_EACH_VERSION = ["add with default", "rename", "using", "drop and add the same
 )
 def test_an_altered_table(pair, change):
     statements = ALTERATIONS[change]
+    if change in OTHER_KEYS and pair.flat:
+        pair.replica.set_options("mariadb", consistency="key")
     pair.assert_equal("item")
     pair.run(*ROWS_BEFORE)
     if statements[0].startswith("SET") or any("SET TimeZone" in each for each in statements):

@@ -24,6 +24,7 @@ from consumers.plan.alterations import (
     alterations,
     is_additive,
 )
+from consumers.plan.definitions import Definition
 from consumers.plan.steps import AlterTable
 from consumers.targets.mysql.catalog import ExistingTable, TargetColumn, find_table, folded, marked
 from consumers.targets.mysql.quoting import quoted, quoted_list, text_literal
@@ -43,10 +44,12 @@ class Alterer:
         self._definer = definer
         self._policy = policy
 
-    def alter(self, step: AlterTable, *, emptied: bool = False) -> None:
+    def alter(self, definition: Definition) -> None:
         """Bring the table to the step's version, unless it was done before a crash. One that is not there is left to
-        whoever writes to it first. `emptied`: its rows go first, for they need not fit any more.
+        whoever writes to it first. If rows follow that come before it, NOT NULL waits: they may be what fills it.
         """
+        step = definition.step
+        assert isinstance(step, AlterTable)
         if step.before is None or self.is_done(step):
             return
         doing = f"altering table {step.table.id}"
@@ -57,10 +60,11 @@ class Alterer:
             table = find_table(self._definer, name, doing=doing)
         if table is None:
             return
-        change = _Change(step, name, table, self._policy, self._definer.server.collation)
+        collation = self._definer.server.collation
+        change = _Change(step, name, table, self._policy, collation, relaxed=definition.written)
         statement = change.statement()
         require_allowed(step.table.id, change.done(statement), self._policy)
-        if emptied:
+        if definition.emptied:
             self._definer.execute(f"DELETE FROM {quoted(name)}", doing=doing)
         for update in change.updates():
             self._definer.run(update, doing=doing)
@@ -105,13 +109,21 @@ class _Change:
     """What has to be done to a table that is there. Pure."""
 
     def __init__(
-        self, step: AlterTable, name: str, table: ExistingTable, policy: SchemaChanges, collation: str
+        self,
+        step: AlterTable,
+        name: str,
+        table: ExistingTable,
+        policy: SchemaChanges,
+        collation: str,
+        *,
+        relaxed: bool,
     ) -> None:
         self._step = step
         self._name = name
         self._table = table
         self._policy = policy
         self._collation = collation
+        self._relaxed = relaxed
         self._alterations = [each for each in alterations(step) if not is_left_alone(each, policy)]
         self._renamed = dict(self._renames())
 
@@ -251,7 +263,7 @@ class _Change:
         changes = any(isinstance(each, SetNullable) and each.column.name == column.name for each in self._alterations)
         in_key = column in self._step.table.key_columns
         if was_added or changes:
-            return column.nullable and not in_key
+            return (column.nullable or (self._relaxed and there.nullable)) and not in_key
         return there.nullable and not in_key
 
     def _retyped(self, there: TargetColumn, column: Column) -> str | None:

@@ -165,12 +165,13 @@ class _Transaction(TargetTransaction):
     def _define(self, definition: Definition) -> None:
         """It commits. What was prepared for the table no longer fits."""
         match definition.step:
-            case AlterTable(table, before) as step:
+            case AlterTable(table, before):
                 old = table if before is None else before
                 self._require_unwritten(old.id)
                 for each in (old, table):
                     self._tables.forget(each.id)
-                self._alterer.alter(step, emptied=definition.emptied)
+                self._alterer.alter(definition)
+                self._tables.prepare(table)  # an empty one is made too
             case DropTable(table):
                 self._require_unwritten(table.id)
                 self._tables.forget(table.id)
