@@ -53,7 +53,8 @@ class _Line:
     def __call__(self, seconds: float) -> str:
         progress = self._progress
         rate = self._rate.per_second(progress.events, seconds)
-        return f"{progress.events:,} events, {rate:,.0f}/s, last lag {progress.lag_us / 1e6:.2f} s"
+        left_out = f", {progress.left_out:,} left out" if progress.left_out else ""
+        return f"{progress.events:,} events, {rate:,.0f}/s, last lag {progress.lag_us / 1e6:.2f} s{left_out}"
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:

@@ -7,11 +7,14 @@ from contextlib import closing
 
 from cdc.core.checks import Check
 from cdc.core.errors import CdcError
+from cdc.core.patterns import TablePatterns
 from cdc.core.settings import Settings, TargetSettings
 from cdc.core.urls import redact
+from cdc.log.contents import table_versions
 from cdc.log.open import open_log
 from cdc.sources.postgres.database import SourceDatabase
 from cdc.sources.postgres.preflight import checks as source_checks
+from consumers.plan.mapping import EventMapping
 from consumers.targets.open import open_target
 
 
@@ -26,6 +29,7 @@ def all_checks(settings: Settings) -> Iterator[Check]:
         )
     for target in settings.targets.values():
         yield from _checked(f"target {target.name}", lambda target=target: _target(target))  # type: ignore[misc]
+        yield from _checked(f"target {target.name}", lambda target=target: _mapping(settings, target))  # type: ignore[misc]
 
 
 def _checked(name: str, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
@@ -63,3 +67,14 @@ def _registry(settings: Settings) -> Iterator[Check]:
 def _target(settings: TargetSettings) -> Iterator[Check]:
     with closing(open_target(settings)) as target:
         yield from target.checks()
+
+
+def _mapping(settings: Settings, target: TargetSettings) -> Iterator[Check]:
+    """What its names and masks make of the tables that the log has."""
+    mapping, patterns, name = EventMapping(target), TablePatterns(target.tables), f"target {target.name}"
+    with open_log(settings.log) as log, closing(log.reader(f"{settings.log.prefix}-check")) as reader:
+        tables = [table for table in table_versions(reader, settings.log.prefix) if patterns.matches(table.id)]
+    mapping.require_sense(tables)
+    for pattern in mapping.unmatched(tables) if tables else ():
+        found = f"exclude_columns or mask: {pattern!r} matches no column of the tables as they are now"
+        yield Check(name=name, ok=True, found=found, mend="correct the pattern, unless it is for names of another time")

@@ -106,6 +106,10 @@ class Replica:
         while applier.step(_WAIT_SECONDS) or not reader.at_end():
             assert time.monotonic() < deadline, "the applier does not get on"
 
+    def left_out(self, target: str) -> int:
+        """How many changes the target's applier left out, since it was opened."""
+        return self._appliers[target][0].progress.left_out
+
     def reopen(self, log: Log | None = None, log_settings: LogSettings | None = None) -> None:
         """Begin again with what is in the log and the targets, as after a crash; or after its settings changed."""
         self.close()
@@ -221,10 +225,9 @@ class _Followed(LogReader):
         self._next.update(offsets)
 
     def unassign(self, partitions: Iterable[TopicPartition]) -> None:
-        partitions = list(partitions)
-        self._reader.unassign(partitions)
-        for partition in partitions:
-            self._next.pop(partition, None)
+        gone = set(partitions)
+        self._reader.unassign(gone)
+        self._next = {partition: offset for partition, offset in self._next.items() if partition not in gone}
 
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
         records = self._reader.poll(max_records, 0.0 if self.at_end() else timeout)

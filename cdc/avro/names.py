@@ -40,6 +40,11 @@ def tables_topic(prefix: str) -> str:
     return _topic(f"{prefix}-cdc-tables")
 
 
+def consumer_topic(prefix: str, consumer: str) -> str:
+    """Where a user's consumer keeps its checkpoint."""
+    return _topic(f"{prefix}-cdc-consumer-{consumer}")
+
+
 def schemas_topic(prefix: str) -> str:
     return _topic(f"{prefix}-cdc-schemas")
 

@@ -15,12 +15,16 @@ from cdc.core.config_values import (
     column_patterns,
     expanded,
     identifier,
+    masks,
     matching,
     number,
     one_of,
     options,
     patterns,
+    renames,
     retention_hours,
+    secret,
+    start,
     topics,
     url,
     url_with_host,
@@ -59,6 +63,11 @@ _TARGET: Final[Mapping[str, Read]] = {
     "url": url(),
     "tables": patterns,
     "schema_changes": one_of(["follow", "add-only", "stop"]),
+    "start": start,
+    "rename": renames,
+    "exclude_columns": column_patterns,
+    "mask": masks,
+    "mask_key": secret(16),
     "as_text": column_patterns,
     "consistency": one_of(["transaction", "key"]),
     "batch_events": number(1, 1_000_000),
@@ -148,8 +157,14 @@ class _Reader:
                 self._problem(path, f"{target!r} is no name for a target", "use letters, digits, - and _")
             read = self._table(path, table, _TARGET, TargetSettings, name=target, consistency=consistency)
             if read is not None:
+                self._require_mask_key(read)
                 targets[target] = read
         return targets
+
+    def _require_mask_key(self, target: TargetSettings) -> None:
+        if "hash" in target.mask.values() and target.mask_key is None:
+            what = f"[targets.{target.name}] mask_key is missing: hashes are made with it"
+            self._problem(("targets", target.name, "mask"), what, 'write mask_key = "${…}"')
 
     def _require_connectors(
         self, document: dict[str, Any], registry: RegistrySettings | None, targets: Mapping[str, TargetSettings]

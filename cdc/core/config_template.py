@@ -27,6 +27,11 @@ prefix = "shop"                  # topics are called <prefix>.<schema>.<table>
 [targets.warehouse]
 url = "postgresql://cdc:${CDC_TARGET_PASSWORD}@localhost:5432/warehouse"   # or "sqlite:///replica.db"
 # tables = ["*.*"]               # which of the captured tables
+# start = "earliest"             # without a checkpoint: or "latest", an LSN, a position, a time "2026-01-31T12:00:00Z"
+# rename = { "public.*" = "shop.*" }               # what tables are called there
+# exclude_columns = []           # columns to leave out, like "public.users.notes"
+# mask = { "public.users.email" = "hash" }         # or "null", or a text to stand there
+# mask_key = "${CDC_MASK_KEY}"   # what hashes are made with; at least 16 characters
 # as_text = []                   # columns to hold as text, like "public.t.c": where a target's type can't hold a value
 # consistency = "transaction"    # whole source transactions; or "key": each key's changes in order
 # schema_changes = "follow"      # or "add-only": what goes at the source stays; or "stop" at each, with the statements

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
 from cdc.core.errors import ConfigError
 from cdc.core.patterns import TablePatterns, require_column_pattern, require_pattern
+from cdc.core.position import Position, parse_lsn
+from cdc.core.renaming import Renaming
+from cdc.core.settings import Start
 from cdc.core.toml.lines import Path
 from cdc.core.toml.variables import expand
 from cdc.core.urls import require_host, require_url
@@ -125,6 +129,63 @@ def column_patterns(value: Any) -> tuple[str, ...]:
         with _inside(index):
             require_column_pattern(text(item))
     return tuple(value)
+
+
+def renames(value: Any) -> dict[str, str]:
+    """Names of tables by patterns of them."""
+    found = options(value)
+    for pattern, name in found.items():
+        with _inside(pattern):
+            Renaming({pattern: name})
+    Renaming(found)
+    return found
+
+
+def masks(value: Any) -> dict[str, str]:
+    """`hash`, `null` or another text by patterns of columns."""
+    found = options(value)
+    for pattern in found:
+        with _inside(pattern):
+            require_column_pattern(pattern)
+    return found
+
+
+def secret(least: int) -> Read:
+    """A text of at least so many characters."""
+
+    def read(value: Any) -> str:
+        if len(text(value)) < least:
+            raise ConfigError("is too short", mend=f"at least {least} characters that nobody can guess")
+        return str(value)
+
+    return read
+
+
+def start(value: Any) -> Start:
+    """Where to begin in a log."""
+    if value == "earliest" or value == "latest":  # noqa: PLR1714  # may not be hashable; and mypy narrows it
+        return value  # type: ignore[no-any-return]
+    for read in (_lsn, _position, _moment):
+        with suppress(ValueError):
+            return read(value if isinstance(value, datetime) else text(value))
+    raise ConfigError(
+        "is no place in a log", mend='write "earliest", "latest", an LSN, a position, or a time with its zone'
+    )
+
+
+def _lsn(value: Any) -> Position:
+    return Position(0, parse_lsn(str(value)), 0)
+
+
+def _position(value: Any) -> Position:
+    return Position.parse(str(value))
+
+
+def _moment(value: Any) -> datetime:
+    found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    if found.tzinfo is None:
+        raise ValueError("without a zone")
+    return found
 
 
 def _pattern(item: Any, *, before: Sequence[Any]) -> None:

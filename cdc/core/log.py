@@ -124,7 +124,10 @@ class LogReader(Protocol):
 class Log(Protocol):
     """A log at a URL. Makes writers and readers; opening one of them is what connects."""
 
-    def writer(self) -> LogWriter: ...
+    def writer(self, *, only: str | None = None) -> LogWriter:
+        """A writer; there may be one at a time. With `only`, one that writes that topic and no other: such writers may
+        be open beside it, one of each topic.
+        """
 
     def reader(self, group: str) -> LogReader:
         """A reader; `group` names it in the log's own lag displays."""

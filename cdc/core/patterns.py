@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from cdc.core.errors import ConfigError
 from cdc.core.tables import TableId
@@ -24,6 +24,13 @@ _TOKEN: Final = re.compile(
     r"""|(?P<plain>[^".*?\s\[\]\x00-\x1f\x7f]+)"""
 )
 _WILDCARDS: Final = {"*": f"[^{_BETWEEN_PARTS}]*", "?": f"[^{_BETWEEN_PARTS}]"}
+
+
+class Piece(NamedTuple):
+    """A part of a name: a wildcard, or text that is meant as it is."""
+
+    text: str
+    is_wildcard: bool
 
 
 class TablePatterns:
@@ -111,7 +118,16 @@ def _column_regex(text: str) -> str:
 
 def _parts(text: str) -> list[str]:
     """A regular expression for each name of the pattern, without its `!`."""
-    parts = [""]
+    return ["".join(map(_piece_regex, name)) for name in pieces(text)]
+
+
+def _piece_regex(piece: Piece) -> str:
+    return _WILDCARDS[piece.text] if piece.is_wildcard else re.escape(piece.text)
+
+
+def pieces(text: str) -> list[list[Piece]]:
+    """The pieces of each of the pattern's names, without its `!`. ConfigError if it can't be read."""
+    names: list[list[Piece]] = [[]]
     pattern = text.removeprefix(_EXCLUDES)
     at = 0
     while at < len(pattern):
@@ -120,15 +136,13 @@ def _parts(text: str) -> list[str]:
             raise _unreadable(text, pattern[at])
         match token.lastgroup:
             case "dot":
-                parts.append("")
-            case "wildcard":
-                parts[-1] += _WILDCARDS[token[0]]
+                names.append([])
             case "quoted":
-                parts[-1] += re.escape(token[0][1:-1].replace('""', '"'))
-            case _:
-                parts[-1] += re.escape(token[0])
+                names[-1].append(Piece(token[0][1:-1].replace('""', '"'), is_wildcard=False))
+            case kind:
+                names[-1].append(Piece(token[0], is_wildcard=kind == "wildcard"))
         at = token.end()
-    return parts
+    return names
 
 
 def _require_schema_and_table(text: str, parts: Sequence[str]) -> None:

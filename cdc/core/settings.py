@@ -6,13 +6,16 @@ What may hold a secret (URLs, options) stands in no `repr`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from cdc.core.errors import ConfigError
+from cdc.core.position import Position
 
 Consistency = Literal["transaction", "key"]
 SchemaChanges = Literal["follow", "add-only", "stop"]
 WrittenBy = Literal["cdc", "debezium"]
+Start = Literal["earliest", "latest"] | Position | datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +65,20 @@ class TargetSettings:
     `consistency`: `transaction`, whole source transactions in the order of their commits; or `key`, each key's changes
     in order. `schema_changes`: `follow` the source's, only add (`add-only`: what goes at the source stays, what changes
     stops the applier), or `stop` at each.
+
+    `start` is where a target without a checkpoint begins; a Position of epoch 0 is an LSN of the log's present epoch.
+    `rename`: see `cdc.core.renaming`. `exclude_columns` are globs over `schema.table.column`, and so are the keys of
+    `mask`, whose values are `hash` (HMAC-SHA-256 under `mask_key`), `null`, or a text to stand there.
     """
 
     name: str
     url: str = field(repr=False)
     tables: tuple[str, ...] = ("*.*",)
+    start: Start = "earliest"
+    rename: dict[str, str] = field(default_factory=dict)
+    exclude_columns: tuple[str, ...] = ()
+    mask: dict[str, str] = field(default_factory=dict)
+    mask_key: str | None = field(default=None, repr=False)
     as_text: tuple[str, ...] = ()
     consistency: Consistency = "transaction"
     schema_changes: SchemaChanges = "follow"

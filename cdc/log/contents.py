@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cdc.avro.names import state_topic
+from cdc.avro.alterations import read_alteration
+from cdc.avro.names import state_topic, tables_topic
+from cdc.core.events import Alter
 from cdc.core.log import LogReader
 from cdc.core.settings import LogSettings
 from cdc.core.state import LogState, TableState, read_state
-from cdc.core.tables import TableId
+from cdc.core.tables import TableId, TableSchema
 from cdc.log.reading import read_to_end
 
 
@@ -19,6 +21,22 @@ def log_state(reader: LogReader, settings: LogSettings) -> LogState:
         return connector_state(settings.prefix, topics)
     topic = state_topic(settings.prefix)
     return read_state(read_to_end(reader, topic)) if topic in topics else LogState()
+
+
+def table_versions(reader: LogReader, prefix: str) -> list[TableSchema]:
+    """The tables that cdc captured, as they are at the end of the log. Nothing else may be assigned to `reader`."""
+    topic = tables_topic(prefix)
+    found: dict[TableId, TableSchema] = {}
+    for record in read_to_end(reader, topic) if topic in reader.topics() else ():
+        if record.value is not None:
+            event = read_alteration(record.value).event
+            if isinstance(event.change, Alter):
+                if event.change.before is not None:
+                    found.pop(event.change.before.id, None)
+                found[event.table.id] = event.table
+            else:
+                found.pop(event.table.id, None)
+    return list(found.values())
 
 
 def connector_state(prefix: str, topics: Mapping[str, int]) -> LogState:

@@ -69,16 +69,16 @@ class MemoryLog(Log):
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._counts: dict[str, int] = {}
         self._changed = threading.Condition()
-        self._writing = False
+        self._writing: set[str | None] = set()
         self.committed: dict[str, dict[TopicPartition, int]] = defaultdict(dict)
 
     @override
-    def writer(self) -> LogWriter:
+    def writer(self, *, only: str | None = None) -> LogWriter:
         with self._changed:
-            if self._writing:
+            if only in self._writing:
                 raise LogError("the log in memory has a writer already", mend="close it first")
-            self._writing = True
-        return _MemoryWriter(self)
+            self._writing.add(only)
+        return _MemoryWriter(self, only)
 
     @override
     def reader(self, group: str) -> LogReader:
@@ -156,13 +156,14 @@ class MemoryLog(Log):
                 records += found
         return records
 
-    def release_writer(self) -> None:
-        self._writing = False
+    def release_writer(self, only: str | None) -> None:
+        self._writing.discard(only)
 
 
 class _MemoryWriter(LogWriter):
-    def __init__(self, log: MemoryLog) -> None:
+    def __init__(self, log: MemoryLog, only: str | None) -> None:
         self._log = log
+        self._only = only
         self._waiting: list[Record] = []
         self._ticket = 0
         self._durable = 0
@@ -190,7 +191,7 @@ class _MemoryWriter(LogWriter):
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._log.release_writer()
+            self._log.release_writer(self._only)
 
 
 class _MemoryReader(LogReader):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final
 
 from cdc.core.errors import PassingError
@@ -43,6 +43,19 @@ def _read(reader: LogReader, partition: TopicPartition, end: int) -> Iterator[St
             deadline = time.monotonic() + _PATIENCE_SECONDS
         if time.monotonic() > deadline:
             raise PassingError(f"topic {partition.topic} did not give its records up to offset {end}")
+
+
+def read_from(reader: LogReader, partition: TopicPartition, start: int) -> Generator[StoredRecord, None, None]:
+    """The partition's records from the offset `start` to those that were there at the call. Close it when done; nothing
+    else may be assigned to `reader`.
+    """
+    first, end = reader.offsets(partition)
+    if max(first, start) < end:
+        reader.assign({partition: max(first, start)})
+        try:
+            yield from _read(reader, partition, end)
+        finally:
+            reader.unassign([partition])
 
 
 def last_records(reader: LogReader, partition: TopicPartition, most: int) -> list[StoredRecord]:

@@ -26,19 +26,22 @@ from cdc.core.events import Alter, ChangeEvent, Drop
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
-from cdc.core.position import ORIGIN
+from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
-from cdc.core.settings import TargetSettings, WrittenBy
+from cdc.core.settings import LogSettings, TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
+from cdc.log.contents import table_versions
 from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
-from consumers.plan.approach import Approach, approach, furthest_of, is_partition
+from consumers.apply.start import first_checkpoint
+from consumers.plan.approach import Approach, approach, furthest_of, is_partition, whole
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.inbox import Inbox, is_resent
+from consumers.plan.mapping import EventMapping
 from consumers.plan.transactions import TransactionInbox
 from consumers.targets.target import Target
 
@@ -49,9 +52,12 @@ _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written 
 
 @dataclass(slots=True)
 class Progress:
-    """What a display shows. `lag_us` is from the newest applied event's commit at the source to its commit here."""
+    """What a display shows. `lag_us` is from the newest applied event's commit at the source to its commit here.
+    `left_out` counts changes of rows that a target never had, because it began late.
+    """
 
     events: int = 0
+    left_out: int = 0
     batches: int = 0
     lag_us: int = 0
 
@@ -68,14 +74,19 @@ class Applier:
         settings: TargetSettings,
         prefix: str,
         written_by: WrittenBy = "cdc",
+        delivery: Delivery | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reader = reader
         self._connector = ConnectorLog(reader, prefix, report) if written_by == "debezium" else None
         self._target = target
-        self._delivery = Delivery(target)
+        self._mapping = EventMapping(settings)
+        self._delivery = Delivery(target, self._mapping) if delivery is None else delivery
         self._settings = settings
+        self._prefix = prefix
+        self._log_settings = LogSettings(prefix=prefix, written_by=written_by)
         self._patterns = TablePatterns(settings.tables)
+        self._registry = registry
         self._decoding = Decoding(registry, seen=AsText(settings.as_text).seen)
         self._state_topic = state_topic(prefix)
         self._tables_topic = tables_topic(prefix)
@@ -93,6 +104,7 @@ class Applier:
         self._unsaved_since = 0.0
         self._written = 0  # events, in the target's open transaction
         self._newest_us = 0
+        self._said_left_out: set[TableId] = set()
         self._report = report
         self.progress = Progress()
 
@@ -112,10 +124,33 @@ class Applier:
         """Open the target, and wait for the log to say what it is. False if stopped before."""
         checkpoint = self._target.open()
         self._log_of_checkpoint, self._reached = checkpoint.log_id, dict(checkpoint.partitions)
+        if self._mapping.hides:
+            self._look_at_mapping()
+        if checkpoint.log_id is None and not self._begin(stopping):
+            return False
         if not self._find_log(stopping):
             return False
         self._enter()
         return True
+
+    def _look_at_mapping(self) -> None:
+        """Refuse what makes no sense for the tables as they are now, and say what hides nothing: it may be misspelt."""
+        tables = [table for table in table_versions(self._reader, self._prefix) if self._patterns.matches(table.id)]
+        self._mapping.require_sense(tables)
+        for pattern in self._mapping.unmatched(tables) if tables else ():
+            self._report(f"exclude_columns or mask: {pattern!r} matches no column of the tables as they are now")
+
+    def _begin(self, stopping: Callable[[], bool]) -> bool:
+        """Give a new target its first checkpoint, if it is not to begin with the earliest event. False if stopped
+        before. Written at once: where it begins must not depend on when it is started again.
+        """
+        begun = first_checkpoint(
+            self._reader, self._registry, self._settings, self._log_settings, stopping=stopping, report=self._report
+        )
+        if begun is not None and begun.log_id is not None:
+            self._delivery.commit(begun.partitions, log_id=begun.log_id)
+            self._log_of_checkpoint, self._reached = begun.log_id, dict(begun.partitions)
+        return begun is not None
 
     def finish(self) -> None:
         """Write the checkpoint of what brought no rows. A transaction that came in part is left for the next start."""
@@ -182,6 +217,8 @@ class Applier:
     def _enter(self, *, approached: bool = False) -> None:
         """Begin to take records in the way that is due where the target stands, from there."""
         tables = self._our_tables()
+        for table in tables:
+            self._mapping.name(table.table)  # refused before anything is applied, if two tables have one name
         self._approach, self._load_ends = None, None
         crowded_at = 4 * self._settings.batch_events
         if self._settings.consistency == "key":
@@ -192,7 +229,8 @@ class Applier:
             if not approached:
                 self._approach = approach(self._reached, topics, self._transactions, self._epoch)
             if self._approach is None:
-                self._inbox = self._transaction_inbox()
+                furthest = furthest_of(self._reached)
+                self._inbox = self._transaction_inbox(floor=whole(furthest) if approached else furthest)
             else:
                 self._inbox = Inbox(crowded_at=crowded_at, takes=self._approach.takes)
                 self._unsaved.update(self._approach.begun())
@@ -202,7 +240,7 @@ class Applier:
         for table in tables:
             self._assign(table)
 
-    def _transaction_inbox(self) -> TransactionInbox:
+    def _transaction_inbox(self, *, floor: Position) -> TransactionInbox:
         """With the transaction topic assigned."""
         progress = self._progress_of(self._transactions)
         inbox = TransactionInbox(
@@ -210,7 +248,7 @@ class Applier:
             transactions=self._transactions,
             progress=progress,
             epoch=self._epoch,
-            floor=furthest_of(self._reached),
+            floor=floor,
         )
         for table in self._state.tables.values():
             self._introduce(inbox, table)
@@ -323,6 +361,7 @@ class Applier:
         for topic in state.tables.keys() - known.tables.keys():
             table = state.tables[topic]
             if self._patterns.matches(table.table):
+                self._mapping.name(table.table)
                 self._assign(table)
             if isinstance(self._inbox, TransactionInbox):
                 self._introduce(self._inbox, table)
@@ -381,8 +420,16 @@ class Applier:
             self.progress.batches += 1
             self.progress.lag_us = time.time_ns() // 1000 - self._newest_us
             self._written = self._newest_us = 0
+            self._count_left_out()
         elif self._unsaved and time.monotonic() - self._unsaved_since >= _SETTLE_SECONDS:
             self._save_progress()
+
+    def _count_left_out(self) -> None:
+        left_out = self._target.left_out()
+        for table in left_out.keys() - self._said_left_out:
+            self._said_left_out.add(table)
+            self._report(f"table {table}: changes of rows from before this target began are left out, and counted")
+        self.progress.left_out = sum(left_out.values())
 
     def _save_progress(self) -> None:
         """Commit what was written, with how far it brings the partitions; perhaps only past tombstones and resent

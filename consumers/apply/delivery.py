@@ -12,6 +12,7 @@ from itertools import takewhile
 from cdc.core.events import ChangeEvent
 from cdc.core.log import TopicPartition
 from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.mapping import EventMapping
 from consumers.plan.planner import plan
 from consumers.plan.steps import TableStep
 from consumers.targets.target import Target, TargetTransaction
@@ -20,14 +21,15 @@ from consumers.targets.target import Target, TargetTransaction
 class Delivery:
     """Writes to one open target. A transaction is open from the first `write` to `commit` or an error."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, mapping: EventMapping) -> None:
         self._target = target
+        self._mapping = mapping
         self._session = ExitStack()
         self._open: TargetTransaction | None = None
 
     def write(self, events: Sequence[ChangeEvent], *, log_id: str) -> None:
         """These events, in an order in which each key's are in commit order; a large transaction comes in parts."""
-        steps = plan(events)
+        steps = plan(map(self._mapping.event, events))
         if self._open is None:
             for step in takewhile(lambda step: not isinstance(step, TableStep), steps):
                 self._target.prepare(step.table)  # what it creates is not of this transaction

@@ -62,10 +62,7 @@ Alteration = RenameTable | DropColumn | RenameColumn | AddColumn | ChangeType | 
 
 
 def alterations(step: AlterTable) -> list[Alteration]:
-    """In an order in which they can be run one by one: names that go make room for names that come.
-
-    Columns are the same if they have the same id; where the source tells none, if they have the same name.
-    """
+    """In an order in which they can be run one by one: names that go make room for names that come."""
     before, after = step.before, step.table
     if before is None:
         return []
@@ -116,7 +113,7 @@ def is_additive(alteration: Alteration) -> bool:
 
 
 def same_columns(before: TableSchema, after: TableSchema) -> Iterator[tuple[Column, Column]]:
-    """Those that live on, as they were and as they are."""
+    """Columns are the same if they have the same id; where the source tells none, if they have the same name."""
     by_id = {column.id: column for column in before.columns if column.id is not None}
     by_name = {column.name: column for column in before.columns}
     for column in after.columns:

@@ -20,6 +20,7 @@ from cdc.core.position import ORIGIN, Position
 from consumers.plan.checkpoint import PartitionProgress
 
 _JOINING: Final = -1
+_MOST_EVENTS: Final = (1 << 63) - 1
 
 Reached = Mapping[TopicPartition, PartitionProgress]
 
@@ -67,7 +68,7 @@ def approach(reached: Reached, topics: Collection[str], transactions: TopicParti
     applied = reached[transactions].position if transactions in reached else ORIGIN
     furthest = furthest_of(reached)
     if furthest > applied:
-        return Approach(epoch, dict.fromkeys(topics, furthest))
+        return Approach(epoch, dict.fromkeys(topics, whole(furthest)))
     known = {partition.topic for partition in reached if is_partition(partition)}
     under_way = {topic for topic in topics if joining(topic) in reached and not reached[joining(topic)].next_offset}
     up_to = {topic: reached[joining(topic)].position for topic in under_way}
@@ -83,3 +84,8 @@ def furthest_of(reached: Reached) -> Position:
     return max(
         (progress.position for partition, progress in reached.items() if is_partition(partition)), default=ORIGIN
     )
+
+
+def whole(position: Position) -> Position:
+    """Beyond all events of the transaction that it stands in."""
+    return position._replace(ordinal=_MOST_EVENTS)

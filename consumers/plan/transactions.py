@@ -158,7 +158,7 @@ class TransactionInbox:
             raise _lost(self._transactions, self.next_end, offset)
         self.next_end = offset + 1
         self._added = True
-        if end is None or end.key <= (self._applied.epoch, self._applied.commit_lsn):
+        if end is None or end.position <= self._applied:
             return
         again = self._due_by_key.get(end.key)
         if again is not None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cdc.core.checks import Check
 from cdc.core.log import TopicPartition
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.steps import Step
 
@@ -48,6 +48,12 @@ class Target(Protocol):
         StaleApplierError before anything is written. 2. and 3. are `TargetTransaction`'s. 4. It commits at the end; on
         any error nothing of it stays.
         """
+
+    def left_out(self) -> Mapping[TableId, int]:
+        """How many changes were left out since the target was made, by table: their rows were not there, and need not
+        be, because it began late in the log (`start`).
+        """
+        return {}
 
     def read_checkpoint(self) -> Checkpoint:
         """The checkpoint as it stands, without becoming the applier; empty if there is none. Needs no `open`."""

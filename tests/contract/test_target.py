@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -425,6 +426,22 @@ def test_a_missing_moved_row_is_a_gap(database, target):
     with pytest.raises(GapError):
         apply(target, MoveRow(ORDERS, (b"8",), (b"9", b"n", UNCHANGED)), ordinal=2)
     assert target.read_checkpoint().partitions == {ONE: at(1)}
+
+
+def test_a_target_that_began_late_leaves_out_changes_of_rows_that_it_never_had(database):
+    with database.opened(start="latest") as target:
+        upserted(target, (b"1", b"a", b"b"))
+        partials = [(b"1", b"c", UNCHANGED), (b"2", b"c", UNCHANGED), (b"3", UNCHANGED, b"c")]
+        moved = MoveRow(ORDERS, (b"4",), (b"5", b"c", UNCHANGED))
+        apply(target, WriteRows(ORDERS, upserts=[(b"6", b"d", b"d")], partials=partials), moved)
+        apply(target, WriteRows(KEYLESS, added=[(b"a", b"b")]))
+        apply(target, WriteRows(KEYLESS, added=[(b"x", b"y")], removed=[(b"a", b"b"), (b"a", b"b"), (b"a", None)]))
+        with suppress(ZeroDivisionError), target.transaction(log_id="log") as transaction:
+            transaction.run([moved])
+            raise ZeroDivisionError  # what is rolled back does not count
+        assert target.left_out() == {ORDERS.id: 3, KEYLESS.id: 2}
+    assert database.rows(ORDERS) == [(b"1", b"c", b"b"), (b"6", b"d", b"d")]
+    assert database.rows(KEYLESS) == [(b"x", b"y")]
 
 
 def test_truncate_takes_its_place_among_the_steps(database, target):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cdc.core.config import parse_settings
 from cdc.core.config_template import TEMPLATE
 from cdc.core.errors import ConfigError
+from cdc.core.position import Position
 from cdc.core.settings import LogSettings, RegistrySettings, Settings, SourceSettings, TargetSettings
 from cdc.core.toml.lines import Path, key_lines
 from cdc.core.toml.variables import expand
@@ -88,6 +89,14 @@ def test_every_key() -> None:
         consistency = "key"
         batch_events = 5
         as_text = ["public.*.value"]
+        start = "latest"
+        exclude_columns = ["public.*.notes"]
+        mask_key = "sixteen letters!"
+        [targets.ware-house_1.rename]
+        "public.*" = "shop.*"
+        [targets.ware-house_1.mask]
+        public.users.email = "hash"
+        "public.*.phone" = "null"
     """
 
     assert parse_settings(text, {}) == Settings(
@@ -121,6 +130,11 @@ def test_every_key() -> None:
                 consistency="key",
                 batch_events=5,
                 as_text=("public.*.value",),
+                start="latest",
+                rename={"public.*": "shop.*"},
+                exclude_columns=("public.*.notes",),
+                mask={"public.users.email": "hash", "public.*.phone": "null"},
+                mask_key="sixteen letters!",
             )
         },
     )
@@ -129,6 +143,20 @@ def test_every_key() -> None:
 @pytest.mark.parametrize(("text", "hours"), [("12h", 12), ("7d", 168), ("forever", 0)])
 def test_retention(text: str, hours: int) -> None:
     assert parse_settings(f'{SOURCE}[log]\nretention = "{text}"', {}).log.retention_hours == hours
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ('"earliest"', "earliest"),
+        ('"16/B374D848"', Position(0, 0x16B374D848, 0)),
+        ('"2:16/B374D848:7"', Position(2, 0x16B374D848, 7)),
+        ('"2026-01-31T12:00:00+01:00"', dt.datetime(2026, 1, 31, 11, tzinfo=dt.UTC)),
+        ("2026-01-31T11:00:00Z", dt.datetime(2026, 1, 31, 11, tzinfo=dt.UTC)),
+    ],
+)
+def test_start(text: str, start: object) -> None:
+    assert parse_settings(f'{SOURCE}[targets.a]\nurl = "x://y"\nstart = {text}', {}).targets["a"].start == start
 
 
 @pytest.mark.parametrize(
@@ -144,7 +172,7 @@ def test_windows_line_ends_and_byte_order_mark() -> None:
 
 # The template of `cdc init`
 
-TEMPLATE_VARIABLES = dict.fromkeys(re.findall(r"\$\{(\w+)\}", TEMPLATE), "secret")
+TEMPLATE_VARIABLES = dict.fromkeys(re.findall(r"\$\{(\w+)\}", TEMPLATE), "secret of 16 letters")
 
 
 def test_template_is_a_configuration() -> None:
@@ -157,7 +185,10 @@ def test_template_shows_every_key_and_the_defaults() -> None:
     template, shown = (parse_settings(text, TEMPLATE_VARIABLES) for text in (TEMPLATE, whole))
     ours = dataclasses.replace(shown.log, options={}, topics={})
 
-    assert (shown.source, ours, shown.targets) == (template.source, template.log, template.targets)
+    bare = {"rename": {}, "mask": {}, "mask_key": None}
+    targets = {name: dataclasses.replace(target, **bare) for name, target in shown.targets.items()}
+
+    assert (shown.source, ours, targets) == (template.source, template.log, template.targets)
     assert shown.registry.url is not None
     document = tomllib.loads(whole)
     for table, settings in [
@@ -283,6 +314,24 @@ BAD_LINES: dict[str, tuple[str, str]] = {
         f'{SOURCE}\n[targets.a]\nurl = "x://y"\nas_text = ["public.t"] # HERE',
         "as_text: the pattern 'public.t'",
     ),
+    "start": (f'{SOURCE}\n[targets.a]\nurl = "x://y"\nstart = "newest" # HERE', "start: is no place in a log"),
+    "start at a time of nowhere": (
+        f'{SOURCE}\n[targets.a]\nurl = "x://y"\nstart = 2026-01-31T12:00:00 # HERE',
+        "start: is no place in a log",
+    ),
+    "rename": (
+        f'{SOURCE}\n[targets.a]\nurl = "x://y"\n[targets.a.rename]\n"public.a" = "shop.*" # HERE',
+        "'shop.*' has not as many * as 'public.a'",
+    ),
+    "mask": (
+        f'{SOURCE}\n[targets.a]\nurl = "x://y"\n[targets.a.mask]\n"public.a" = "null" # HERE',
+        "mask: the pattern 'public.a' names no column",
+    ),
+    "no mask_key": (
+        f'{SOURCE}\n[targets.a]\nurl = "x://y"\nmask = {{ "public.a.b" = "hash" }} # HERE',
+        "mask_key is missing",
+    ),
+    "mask_key": (f'{SOURCE}\n[targets.a]\nurl = "x://y"\nmask_key = "short" # HERE', "mask_key: is too short"),
     "empty batch": (f'{SOURCE}\n[targets.a]\nurl = "x://y"\nbatch_events = 0 # HERE', "batch_events: is out of range"),
     "prefix": (f'{SOURCE}\n[log]\nprefix = "a b" # HERE', "[log] prefix: is not allowed (up to 100 letters"),
     "empty prefix": (f'{SOURCE}\n[log]\nprefix = "" # HERE', "[log] prefix: should be text, not empty"),
@@ -401,7 +450,8 @@ def test_errors_show_no_secret(line: str) -> None:
 def test_settings_show_no_secret() -> None:
     text = SOURCE.replace("cdc@", "cdc:${P}@") + (
         '[log]\nurl = "kafka://b"\noptions = { "sasl.password" = "${P}" }\n'
-        '[registry]\nurl = "http://u:${P}@r"\noptions.x = "${P}"\n[targets.t]\nurl = "x://u:${P}@h"'
+        '[registry]\nurl = "http://u:${P}@r"\noptions.x = "${P}"\n[targets.t]\nurl = "x://u:${P}@h"\n'
+        'mask_key = "${P}${P}${P}"'
     )
     settings = parse_settings(text, {"P": "SECRET"})
 

@@ -22,7 +22,7 @@ class KafkaLog(Log):
         self._options = {**checked_options(settings), "bootstrap.servers": bootstrap_servers(settings.url)}
 
     @override
-    def writer(self) -> KafkaWriter:
+    def writer(self, *, only: str | None = None) -> KafkaWriter:
         return KafkaWriter(self._options, self._settings)
 
     @override

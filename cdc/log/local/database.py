@@ -1,8 +1,9 @@
 """Opening the SQLite file, and its errors translated.
 
-The writer is the only one that ever checkpoints: readers open the file read-only, so they can't, not even when they
-are the last to close it. So the WAL has one master, also on the SQLite versions (before 3.51.3) in which two
-connections that checkpoint at the same instant can damage the file: https://www.sqlite.org/wal.html#walresetbug
+The log's writer is the only one that checkpoints: readers open the file read-only, so they can't, not even when they
+are the last to close it; writers of one topic beside it don't but as the last to close it, when nobody else has it
+open. So the WAL has one master, also on the SQLite versions (before 3.51.3) in which two connections that checkpoint at
+the same instant can damage the file: https://www.sqlite.org/wal.html#walresetbug
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _WAL_LIMIT: Final = 64 << 20
 _ANOTHER_FILE: Final = "name another file in [log] url"
 
 
-def open_for_writing(path: Path) -> sqlite3.Connection:
-    """Open the file, and make the log in it if it is new."""
+def open_for_writing(path: Path, *, alone: bool = True) -> sqlite3.Connection:
+    """Open the file, and make the log in it if it is new. One that is not `alone` has the log's writer beside it."""
     with translated(path):
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
@@ -34,7 +35,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
                 _create(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES if alone else 0}")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
     except BaseException:
         connection.close()

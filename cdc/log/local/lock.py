@@ -1,4 +1,4 @@
-"""One writer at a time: a lock file beside the database."""
+"""One writer at a time, of the log or of one topic: a lock file beside the database."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import IO
 from cdc.core.errors import LogError
 
 
-def lock_for_writing(path: Path) -> IO[str]:
+def lock_for_writing(path: Path, topic: str | None = None) -> IO[str]:
     """Hold the lock until the file is closed; the kernel lets it go when the process dies, however it dies.
 
     LogError that names the holder if another has it.
     """
-    lock_path = path.with_name(f"{path.name}.lock")
+    lock_path = path.with_name(f"{path.name}.{topic}.lock" if topic else f"{path.name}.lock")
     try:
         lock = lock_path.open("a+", encoding="utf-8")
     except OSError as error:
@@ -30,7 +30,8 @@ def lock_for_writing(path: Path) -> IO[str]:
         holder = lock.read().strip() or "another process"
         lock.close()
         raise LogError(
-            f"{path} is written by {holder}", mend="stop it first, or give this capture a [log] url of its own"
+            f"{path}{f', topic {topic},' if topic else ''} is written by {holder}",
+            mend="stop it first, or give this capture a [log] url of its own",
         ) from None
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -40,8 +40,8 @@ class LocalLog(Log):
         self._clock = clock
 
     @override
-    def writer(self) -> LocalWriter:
-        return LocalWriter(self._path, self._settings, self._clock)
+    def writer(self, *, only: str | None = None) -> LocalWriter:
+        return LocalWriter(self._path, self._settings, self._clock, only)
 
     @override
     def reader(self, group: str) -> LocalReader:

@@ -35,13 +35,17 @@ class _Partition:
 
 
 class LocalWriter(LogWriter):
-    """Group commit: `append` collects, `poll` stores all of it in one transaction, on disk when it returns."""
+    """Group commit: `append` collects, `poll` stores all of it in one transaction, on disk when it returns.
 
-    def __init__(self, path: Path, settings: LogSettings, clock: Callable[[], float]) -> None:
+    One of `only` one topic leaves retention and the WAL to the log's writer: see `cdc.log.local.database`.
+    """
+
+    def __init__(self, path: Path, settings: LogSettings, clock: Callable[[], float], only: str | None = None) -> None:
         self._path = path
         self._wal = Path(f"{path}-wal")
         self._limit = settings.max_record_bytes
-        self._retention_ms = settings.retention_hours * _HOUR_MS
+        self._only = only
+        self._retention_ms = 0 if only else settings.retention_hours * _HOUR_MS
         self._clock = clock
         self._partitions: dict[tuple[str, int], _Partition] = {}
         self._counts: dict[str, int] = {}
@@ -53,9 +57,9 @@ class LocalWriter(LogWriter):
         self._failure: CdcError | None = None
         self._retention_due = 0.0
         self._wal_limit = _WAL_BYTES
-        self._lock = lock_for_writing(path)
+        self._lock = lock_for_writing(path, only)
         try:
-            self._connection = open_for_writing(path)
+            self._connection = open_for_writing(path, alone=only is None)
             self._load_topics()
         except BaseException:
             self._lock.close()
@@ -140,7 +144,7 @@ class LocalWriter(LogWriter):
         """Readers that come in one after the other can keep SQLite's own checkpoints from ever starting the WAL over:
         when it has grown, wait for them once.
         """
-        if self._wal_bytes() > self._wal_limit:
+        if self._only is None and self._wal_bytes() > self._wal_limit:
             checkpoint_and_truncate(self._connection)
             self._wal_limit = self._wal_bytes() + _WAL_BYTES
 
@@ -183,7 +187,7 @@ class LocalWriter(LogWriter):
 
     def _partition_for(self, record: Record) -> _Partition:
         partition = self._partitions.get((record.topic, record.partition))
-        if partition is None:
+        if partition is None or self._only not in {None, record.topic}:
             raise unknown_partition(TopicPartition(record.topic, record.partition))
         if partition.compacted and record.key is None:
             raise keyless_in_compacted(record.topic)

@@ -18,12 +18,12 @@ from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, GapError, StaleApplierError, TargetError, TargetSchemaError
+from cdc.core.errors import CdcError, StaleApplierError, TargetError, TargetSchemaError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
 from cdc.core.settings import TargetSettings
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.steps import AlterTable, DropTable, MoveRow, RowStep, Step, TruncateTable, WriteRows
 from consumers.targets.generic.alterations import Alterer
@@ -31,6 +31,7 @@ from consumers.targets.generic.schema import APPLIER, CHECKPOINT, PreparedTable,
 from consumers.targets.generic.session import GenericSession
 from consumers.targets.generic.types import Forms
 from consumers.targets.grouping import by_present_columns
+from consumers.targets.missing import MissingRows
 from consumers.targets.target import Target, TargetTransaction
 
 _MOST_PARAMETERS: Final = 500  # of one statement; no database has a lower limit
@@ -51,6 +52,7 @@ class GenericTarget(Target):
         self._applier = applier or settings.name
         self._url = settings.url
         self._policy = settings.schema_changes
+        self._missing = MissingRows(settings)
         self._open: _Open | None = None
         self._version = 0
 
@@ -92,12 +94,18 @@ class GenericTarget(Target):
                 alterer = Alterer(
                     opened.session, opened.tables, opened.forms, self._policy, transactional=opened.transactional
                 )
-                yield _Transaction(opened, alterer, checkpoints)
+                yield _Transaction(opened, alterer, checkpoints, self._missing)
         except BaseException:
             opened.tables.forget()
+            self._missing.rolled_back()
             raise
+        self._missing.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    @override
+    def left_out(self) -> Mapping[TableId, int]:
+        return self._missing.left_out
 
     @override
     def read_checkpoint(self) -> Checkpoint:
@@ -197,10 +205,11 @@ class _Checkpoints:
 
 
 class _Transaction(TargetTransaction):
-    def __init__(self, opened: _Open, alterer: Alterer, checkpoints: _Checkpoints) -> None:
+    def __init__(self, opened: _Open, alterer: Alterer, checkpoints: _Checkpoints, missing: MissingRows) -> None:
         self._opened = opened
         self._alterer = alterer
         self._checkpoints = checkpoints
+        self._missing = missing
 
     @override
     def run(self, steps: Sequence[Step]) -> None:
@@ -215,7 +224,7 @@ class _Transaction(TargetTransaction):
                     tables.forget()
                     self._alterer.drop(table.id)
                 case _:
-                    _Writer(self._opened.session, self._prepared(step.table)).run(step)
+                    _Writer(self._opened.session, self._prepared(step.table), self._missing).run(step)
 
     @override
     def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
@@ -237,8 +246,9 @@ class _Transaction(TargetTransaction):
 class _Writer:
     """Runs the steps of one table version."""
 
-    def __init__(self, session: GenericSession, table: PreparedTable) -> None:
+    def __init__(self, session: GenericSession, table: PreparedTable, missing: MissingRows) -> None:
         self._session = session
+        self._missing = missing
         self._version, self._table, self._codec = table
         self._columns = [self._table.c[column.name] for column in self._version.columns]
         self._doing = f"writing table {self._version.id}"
@@ -370,8 +380,4 @@ class _Writer:
         return tuple([row[index] for index in self._version.key])  # type: ignore[misc]  # never NULL nor UNCHANGED
 
     def _require(self, done: int, wanted: int, what: str) -> None:
-        if done != wanted:
-            raise GapError(
-                f"target table {self._version.id}: {wanted - done} of {wanted} rows {what} are not there",
-                mend="something else wrote to this table, or its events are incomplete: rebuild the target",
-            )
+        self._missing.require(done, wanted, self._version.id, what)

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, GapError, TargetError, TargetSchemaError
+from cdc.core.errors import CdcError, TargetError, TargetSchemaError
 from cdc.core.events import Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
@@ -23,6 +23,7 @@ from cdc.core.tables import TableId, TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.definitions import Definition, definitions_first
 from consumers.plan.steps import AlterTable, DropTable, MoveRow, RowStep, Step, TruncateTable, WriteRows
+from consumers.targets.missing import MissingRows
 from consumers.targets.mysql.alterations import Alterer
 from consumers.targets.mysql.checkpoints import Checkpoints, create_checkpoint_tables
 from consumers.targets.mysql.session import MysqlSession
@@ -47,6 +48,7 @@ class MysqlTarget(Target):
         self._applier = applier or settings.name
         self._url = settings.url
         self._policy = settings.schema_changes
+        self._missing = MissingRows(settings)
         self._open: _Open | None = None
         self._version = 0
 
@@ -77,12 +79,21 @@ class MysqlTarget(Target):
     def transaction(self, *, log_id: str) -> Iterator[TargetTransaction]:
         opened = self._opened()
         checkpoints = Checkpoints(opened.rows, self._applier)
-        with opened.rows.transaction(doing="committing the batch"):
-            checkpoints.compare_and_set(self._version, log_id)
-            failpoints.reached("apply.1-fenced")
-            yield _Transaction(opened, Alterer(opened.definer, self._policy), checkpoints)
+        try:
+            with opened.rows.transaction(doing="committing the batch"):
+                checkpoints.compare_and_set(self._version, log_id)
+                failpoints.reached("apply.1-fenced")
+                yield _Transaction(opened, Alterer(opened.definer, self._policy), checkpoints, self._missing)
+        except BaseException:
+            self._missing.rolled_back()
+            raise
+        self._missing.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    @override
+    def left_out(self) -> Mapping[TableId, int]:
+        return self._missing.left_out
 
     @override
     def read_checkpoint(self) -> Checkpoint:
@@ -129,11 +140,12 @@ class MysqlTarget(Target):
 
 
 class _Transaction(TargetTransaction):
-    def __init__(self, opened: _Open, alterer: Alterer, checkpoints: Checkpoints) -> None:
+    def __init__(self, opened: _Open, alterer: Alterer, checkpoints: Checkpoints, missing: MissingRows) -> None:
         self._session = opened.rows
         self._tables = opened.tables
         self._alterer = alterer
         self._checkpoints = checkpoints
+        self._missing = missing
         self._written: set[str] = set()
 
     @override
@@ -144,7 +156,7 @@ class _Transaction(TargetTransaction):
             failpoints.reached("apply.2-altered")
         for step in ordered.rows:
             self._written.add(flat_name(step.table.id))
-            _Writer(self._session, self._tables, step.table).run(step)
+            _Writer(self._session, self._tables, step.table, self._missing).run(step)
 
     @override
     def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
@@ -190,8 +202,11 @@ class _Transaction(TargetTransaction):
 class _Writer:
     """Runs the steps of one table version."""
 
-    def __init__(self, session: MysqlSession, tables: PreparedTables, version: TableSchema) -> None:
+    def __init__(
+        self, session: MysqlSession, tables: PreparedTables, version: TableSchema, missing: MissingRows
+    ) -> None:
         self._session = session
+        self._missing = missing
         self._table = tables.prepare(version)
         self._statements = Statements(self._table, session.server.max_packet)
         self._version = version
@@ -241,8 +256,4 @@ class _Writer:
         return self._session.run(statement, doing=self._doing)
 
     def _require(self, done: int, wanted: int, what: str) -> None:
-        if done != wanted:
-            raise GapError(
-                f"target table {self._version.id}: {wanted - done} of {wanted} rows {what} are not there",
-                mend="something else wrote to this table, or its events are incomplete: rebuild the target",
-            )
+        self._missing.require(done, wanted, self._version.id, what)

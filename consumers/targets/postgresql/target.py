@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, FidelityError, GapError, TargetError
+from cdc.core.errors import CdcError, FidelityError, TargetError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
@@ -27,6 +27,7 @@ from consumers.plan.steps import (
     WriteRows,
 )
 from consumers.targets.grouping import by_present_columns
+from consumers.targets.missing import MissingRows
 from consumers.targets.postgresql.alterations import Alterer
 from consumers.targets.postgresql.checkpoints import Checkpoints
 from consumers.targets.postgresql.copying import copy_lines
@@ -45,6 +46,7 @@ class PostgresTarget(Target):
         self._session: PostgresSession | None = None
         self._tables: PreparedTables | None = None
         self._policy = settings.schema_changes
+        self._missing = MissingRows(settings)
         self._version = 0
 
     @override
@@ -75,13 +77,19 @@ class PostgresTarget(Target):
             with session.transaction(doing="committing the batch"):
                 checkpoints.compare_and_set(self._version, log_id)
                 failpoints.reached("apply.1-fenced")
-                yield _Writer(session, tables, Alterer(session, self._policy), checkpoints)
+                yield _Writer(session, tables, Alterer(session, self._policy), checkpoints, self._missing)
         except BaseException:
             tables.rolled_back()
+            self._missing.rolled_back()
             raise
         tables.committed()
+        self._missing.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    @override
+    def left_out(self) -> Mapping[TableId, int]:
+        return self._missing.left_out
 
     @override
     def read_checkpoint(self) -> Checkpoint:
@@ -131,12 +139,18 @@ class _Writer(TargetTransaction):
     """Writes one transaction. Parts are numbered through it, so that no step meets the staged rows of another."""
 
     def __init__(
-        self, session: PostgresSession, tables: PreparedTables, alterer: Alterer, checkpoints: Checkpoints
+        self,
+        session: PostgresSession,
+        tables: PreparedTables,
+        alterer: Alterer,
+        checkpoints: Checkpoints,
+        missing: MissingRows,
     ) -> None:
         self._session = session
         self._tables = tables
         self._alterer = alterer
         self._checkpoints = checkpoints
+        self._missing = missing
         self._parts = count(1)
         self._used: set[str] = set()
 
@@ -194,10 +208,10 @@ class _Writer(TargetTransaction):
         for present, rows in by_present_columns(step.partials).items():
             part = self._staged(table, rows)
             done = self._execute(table, part, lambda part, present=present: table.update(part, present))  # type: ignore[misc]
-            self._require(done, len(rows), table, "to be changed")
+            self._missing.require(done, len(rows), table.table, "to be changed")
         if step.removed:
             done = self._execute(table, self._staged(table, step.removed), table.remove)
-            self._require(done, len(step.removed), table, "to be removed")
+            self._missing.require(done, len(step.removed), table.table, "to be removed")
         if step.added:
             self._execute(table, self._staged(table, step.added), table.insert)
 
@@ -206,7 +220,7 @@ class _Writer(TargetTransaction):
         old_part = self._staged_keys(table, [old_key])
         present = [index for index, value in enumerate(row) if value is not UNCHANGED]
         done = self._execute(table, part, lambda part: table.move(part, old_part, present))
-        self._require(done, 1, table, "to be moved to another key")
+        self._missing.require(done, 1, table.table, "to be moved to another key")
 
     def _staged(self, table: TableStatements, rows: Sequence[Row]) -> int:
         part = next(self._parts)
@@ -242,13 +256,6 @@ class _Writer(TargetTransaction):
 
     def _execute(self, table: TableStatements, part: int, statement: Callable[[int], str]) -> int:
         return self._session.execute(statement(part), doing=f"writing table {table.table}")
-
-    def _require(self, done: int, wanted: int, table: TableStatements, what: str) -> None:
-        if done != wanted:
-            raise GapError(
-                f"target table {table.table}: {wanted - done} of {wanted} rows {what} are not there",
-                mend="something else wrote to this table, or its events are incomplete: rebuild the target",
-            )
 
 
 def _only(rows: Sequence[Row], table: TableStatements) -> Sequence[Row]:

@@ -11,11 +11,11 @@ from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, GapError, TargetError
+from cdc.core.errors import CdcError, TargetError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.steps import (
     AlterTable,
@@ -28,6 +28,7 @@ from consumers.plan.steps import (
 )
 from consumers.targets.grouping import by_present_columns
 from consumers.targets.identifiers import quoted, quoted_list
+from consumers.targets.missing import MissingRows
 from consumers.targets.sqlite.alterations import Alterer
 from consumers.targets.sqlite.checkpoints import Checkpoints
 from consumers.targets.sqlite.session import SqliteSession
@@ -45,6 +46,7 @@ class SqliteTarget(Target):
         self._session: SqliteSession | None = None
         self._tables: PreparedTables | None = None
         self._policy = settings.schema_changes
+        self._missing = MissingRows(settings)
         self._version = 0
 
     @override
@@ -74,13 +76,19 @@ class SqliteTarget(Target):
             with session.transaction(doing="committing the batch"):
                 checkpoints.compare_and_set(self._version, log_id)
                 failpoints.reached("apply.1-fenced")
-                yield _Transaction(session, tables, Alterer(session, self._policy), checkpoints)
+                yield _Transaction(session, tables, Alterer(session, self._policy), checkpoints, self._missing)
         except BaseException:
             tables.rolled_back()
+            self._missing.rolled_back()
             raise
         tables.committed()
+        self._missing.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    @override
+    def left_out(self) -> Mapping[TableId, int]:
+        return self._missing.left_out
 
     @override
     def read_checkpoint(self) -> Checkpoint:
@@ -121,12 +129,18 @@ class SqliteTarget(Target):
 
 class _Transaction(TargetTransaction):
     def __init__(
-        self, session: SqliteSession, tables: PreparedTables, alterer: Alterer, checkpoints: Checkpoints
+        self,
+        session: SqliteSession,
+        tables: PreparedTables,
+        alterer: Alterer,
+        checkpoints: Checkpoints,
+        missing: MissingRows,
     ) -> None:
         self._session = session
         self._tables = tables
         self._alterer = alterer
         self._checkpoints = checkpoints
+        self._missing = missing
 
     @override
     def run(self, steps: Sequence[Step]) -> None:
@@ -142,7 +156,7 @@ class _Transaction(TargetTransaction):
                     self._tables.forget(table.id)
                     self._alterer.drop(table.id)
                 case _:
-                    _Writer(self._session, self._tables.prepare_within(step.table)).run(step)
+                    _Writer(self._session, self._tables.prepare_within(step.table), self._missing).run(step)
 
     @override
     def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
@@ -154,9 +168,10 @@ class _Transaction(TargetTransaction):
 class _Writer:
     """Runs the steps of one table version."""
 
-    def __init__(self, session: SqliteSession, table: PreparedTable) -> None:
+    def __init__(self, session: SqliteSession, table: PreparedTable, missing: MissingRows) -> None:
         self._session = session
         self._table = table
+        self._missing = missing
         self._version = table.version
         self._doing = f"writing table {table.version.id}"
 
@@ -202,13 +217,13 @@ class _Writer:
         sql = f"UPDATE {quoted(self._table.name)} SET {self._sets(columns)} WHERE {self._same_key()}"
         indexes = [*columns, *key]
         done = self._session.execute_many(sql, (self._values(row, indexes) for row in rows), doing=self._doing)
-        self._require(done, len(rows), "to be changed")
+        self._missing.require(done, len(rows), self._version.id, "to be changed")
 
     def _move(self, old_key: Key, row: Row) -> None:
         columns = [index for index in self._table.written if row[index] is not UNCHANGED]
         sql = f"UPDATE {quoted(self._table.name)} SET {self._sets(columns)} WHERE {self._same_key()}"
         done = self._session.execute(sql, (*self._values(row, columns), *self._key(old_key)), doing=self._doing)
-        self._require(done, 1, "to be moved to another key")
+        self._missing.require(done, 1, self._version.id, "to be moved to another key")
 
     def _remove(self, rows: Sequence[Row]) -> None:
         """Of equal rows, as many as are to be removed. IS: NULL is the same as NULL."""
@@ -220,7 +235,7 @@ class _Writer:
         copies = Counter(self._values(row, written) for row in rows)
         parameters = ((*row, count) for row, count in copies.items())
         done = self._session.execute_many(sql, parameters, doing=self._doing)
-        self._require(done, len(rows), "to be removed")
+        self._missing.require(done, len(rows), self._version.id, "to be removed")
 
     def _values(self, row: Row, columns: Sequence[int]) -> tuple[Stored, ...]:
         value = self._table.codec.value
@@ -241,10 +256,3 @@ class _Writer:
 
     def _same_key(self) -> str:
         return " AND ".join(f"{self._name(index)} = ?" for index in self._version.key)
-
-    def _require(self, done: int, wanted: int, what: str) -> None:
-        if done != wanted:
-            raise GapError(
-                f"target table {self._version.id}: {wanted - done} of {wanted} rows {what} are not there",
-                mend="something else wrote to this table, or its events are incomplete: rebuild the target",
-            )
