@@ -12,6 +12,7 @@ from rich.table import Table
 from cdc.cli.console import Rate, Reporter, stop_on_signals
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
 from cdc.retries import Retries
+from consumers import dlq
 from consumers.apply.applier import Applier
 from consumers.preflight import all_checks
 from consumers.status import Status, read_status
@@ -22,6 +23,11 @@ def register(app: typer.Typer) -> None:
     app.command("apply")(apply)
     app.command("check")(check)
     app.command("status")(status)
+    letters = typer.Typer(help="Dead letters: what a target refused, and what waits behind it.", no_args_is_help=True)
+    letters.command("list")(list_letters)
+    letters.command("retry")(retry_letters)
+    letters.command("drop")(drop_letters)
+    app.add_typer(letters, name="dlq")
 
 
 def apply(
@@ -53,8 +59,9 @@ class _Line:
     def __call__(self, seconds: float) -> str:
         progress = self._progress
         rate = self._rate.per_second(progress.events, seconds)
+        letters = f", {progress.dead_letters:,} dead letters" if progress.dead_letters else ""
         left_out = f", {progress.left_out:,} left out" if progress.left_out else ""
-        return f"{progress.events:,} events, {rate:,.0f}/s, last lag {progress.lag_us / 1e6:.2f} s{left_out}"
+        return f"{progress.events:,} events, {rate:,.0f}/s, last lag {progress.lag_us / 1e6:.2f} s{left_out}{letters}"
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
@@ -74,6 +81,61 @@ def check(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False)
         raise typer.Exit(1)
 
 
+TargetArgument = Annotated[str, typer.Argument(help="A name under [targets].")]
+_WHICH = "A position as `list` shows it, or tables (public.*)"
+
+
+def list_letters(target: TargetArgument, config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
+    """Show a target's dead letters, in the order in which they can be retried."""
+    letters = dlq.listed(load_settings(config), target)
+    if as_json:
+        typer.echo(json.dumps([letter.as_object() for letter in letters], indent=2))
+        return
+    count = 0
+    for count, letter in enumerate(letters, 1):  # noqa: B007
+        typer.echo(f"{letter.letter.position}  {letter.letter.table}  {letter.error or 'waits behind another'}")
+        if letter.mend:
+            typer.echo(f"  mend: {letter.mend}")
+    typer.echo(f"{count} dead letters")
+
+
+def retry_letters(
+    target: TargetArgument,
+    which: Annotated[str | None, typer.Argument(help=f"{_WHICH}; all if left out.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply dead letters, after their cause was mended. The target's applier must be stopped."""
+    found = dlq.retry(load_settings(config), target, dlq.chosen(which))
+    if as_json:
+        refused = [{"position": str(letter.position), "error": str(error)} for letter, error in found.refused]
+        typer.echo(json.dumps({"applied": found.done, "waiting": found.waiting, "refused": refused}, indent=2))
+    else:
+        for letter, error in found.refused:
+            typer.echo(f"{letter.position}  {letter.table}  {error}")
+        typer.echo(f"applied {found.done}, refused again {len(found.refused)}, waiting {found.waiting}")
+    if found.refused:
+        raise typer.Exit(1)
+
+
+def drop_letters(
+    target: TargetArgument,
+    which: Annotated[str, typer.Argument(help=f"{_WHICH}; *.* is all.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Give dead letters up for ever: the target stays without them. Its applier must be stopped."""
+    found = dlq.drop(
+        load_settings(config),
+        target,
+        dlq.chosen(which),
+        lambda count: yes or typer.confirm(f"drop {count} dead letters of target {target}?"),
+    )
+    typer.echo(f"dropped {found.letters}, {found.left} are left")
+
+
 def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
     """Show how far source, log and targets are."""
     found = read_status(load_settings(config))
@@ -88,13 +150,23 @@ def _print_status(found: Status) -> None:
     for part in ("source", "log"):
         for name, value in found.as_object()[part].items():
             console.print(f"{part}: {name.replace('_', ' ')}: {value}", markup=False)
-    table = Table("target", "behind (records)", "events/s", "version", "checkpoint", "applied through", "note")
+    table = Table(
+        "target", "behind (records)", "events/s", "version", "checkpoint", "applied through", "dead letters", "note"
+    )
     for name, target in found.as_object()["targets"].items():
         table.add_row(
             name,
             *(
                 "" if target[key] is None else f"{target[key]:,}" if isinstance(target[key], int) else str(target[key])
-                for key in ("records_behind", "events_per_second", "version", "position", "applied_to", "error")
+                for key in (
+                    "records_behind",
+                    "events_per_second",
+                    "version",
+                    "position",
+                    "applied_to",
+                    "dead_letters",
+                    "error",
+                )
             ),
         )
     console.print(table)

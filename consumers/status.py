@@ -19,9 +19,18 @@ from cdc.log.open import open_log
 from cdc.sources.postgres.database import SourceDatabase
 from cdc.sources.postgres.quoting import quote_literal
 from consumers.plan.checkpoint import Checkpoint
+from consumers.plan.letters import INDEX, read_index
 from consumers.targets.open import open_target
 
 _RATE_SECONDS: Final = 1.0
+_TARGET_FIELDS: Final = (
+    "records_behind",
+    "events_per_second",
+    "version",
+    "position",
+    "applied_to",
+    "dead_letters",
+)
 
 
 @dataclass(slots=True)
@@ -113,6 +122,15 @@ def _checkpoint(target: TargetSettings) -> Checkpoint | CdcError:
         return error
 
 
+def _dead_letters(target: TargetSettings) -> int | None:
+    """None if the target stopped answering just now."""
+    try:
+        with closing(open_target(target)) as opened:
+            return len(read_index(target.name, opened.rows_of(INDEX)))
+    except CdcError:
+        return None
+
+
 def _target(
     settings: TargetSettings,
     state: LogState,
@@ -122,9 +140,7 @@ def _target(
 ) -> dict[str, Any]:
     """`records_behind` counts tombstones too; `position` is the newest applied one."""
     if isinstance(now, CdcError):
-        return dict.fromkeys(("records_behind", "events_per_second", "version", "position", "applied_to"), None) | {
-            "error": str(now)
-        }
+        return dict.fromkeys(_TARGET_FIELDS, None) | {"error": str(now)}
     patterns = TablePatterns(settings.tables)
     wanted = {
         partition: ends[partition]
@@ -150,6 +166,7 @@ def _target(
         "version": now.version,
         "position": str(newest),
         "applied_to": format_lsn(newest.commit_lsn),
+        "dead_letters": _dead_letters(settings),
         "error": None,
     }
 

@@ -28,6 +28,7 @@ from cdc.registry.confluent import ConfluentRegistry
 from cdc.registry.embedded import EmbeddedRegistry
 from cdc.sources.postgres.source import PostgresSource
 from consumers.apply.applier import Applier
+from consumers.apply.letters import DeadLetters
 from consumers.targets.open import open_target
 
 _PATIENCE_SECONDS = 60.0
@@ -61,6 +62,7 @@ class Replica:
         }
         self.log = log or MemoryLog(self._log_settings)
         self._registry = registry
+        self.said: list[str] = []  # what appliers reported of dead letters
         self._capture_session = ExitStack()
         self._resources = ExitStack()
         self._capture: Capture | None = None
@@ -173,12 +175,23 @@ class Replica:
             self._resources.callback(registry.close)
             target = open_target(self._targets[name])
             self._resources.callback(target.close)
+            settings = self._targets[name]
+            letters = DeadLetters(
+                log=self.log,
+                prefix=self._log_settings.prefix,
+                name=settings.name,
+                target=target,
+                taking=settings.on_error == "dead-letter",
+                report=self.said.append,
+            )
+            self._resources.callback(letters.close)
             applier = Applier(
                 reader=reader,
                 registry=registry,
                 target=target,
                 settings=self._targets[name],
                 prefix=self._log_settings.prefix,
+                letters=letters,
             )
             applier.start()
             self._appliers[name] = applier, reader

@@ -29,7 +29,7 @@ from cdc.core.events import (
     Truncate,
     Update,
 )
-from cdc.core.log import Headers
+from cdc.core.log import Headers, Place
 from cdc.core.tables import ReplicaIdentity, TableSchema
 
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -55,17 +55,19 @@ class EventDecoder:
         self._rows = RowReader(self.table, readable.fields)
         self._source = SourceReader()
 
-    def decode(self, key: bytes | None, value: bytes, said: Headers = ()) -> ChangeEvent:
+    def decode(self, key: bytes | None, value: bytes, said: Headers = (), place: Place | None = None) -> ChangeEvent:
         """The event of a record. ProtocolViolationError if it is none, or not of this schema."""
         record = self._values.read(value, unframe(value)[1])
         try:
-            return self._event(record, key, dict(said))
+            return self._event(record, key, dict(said), place)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ProtocolViolationError(
                 f"{self.table.id}: an event with a value that its schema can't mean"
             ) from error
 
-    def _event(self, record: Mapping[str, Any], key: bytes | None, said: Mapping[str, bytes]) -> ChangeEvent:
+    def _event(
+        self, record: Mapping[str, Any], key: bytes | None, said: Mapping[str, bytes], place: Place | None
+    ) -> ChangeEvent:
         source, block = record["source"], record.get("transaction")
         change = self._change(record, key, said)
         captured_us, captured_ms = record.get("ts_us"), record.get("ts_ms") or 0
@@ -78,6 +80,7 @@ class EventDecoder:
             lsn=source.get("lsn"),
             captured_us=captured_ms * 1000 if captured_us is None else captured_us,
             snapshot=SnapshotMark((source.get("snapshot") or b"false").decode()),
+            place=place,
         )
 
     def _change(self, record: Mapping[str, Any], key: bytes | None, said: Mapping[str, bytes]) -> Change:

@@ -15,6 +15,7 @@ from cdc.core.errors import ConfigError
 from cdc.core.tables import Column, TableId
 
 _LONGEST_TOPIC: Final = 249
+_DEAD_LETTERS: Final = "dlq"
 _NOT_FOR_TOPICS: Final = re.compile(r"[^a-zA-Z0-9._-]")
 _NOT_FOR_AVRO: Final = re.compile(r"[^A-Za-z0-9_]")
 
@@ -30,6 +31,15 @@ def transaction_topic(prefix: str) -> str:
 
 def message_topic(prefix: str) -> str:
     return _topic(f"{prefix}.message")
+
+
+def dead_letter_topic(prefix: str, target: str) -> str:
+    return _topic(f"{prefix}.{_DEAD_LETTERS}.{target}")
+
+
+def is_dead_letter_topic(prefix: str, topic: str) -> bool:
+    """Whether it is one, or that of a table of a schema that is called so."""
+    return topic.startswith(f"{prefix}.{_DEAD_LETTERS}.")
 
 
 def state_topic(prefix: str) -> str:

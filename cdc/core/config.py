@@ -63,6 +63,7 @@ _TARGET: Final[Mapping[str, Read]] = {
     "url": url(),
     "tables": patterns,
     "schema_changes": one_of(["follow", "add-only", "stop"]),
+    "on_error": one_of(["stop", "dead-letter"]),
     "start": start,
     "rename": renames,
     "exclude_columns": column_patterns,

@@ -35,5 +35,6 @@ url = "postgresql://cdc:${CDC_TARGET_PASSWORD}@localhost:5432/warehouse"   # or 
 # as_text = []                   # columns to hold as text, like "public.t.c": where a target's type can't hold a value
 # consistency = "transaction"    # whole source transactions; or "key": each key's changes in order
 # schema_changes = "follow"      # or "add-only": what goes at the source stays; or "stop" at each, with the statements
+# on_error = "stop"              # or "dead-letter": what the target refuses waits, with what depends on it: `cdc dlq`
 # batch_events = 10000           # events in one target transaction, at most
 """

@@ -85,6 +85,16 @@ class TargetSchemaError(TargetError):
     """A target table is not what the events need."""
 
 
+class ConstraintError(TargetError):
+    """A constraint or a trigger of a target table refuses a row. `by_others`: for what other rows are, so that changes
+    of those may mend it.
+    """
+
+    def __init__(self, what: str, *, mend: str | None = None, by_others: bool = False) -> None:
+        super().__init__(what, mend=mend)
+        self.by_others = by_others
+
+
 class StaleApplierError(TargetError):
     """Another applier took over this checkpoint: this one must not write any more."""
 

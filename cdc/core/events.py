@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from cdc.core.log import Place
 from cdc.core.position import Position
 from cdc.core.tables import TableId, TableSchema
 
@@ -161,7 +162,8 @@ class ChangeEvent:
     """One change of one row (or one truncate of one table).
 
     `ordinal` numbers the events of the transaction from 1, `table_ordinal` those of the same table. `lsn` is the
-    change's own place in the WAL. `captured_us` is the time (µs since 1970) at which capture handled it.
+    change's own place in the WAL. `captured_us` is the time (µs since 1970) at which capture handled it. `place` is
+    where the log holds it, for one that was read from there.
     """
 
     transaction: Transaction
@@ -172,6 +174,7 @@ class ChangeEvent:
     lsn: int | None = None
     captured_us: int = 0
     snapshot: SnapshotMark = SnapshotMark.NO
+    place: Place | None = field(default=None, compare=False)
 
     @property
     def position(self) -> Position:

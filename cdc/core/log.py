@@ -17,6 +17,14 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Place(NamedTuple):
+    """Where a record is."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
 Headers = tuple[tuple[str, bytes], ...]
 
 

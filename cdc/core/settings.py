@@ -14,6 +14,7 @@ from cdc.core.position import Position
 
 Consistency = Literal["transaction", "key"]
 SchemaChanges = Literal["follow", "add-only", "stop"]
+OnError = Literal["stop", "dead-letter"]
 WrittenBy = Literal["cdc", "debezium"]
 Start = Literal["earliest", "latest"] | Position | datetime
 
@@ -64,7 +65,7 @@ class TargetSettings:
 
     `consistency`: `transaction`, whole source transactions in the order of their commits; or `key`, each key's changes
     in order. `schema_changes`: `follow` the source's, only add (`add-only`: what goes at the source stays, what changes
-    stops the applier), or `stop` at each.
+    stops the applier), or `stop` at each. `on_error`: what becomes of an event that the target refuses, for good.
 
     `start` is where a target without a checkpoint begins; a Position of epoch 0 is an LSN of the log's present epoch.
     `rename`: see `cdc.core.renaming`. `exclude_columns` are globs over `schema.table.column`, and so are the keys of
@@ -82,6 +83,7 @@ class TargetSettings:
     as_text: tuple[str, ...] = ()
     consistency: Consistency = "transaction"
     schema_changes: SchemaChanges = "follow"
+    on_error: OnError = "stop"
     batch_events: int = 10_000
 
 

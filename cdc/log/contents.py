@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cdc.avro.alterations import read_alteration
-from cdc.avro.names import state_topic, tables_topic
+from cdc.avro.names import is_dead_letter_topic, state_topic, tables_topic
 from cdc.core.events import Alter
 from cdc.core.log import LogReader
 from cdc.core.settings import LogSettings
@@ -41,11 +41,12 @@ def table_versions(reader: LogReader, prefix: str) -> list[TableSchema]:
 
 def connector_state(prefix: str, topics: Mapping[str, int]) -> LogState:
     """The state of a log to which a connector with this `topic.prefix` writes, by its topics and their numbers of
-    partitions: a table's is `<prefix>.<schema>.<table>`. The others (`<prefix>.transaction`) have fewer parts.
+    partitions: a table's is `<prefix>.<schema>.<table>`. The others (`<prefix>.transaction`) have fewer parts, or are
+    our dead letters.
     """
     tables: dict[str, TableState] = {}
     for topic, partitions in topics.items():
-        if topic.startswith(f"{prefix}."):
+        if topic.startswith(f"{prefix}.") and not is_dead_letter_topic(prefix, topic):
             schema, _, name = topic.removeprefix(f"{prefix}.").partition(".")
             if schema and name:
                 tables[topic] = TableState(table=TableId(schema, name), topic=topic, partitions=partitions)

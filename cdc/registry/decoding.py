@@ -12,7 +12,7 @@ from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
 from cdc.avro.transactions import End, TransactionEnd, decode_boundary
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import Alter, ChangeEvent
-from cdc.core.log import StoredRecord
+from cdc.core.log import Place, StoredRecord
 from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
 from cdc.core.tables import TableSchema
@@ -43,7 +43,7 @@ class Decoding:
                 decoder = self._decoders[schema_id] = self._decoder(schema_id)
             if not decoder.ours and record.key is not None:
                 decoder = self._connectors_decoder(schema_id, unframe(record.key)[0])
-            return decoder.decode(record.key, record.value, record.headers)
+            return decoder.decode(record.key, record.value, record.headers, Place(*record[:3]))
         except CdcError as error:
             raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
 
@@ -75,7 +75,8 @@ class Decoding:
         event, change = found.event, found.event.change
         if isinstance(change, Alter) and change.before is not None:
             change = replace(change, before=self._seen(change.before))
-        return found._replace(event=replace(event, table=self._seen(event.table), change=change))
+        event = replace(event, table=self._seen(event.table), change=change, place=Place(*record[:3]))
+        return found._replace(event=event)
 
     def _connectors_decoder(self, value_id: int, key_id: int) -> EventDecoder:
         known = self._connectors.get((value_id, key_id))

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic, transaction_topic
 from cdc.core.errors import GapError, LogGapError
-from cdc.core.events import Alter, ChangeEvent, Drop
+from cdc.core.events import ChangeEvent
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
@@ -30,12 +29,15 @@ from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings, TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
-from cdc.core.tables import TableId, TableSchema
+from cdc.core.tables import TableId
 from cdc.log.contents import table_versions
 from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
+from consumers.apply.following import followed
+from consumers.apply.letters import DeadLetters
 from consumers.apply.start import first_checkpoint
+from consumers.apply.waiting import WaitingPartitions
 from consumers.plan.approach import Approach, approach, furthest_of, is_partition, whole
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
@@ -60,6 +62,7 @@ class Progress:
     left_out: int = 0
     batches: int = 0
     lag_us: int = 0
+    dead_letters: int = 0
 
 
 class Applier:
@@ -75,13 +78,16 @@ class Applier:
         prefix: str,
         written_by: WrittenBy = "cdc",
         delivery: Delivery | None = None,
+        letters: DeadLetters | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reader = reader
         self._connector = ConnectorLog(reader, prefix, report) if written_by == "debezium" else None
         self._target = target
         self._mapping = EventMapping(settings)
-        self._delivery = Delivery(target, self._mapping) if delivery is None else delivery
+        self._letters = letters
+        self._waiting: WaitingPartitions | None = None
+        self._delivery = delivery or Delivery(target, self._mapping, letters, self._may_wait)
         self._settings = settings
         self._prefix = prefix
         self._log_settings = LogSettings(prefix=prefix, written_by=written_by)
@@ -124,6 +130,9 @@ class Applier:
         """Open the target, and wait for the log to say what it is. False if stopped before."""
         checkpoint = self._target.open()
         self._log_of_checkpoint, self._reached = checkpoint.log_id, dict(checkpoint.partitions)
+        if self._letters is not None:
+            self._letters.open()
+            self.progress.dead_letters = self._letters.count
         if self._mapping.hides:
             self._look_at_mapping()
         if checkpoint.log_id is None and not self._begin(stopping):
@@ -234,6 +243,8 @@ class Applier:
             else:
                 self._inbox = Inbox(crowded_at=crowded_at, takes=self._approach.takes)
                 self._unsaved.update(self._approach.begun())
+        # Whole transactions are in the order in which the source took them: nothing comes later that they could need.
+        self._waiting = WaitingPartitions(self._reader, self._inbox) if isinstance(self._inbox, Inbox) else None
         self._reader.resume(self._paused)
         self._paused = set()
         self._follow_tables()
@@ -320,28 +331,8 @@ class Applier:
         if found is None:
             self._the_inbox.add_alteration(partition, record.offset, None, None)
             return
-        event = found.event
-        add = partial(self._the_inbox.add_alteration, partition, record.offset, event.position)
-        before = event.change.before if isinstance(event.change, Alter) else None
-        is_ours = self._patterns.matches(event.table.id)
-        was_ours = is_ours if before is None else self._patterns.matches(before.id)
-        if is_ours and was_ours:
-            add(event, found.topics)
-        elif before is not None and found.topic_before is not None and was_ours:
-            # Renamed to what is not ours: for us it is gone, and its name may be another table's now.
-            gone = replace(event, table=before, change=Drop())
-            add(gone, frozenset({found.topic_before}))
-        elif before is not None and is_ours:
-            raise self._unknown_rows(event, before)
-        else:
-            add(None)
-
-    def _unknown_rows(self, event: ChangeEvent, before: TableSchema) -> GapError:
-        return GapError(
-            f"table {before.id} was renamed to {event.table.id}, which is one of target {self._settings.name!r};"
-            " the rows that it had before are not",
-            mend="`cdc capture --start-over` loads all tables again; or exclude it in the target's tables",
-        )
+        event, topics = followed(found, self._patterns.matches)
+        self._the_inbox.add_alteration(partition, record.offset, found.event.position, event, topics)
 
     def _look_at_connector(self) -> None:
         if self._connector is not None:
@@ -356,6 +347,8 @@ class Applier:
                 mend="correct [log] url and prefix; or drop the target's tables and its rows in cdc_applier and"
                 " cdc_checkpoint to fill it from this log",
             )
+        if self._letters is not None:
+            self._letters.require_own_topic(state.tables)
         if self._inbox is None:
             return  # `_enter` looks at all of it
         for topic in state.tables.keys() - known.tables.keys():
@@ -437,17 +430,27 @@ class Applier:
         """
         if not self._unsaved:
             return
-        self._delivery.commit(self._unsaved, log_id=self._log_id)
+        self._unsaved = dict(self._delivery.commit(self._unsaved, log_id=self._log_id))
         self._reached.update(self._unsaved)
+        if self._waiting is not None and self._delivery.waiting:
+            self._waiting.begin(self._delivery.waiting, self._reached)
+            self._paused.difference_update(self._delivery.waiting)  # they are assigned anew
+        if self._letters is not None:
+            self.progress.dead_letters = self._letters.count
         self._reader.commit(
             {partition: at.next_offset for partition, at in self._unsaved.items() if is_partition(partition)}
         )
         self._unsaved = {}
         reached("apply.5-offsets-committed")
 
+    def _may_wait(self, event: ChangeEvent) -> bool:
+        return self._waiting is not None and self._waiting.may_wait(event)
+
     def _pause_crowded(self) -> None:
         """Stop reading partitions that wait for others: memory stays bounded."""
         crowded = self._the_inbox.crowded()
+        if self._waiting is not None:
+            crowded |= self._waiting.paused()
         if crowded != self._paused:
             self._reader.pause(crowded - self._paused)
             self._reader.resume(self._paused - crowded)

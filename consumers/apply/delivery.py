@@ -1,50 +1,134 @@
 """From batches of events to the target's transactions: planned, written, checkpointed.
 
 Steps 1 to 4 of the applier's commit order are here (`Target.transaction` keeps them).
+
+A batch that the target refuses is tried again in the source's order, in ever smaller parts, down to single events, each
+part in a savepoint: what the planner merged, or put in another order, may be what a constraint did not accept. An event
+that is refused alone is **poison**. It then
+
+- waits, with what its topic has after it, where other partitions may bring what it needs (see `may_wait`),
+- becomes a dead letter, if there are `letters`,
+- or ends the session with its error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
+from typing import Protocol
 
-from cdc.core.events import ChangeEvent
+from cdc.core.errors import (
+    AlreadyRunningError,
+    CdcError,
+    ConstraintError,
+    FidelityError,
+    GapError,
+    ProtocolViolationError,
+    StaleApplierError,
+    TargetError,
+    TargetSchemaError,
+)
+from cdc.core.events import Alter, ChangeEvent, Drop
 from cdc.core.log import TopicPartition
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.mapping import EventMapping
 from consumers.plan.planner import plan
-from consumers.plan.steps import TableStep
+from consumers.plan.source_order import Unit, halves, units
 from consumers.targets.target import Target, TargetTransaction
+
+Progress = Mapping[TopicPartition, PartitionProgress]
+Waiting = dict[TopicPartition, ChangeEvent]
+"""The first event of each partition that has to wait for other partitions."""
+
+
+class Letters(Protocol):
+    """Where poison goes: it belongs to the open transaction until `committed`, or to nothing after `forget`."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether anything can have to wait behind a letter."""
+
+    def add(self, unit: Unit, error: CdcError) -> None:
+        """These events are poison."""
+
+    def take(self, event: ChangeEvent) -> bool:
+        """Whether the event waits behind a letter; then it is one from now on."""
+
+    def take_unit(self, unit: Unit) -> bool:
+        """As `take`, of all events of the unit if of one."""
+
+    def write(self, transaction: TargetTransaction) -> None:
+        """Make what was added durable, as far as it is not of this transaction; and what is, in it."""
+
+    def committed(self) -> None: ...
+
+    def forget(self) -> None: ...
 
 
 class Delivery:
-    """Writes to one open target. A transaction is open from the first `write` to `commit` or an error."""
+    """Writes to one open target. A transaction is open from the first `write` to `commit` or an error.
 
-    def __init__(self, target: Target, mapping: EventMapping) -> None:
+    `may_wait` says whether an event that other rows stand against may wait for them; `waiting` is what did so in the
+    transaction that was committed last.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        mapping: EventMapping,
+        letters: Letters | None = None,
+        may_wait: Callable[[ChangeEvent], bool] = lambda _: False,
+    ) -> None:
         self._target = target
         self._mapping = mapping
+        self._letters = letters
+        self._may_wait = may_wait
         self._session = ExitStack()
         self._open: TargetTransaction | None = None
+        self._only_part: Sequence[ChangeEvent] | None = None
+        self._waiting: Waiting = {}
+        self.waiting: Waiting = {}
 
     def write(self, events: Sequence[ChangeEvent], *, log_id: str) -> None:
         """These events, in an order in which each key's are in commit order; a large transaction comes in parts."""
-        steps = plan(map(self._mapping.event, events))
+        events = [self._mapping.event(event) for event in events]
         if self._open is None:
-            for step in takewhile(lambda step: not isinstance(step, TableStep), steps):
-                self._target.prepare(step.table)  # what it creates is not of this transaction
-            self._open = self._session.enter_context(self._target.transaction(log_id=log_id))
+            self._only_part = events
+            self._prepare(events)
+        else:
+            self._only_part = None
+        transaction = self._begun(log_id)
         with self._rolling_back():
-            self._open.run(steps)
+            free = self._free(events)
+            try:
+                with transaction.savepoint():
+                    transaction.run(plan(free))
+            except CdcError as error:
+                if not _is_poison(error, free):
+                    raise
+                self._try_units(transaction, units(free), checked=False)
 
-    def commit(self, progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str) -> None:
-        """Write how far the partitions are with it, and commit."""
-        if self._open is None:
-            self._open = self._session.enter_context(self._target.transaction(log_id=log_id))
+    def commit(self, progress: Progress, *, log_id: str) -> Progress:
+        """Write how far the partitions are with it, and commit. How far they are: less than `progress` where events
+        have to wait, which are to be read again; see `waiting`.
+        """
+        transaction = self._begun(log_id)
         with self._rolling_back():
-            self._open.advance(progress)
+            accepted = self._accepted(transaction)
+        if not accepted:
+            transaction = self._written_again(log_id)
+        with self._rolling_back():
+            if self._letters is not None:
+                self._letters.write(transaction)
+            done = self._cut(progress)
+            transaction.advance(done)
         self._open = None
         self._session.close()
+        if self._letters is not None:
+            self._letters.committed()
+        self.waiting, self._waiting = self._waiting, {}
+        return done
 
     def abandon(self) -> None:
         """Roll back what is open, if anything is: its parts are to be written again."""
@@ -52,14 +136,126 @@ class Delivery:
             with suppress(_AbandonedError), self._rolling_back():
                 raise _AbandonedError
 
+    def _begun(self, log_id: str) -> TargetTransaction:
+        if self._open is None:
+            self._open = self._session.enter_context(self._target.transaction(log_id=log_id))
+        return self._open
+
+    def _prepare(self, events: Iterable[ChangeEvent]) -> None:
+        """Make missing tables, outside of the transaction. One that can't be is met again when it is written."""
+        rows = takewhile(lambda event: not isinstance(event.change, Alter | Drop), events)
+        for version in dict.fromkeys(event.table for event in rows):
+            try:
+                self._target.prepare(version)
+            except TargetSchemaError:
+                if self._letters is None:
+                    raise
+
+    def _accepted(self, transaction: TargetTransaction) -> bool:
+        """Whether constraints that are checked at the commit hold. If not, all of it can be written again if it is
+        still here.
+        """
+        try:
+            with transaction.savepoint():
+                transaction.require_constraints()
+        except ConstraintError:
+            if self._only_part is None:
+                raise
+            return False
+        return True
+
+    def _written_again(self, log_id: str) -> TargetTransaction:
+        """In the source's order, deferred constraints being checked after each part too."""
+        events = self._only_part or ()
+        self.abandon()
+        transaction = self._begun(log_id)
+        with self._rolling_back():
+            self._try_units(transaction, units(self._free(events)), checked=True)
+        return transaction
+
+    def _try_units(self, transaction: TargetTransaction, todo: Sequence[Unit], *, checked: bool) -> None:
+        todo = [unit for unit in todo if not self._waits_behind(unit)]
+        if not todo:
+            return
+        events = [event for unit in todo for event in unit]
+        try:
+            with transaction.savepoint():
+                transaction.run(plan(events, moving=True))
+                if checked:
+                    transaction.require_constraints()
+        except CdcError as error:
+            if not _is_poison(error, events):
+                raise
+            if len(todo) == 1:
+                self._refused(todo[0], error)
+                return
+            for part in halves(todo):
+                self._try_units(transaction, part, checked=checked)
+
+    def _refused(self, unit: Unit, error: CdcError) -> None:
+        if isinstance(error, ConstraintError) and error.by_others and self._may_wait(unit[0]):
+            self._let_wait(unit)
+        elif self._letters is None:
+            raise error
+        else:
+            self._letters.add(unit, error)
+
+    def _free(self, events: Sequence[ChangeEvent]) -> Sequence[ChangeEvent]:
+        """Those that wait behind no dead letter; the others become letters."""
+        if self._letters is None or not self._letters.blocked:
+            return events
+        return [event for event in events if not self._letters.take(event)]
+
+    def _waits_behind(self, unit: Unit) -> bool:
+        """Behind one of its topic that waits (a truncate must not overtake it), or behind a dead letter."""
+        if any(waiting.topic == _partition(unit[0]).topic for waiting in self._waiting):
+            self._let_wait(unit)
+            return True
+        return self._letters is not None and self._letters.take_unit(unit)
+
+    def _let_wait(self, unit: Unit) -> None:
+        for event in unit:
+            self._waiting.setdefault(_partition(event), event)
+
+    def _cut(self, progress: Progress) -> Progress:
+        """Up to what waits."""
+        cut = {partition: at for partition, at in progress.items() if partition not in self._waiting}
+        for event in self._only_part or () if self._waiting else ():
+            first = self._waiting.get(_partition(event))
+            if first is not None and _offset(event) < _offset(first):
+                cut[_partition(event)] = PartitionProgress(event.position, _offset(first))
+        return cut
+
     @contextmanager
     def _rolling_back(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
             self._open = None
+            self._waiting = {}
+            if self._letters is not None:
+                self._letters.forget()
             with self._session.pop_all():
                 raise
+
+
+def _is_poison(error: CdcError, events: Iterable[ChangeEvent]) -> bool:
+    """Whether the events may be at fault, and not the target or the way to it."""
+    if isinstance(error, StaleApplierError | AlreadyRunningError):
+        return False
+    if isinstance(error, TargetError) and any(isinstance(event.change, Alter | Drop) for event in events):
+        return True
+    return isinstance(error, ConstraintError | FidelityError | GapError | ProtocolViolationError | TargetSchemaError)
+
+
+def _partition(event: ChangeEvent) -> TopicPartition:
+    if event.place is None:
+        raise AssertionError("only what was read from a log can wait for it")
+    return TopicPartition(event.place.topic, event.place.partition)
+
+
+def _offset(event: ChangeEvent) -> int:
+    return -1 if event.place is None else event.place.offset
 
 
 class _AbandonedError(Exception):

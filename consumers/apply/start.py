@@ -19,7 +19,7 @@ from cdc.avro.transactions import TransactionBegin, TransactionEnd, decode_bound
 from cdc.core.errors import ConfigError, LogGapError
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
-from cdc.core.position import ORIGIN, Position
+from cdc.core.position import ORIGIN, Position, format_lsn
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings, TargetSettings
 from cdc.core.state import LogState
@@ -29,6 +29,7 @@ from cdc.registry.decoding import Decoding
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 
 _WAIT_SECONDS: Final = 0.1
+_LAST: Final = 2**63 - 1
 _FEW: Final = 1_000  # records that are rather read than searched
 _ENDS_BACK: Final = 50  # records of the transaction topic; half of them are ENDs
 
@@ -63,7 +64,7 @@ def first_checkpoint(
         return None
     search = _Search(reader, registry, log, target)
     floor = search.floor(state)
-    report(f"begins after {floor}: rows from before are not there")
+    report(f"begins after {format_lsn(floor.commit_lsn)}: rows from before are not there")
     patterns = TablePatterns(target.tables)
     topics = [table for table in state.tables.values() if patterns.matches(table.table)]
     partitions = [TopicPartition(table.topic, number) for table in topics for number in range(table.partitions)]
@@ -108,7 +109,7 @@ class _Search:
             case datetime() as moment:
                 return self._floor_of_time(moment, state)
             case Position(epoch, lsn, _):
-                return Position(epoch or _epoch(state), lsn, 0)
+                return _just_below(epoch or _epoch(state), lsn)
             case _:
                 assert_never(self._target.start)
 
@@ -133,14 +134,14 @@ class _Search:
             return {}
 
         def above(record: StoredRecord) -> bool | None:
-            place = self._place(record)
-            return None if place is None else place._replace(ordinal=1) > floor
+            boundary = self._boundary(record)
+            return None if boundary is None else Position(boundary.epoch, boundary.commit_lsn, 1) > floor
 
         return {self._transactions: PartitionProgress(floor, self._first_offset(self._transactions, above))}
 
     def _latest(self, state: LogState) -> Position:
         """The end of the last transaction that is in the log as a whole, or what a quiet source was read up to."""
-        floor = Position(_epoch(state), state.recorded_lsn, 0)
+        floor = _just_below(_epoch(state), state.recorded_lsn)
         if self._transactions.topic not in self._reader.topics():
             return floor
         for record in last_records(self._reader, self._transactions, _ENDS_BACK):
@@ -174,7 +175,7 @@ class _Search:
     def _place(self, record: StoredRecord) -> Position | None:
         """Just below the transaction."""
         boundary = self._boundary(record)
-        return None if boundary is None else Position(boundary.epoch, boundary.commit_lsn, 0)
+        return None if boundary is None else _just_below(boundary.epoch, boundary.commit_lsn)
 
     def _boundary(self, record: StoredRecord) -> TransactionBegin | TransactionEnd | None:
         return None if record.value is None else decode_boundary(record.value, self._registry.schema)
@@ -216,6 +217,11 @@ class _Search:
             f"{what} its first {first} records; what target {self._target.name!r} is to begin with may be among them",
             mend='set start = "latest" or a later place; a longer [log] retention keeps more',
         )
+
+
+def _just_below(epoch: int, lsn: int) -> Position:
+    """Above all that was committed before `lsn`, a first load's rows too, and of no transaction that commits there."""
+    return Position(epoch, lsn - 1, _LAST) if lsn else Position(epoch, 0, 0)
 
 
 def _epoch(state: LogState) -> int:

@@ -26,7 +26,7 @@ from cdc.avro.names import schemas_topic
 from cdc.core.checks import Check
 from cdc.core.config import parse_settings
 from cdc.core.errors import ConfigError
-from cdc.core.events import ChangeEvent
+from cdc.core.events import ChangeEvent, Row
 from cdc.core.log import Log, LogReader, StoredRecord, TopicPartition
 from cdc.core.position import Position
 from cdc.core.registry import SchemaRegistry
@@ -117,8 +117,6 @@ class Consumer:
         """`Consumer.open` is for those who have a cdc.toml. Without a registry it is the one embedded in the log."""
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{name!r} is no name for a consumer", mend="use letters, digits, - and _")
-        if per == "transaction":
-            raise ConfigError("whole transactions are not available in this version", mend='write per="key"')
         self._log = log
         self._settings = settings or LogSettings()
         self._registry = registry or EmbeddedRegistry(log, None, schemas_topic(self._settings.prefix))
@@ -258,6 +256,7 @@ class _Handout(Delivery):
     """Keeps what an applier writes, for the user to take."""
 
     def __init__(self) -> None:
+        self.waiting = {}
         self._written: list[ChangeEvent] = []
         self._committed: _Pending | None = None
 
@@ -266,12 +265,15 @@ class _Handout(Delivery):
         self._written += events
 
     @override
-    def commit(self, progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str) -> None:
+    def commit(
+        self, progress: Mapping[TopicPartition, PartitionProgress], *, log_id: str
+    ) -> Mapping[TopicPartition, PartitionProgress]:
         pending = self._committed = self._committed or _Pending()
         pending.events += self._written
         pending.progress |= progress
         pending.log_id = log_id
         self._written = []
+        return progress
 
     @override
     def abandon(self) -> None:
@@ -308,6 +310,10 @@ class _NoTarget(Target):
     @override
     def transaction(self, *, log_id: str) -> AbstractContextManager[TargetTransaction]:
         raise AssertionError("there is nothing to write to")
+
+    @override
+    def rows_of(self, table: TableSchema) -> list[Row]:
+        return []
 
     @override
     def checks(self) -> Iterator[Check]:

@@ -48,7 +48,7 @@ class _Entry(NamedTuple):
 @dataclass(slots=True)
 class _Queue:
     """`taken` is how far `take` has come, and `told` what it said of that in a batch. `dropped` is how far events that
-    were dropped will bring it.
+    were dropped will bring it. `next_at` is where the next event stands, if it was given back and not read again yet.
     """
 
     read_position: Position
@@ -56,6 +56,7 @@ class _Queue:
     taken: PartitionProgress
     told: PartitionProgress
     dropped: PartitionProgress | None = None
+    next_at: Position | None = None
     entries: deque[_Entry] = field(default_factory=deque)
 
     def skip(self, offset: int) -> None:
@@ -66,6 +67,10 @@ class _Queue:
             self.dropped = PartitionProgress(self.dropped.position, offset + 1)
         else:
             self.taken = PartitionProgress(self.taken.position, offset + 1)
+
+    def next_position(self, otherwise: Position) -> Position:
+        """Where its next event stands, if it is known."""
+        return self.entries[0].event.position if self.entries else self.next_at or otherwise
 
     def drop_before(self, epoch: int) -> None:
         while self.entries and self.entries[0].event.transaction.epoch < epoch:
@@ -120,6 +125,31 @@ class Inbox:
         self._queues[partition] = _Queue(progress.position, progress.next_offset, taken=progress, told=progress)
         self._topics.setdefault(partition.topic, []).append(partition)
 
+    def give_back(self, partition: TopicPartition, progress: PartitionProgress, next_at: Position) -> None:
+        """What was taken of this partition from `progress` on was not applied, and will be read again from there. The
+        first event of it stands at `next_at`.
+        """
+        self._queues[partition] = _Queue(
+            progress.position, progress.next_offset, taken=progress, told=progress, next_at=next_at
+        )
+
+    def taken(self, partition: TopicPartition) -> PartitionProgress:
+        return self._queues[partition].taken
+
+    def others_beyond(
+        self, partition: TopicPartition, position: Position, end: Callable[[TopicPartition], int]
+    ) -> bool:
+        """Whether all other partitions were taken up to the position: what is next of them is beyond it, or nothing is,
+        up to the `end` (next offset) of theirs.
+        """
+        return all(
+            queue.taken.position >= position
+            or queue.next_position(ORIGIN) > position
+            or (not queue.entries and queue.next_at is None and queue.next_read >= end(other))
+            for other, queue in self._queues.items()
+            if other != partition
+        )
+
     def assign_tables(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """As `assign`, of the tables topic."""
         self._tables = partition
@@ -140,6 +170,7 @@ class Inbox:
         """
         queue = self._queues[partition]
         queue.next_read = offset + 1
+        queue.next_at = None
         if event is None or self._resent(queue.read_position, event):
             queue.skip(offset)
         else:
@@ -315,8 +346,8 @@ class Inbox:
         up to where the log ended when it held that position already.
         """
         queue, ends = self._queues[partition], self._ends.get(partition.topic)
-        if queue.entries:
-            return queue.entries[0].event.position > position
+        if queue.entries or queue.next_at is not None:
+            return queue.next_position(ORIGIN) > position
         return ends is not None and queue.next_read >= ends[partition]
 
     def _queue_of_create(self, delete: ChangeEvent, partition: TopicPartition) -> _Queue | None:

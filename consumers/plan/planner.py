@@ -34,11 +34,14 @@ from cdc.core.tables import TableId, TableSchema
 from consumers.plan.steps import AlterTable, DropTable, MoveRow, Step, TruncateTable, WriteRows
 
 
-def plan(events: Iterable[ChangeEvent]) -> list[Step]:
+def plan(events: Iterable[ChangeEvent], *, moving: bool = False) -> list[Step]:
     """The steps that bring a target past `events`, in which each key's events are in commit order.
 
     A table's steps stand together, tables in the order of their first event. A `Create` with UNCHANGED values must come
     right after its table's `Delete` of the key that it moved from.
+
+    A changed key is a row that goes and one that comes; if `moving`, where both halves come one after the other, the
+    row is moved, as at the source: that is what foreign keys that refer to it act upon.
 
     GapError if a row is written partly after it was deleted; FidelityError for a table without key whose events don't
     carry the whole old row; ProtocolViolationError for events that say what no event can.
@@ -55,7 +58,9 @@ def plan(events: Iterable[ChangeEvent]) -> list[Step]:
         rows = tables.get(version.id)
         if rows is None or (rows.version is not version and rows.version != version):
             steps = [] if rows is None else rows.finished()
-            rows = tables[version.id] = _KeyedRows(version, steps) if version.key else _KeylessRows(version, steps)
+            rows = tables[version.id] = (
+                _KeyedRows(version, steps, moving=moving) if version.key else _KeylessRows(version, steps)
+            )
         rows.add(event)
     return done + [step for rows in tables.values() for step in rows.finished()]
 
@@ -90,9 +95,10 @@ class _Departure:
 class _KeyedRows:
     """The outcome of each key since the last barrier. A row with UNCHANGED values is a partial one."""
 
-    def __init__(self, version: TableSchema, steps: list[Step]) -> None:
+    def __init__(self, version: TableSchema, steps: list[Step], *, moving: bool) -> None:
         self.version = version
         self._steps = steps
+        self._moving = moving
         self._outcomes: dict[Key, _Outcome] = {}
         self._departure: _Departure | None = None
 
@@ -102,7 +108,7 @@ class _KeyedRows:
             case Read(after):
                 self._write_whole(after)
             case Create(after, moved_from):
-                if UNCHANGED not in after:
+                if UNCHANGED not in after and not (self._moving and self._arrives(departure, moved_from, after)):
                     self._write_whole(after)
                 elif moved_from is not None:
                     self._move(moved_from, after, departure)
@@ -155,7 +161,7 @@ class _KeyedRows:
     def _move(self, moved_from: Key, after: Row, departure: _Departure | None) -> None:
         """The row's UNCHANGED values are those at its old key: known from this batch, or only to the target."""
         new_key = self._key_of(after)
-        if departure is None or not (_is(departure.old_key, moved_from) and _is(new_key, departure.moved_to)):
+        if departure is None or not self._arrives(departure, moved_from, after):
             raise ProtocolViolationError(
                 f"table {self.version.id}: a row that moved from another key came without the delete of that key"
             )
@@ -166,7 +172,7 @@ class _KeyedRows:
             )
         old_key = departure.old_key
         row = after if departure.known is None else _filled(after, departure.known)
-        if UNCHANGED not in row:
+        if UNCHANGED not in row and not self._moving:
             self._outcomes[new_key] = row
             return
         # The move replaces both halves: take the delete back, and let all that came before it happen first.
@@ -174,6 +180,12 @@ class _KeyedRows:
         if departure.known is not None:
             self._outcomes[old_key] = departure.known
         self.finished().append(MoveRow(self.version, old_key, row))
+
+    def _arrives(self, departure: _Departure | None, moved_from: Key | None, after: Row) -> bool:
+        """Whether this is the second half of what left."""
+        if departure is None or moved_from is None:
+            return False
+        return _is(departure.old_key, moved_from) and _is(self._key_of(after), departure.moved_to)
 
     def _written(self) -> WriteRows:
         step = WriteRows(self.version)

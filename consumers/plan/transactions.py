@@ -310,7 +310,11 @@ class TransactionInbox:
         unfinished = self._unfinished(due)
         if not unfinished:
             raise self._missing(due, here)
-        if not due.in_parts and sum((due.wanted or {}).values()) <= most:
+        # A resent one may fill a partition that has to be read on.
+        is_large = sum((due.wanted or {}).values()) > most or any(
+            each.entries >= self._crowded_at for each in unfinished
+        )
+        if not is_large and not due.in_parts:
             return
         due.in_parts = True
         frontier = min(each.read for each in unfinished)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from cdc.core.errors import GapError
 from cdc.core.settings import TargetSettings
@@ -35,6 +36,16 @@ class MissingRows:
                 mend="something else wrote to this table, or its events are incomplete: rebuild the target",
             )
         self._pending[table] += wanted - done
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What is counted within is not, after an error."""
+        before = self._pending.copy()
+        try:
+            yield
+        except BaseException:
+            self._pending = before
+            raise
 
     def committed(self) -> None:
         self._left_out += self._pending

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from cdc.avro.names import topic_name
 from cdc.core.errors import TargetSchemaError
-from cdc.core.tables import TableId
+from cdc.core.tables import TableId, TableSchema
+from consumers.plan.letters import INDEX
 
-OWN_TABLES = frozenset({"cdc_applier", "cdc_checkpoint", "cdc_table"})
+OWN_TABLES = frozenset({"cdc_applier", "cdc_checkpoint", "cdc_table", "cdc_letter"})
 
 
 def require_same_columns(
@@ -37,8 +38,9 @@ def refill(table: TableId) -> str:
     return f"stop the applier, drop the table, and DELETE FROM cdc_checkpoint WHERE topic LIKE '%{topic}' ESCAPE '!'"
 
 
-def refuse_own_table(table: TableId, name: str) -> None:
-    if name in OWN_TABLES:
+def refuse_own_table(version: TableSchema, name: str) -> None:
+    table = version.id
+    if name in OWN_TABLES and version != INDEX:
         raise TargetSchemaError(
             f"source table {table} has the name of one of our own tables at the target",
             mend="exclude it in the target's tables",

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cdc.core.checks import Check
+from cdc.core.events import Row
 from cdc.core.log import TopicPartition
 from cdc.core.tables import TableId, TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
@@ -23,6 +24,12 @@ class TargetTransaction(Protocol):
 
     def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
         """Write how far these partitions are with it. Once, after all steps."""
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Of what is done within, nothing stays after an error, and the transaction can go on."""
+
+    def require_constraints(self) -> None:
+        """Check what the target puts off until the commit: ConstraintError if it would fail."""
 
 
 class Target(Protocol):
@@ -57,6 +64,9 @@ class Target(Protocol):
 
     def read_checkpoint(self) -> Checkpoint:
         """The checkpoint as it stands, without becoming the applier; empty if there is none. Needs no `open`."""
+
+    def rows_of(self, table: TableSchema) -> list[Row]:
+        """All rows of a table whose columns are all text; none if it is not there. Needs no `open`."""
 
     def checks(self) -> Iterator[Check]:
         """What `cdc check` says of this target; nothing is made. Needs no `open`."""

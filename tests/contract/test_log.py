@@ -587,3 +587,18 @@ def test_what_was_durable_when_the_writer_was_killed_is_there_without_holes(harn
             expected = [b"%d" % n for n in range(partition, 2 * ends[partition], 2)]
             assert values(mine) == [*expected, b"after"]
             assert offsets(mine) == list(range(len(mine)))
+
+
+def test_a_writer_of_one_topic_works_beside_the_log_s(harness, writer, reader, topic):
+    beside = f"{topic}.beside"
+    writer.create_topics([TopicSpec(topic, 1)])
+    with closing(harness.log().writer(only=beside)) as own:
+        own.create_topics([TopicSpec(beside, 1, compacted=True)])
+        for number in range(3):
+            for each, name in ((writer, topic), (own, beside)):
+                ticket = each.append([Record(name, 0, b"%d" % number, b"x")])
+                deadline = time.monotonic() + _PATIENCE
+                while each.poll(0.1) < ticket:
+                    assert time.monotonic() < deadline
+    for name in (topic, beside):
+        assert [record.key for record in read_to_end(reader, name)] == [b"0", b"1", b"2"]

@@ -171,7 +171,7 @@ def test_where_targets_begin(new_database: Callable[[], str], unique_name: str, 
         writer.execute("INSERT INTO emptied VALUES (2), (3)")
         replica.capture()
         replica.reopen()  # the checkpoint wins: `latest` is not asked again
-        replica.set_options("lsn", start=Position(0, parse_lsn(lsn), 0))
+        replica.set_options("lsn", start=Position(0, parse_lsn(lsn), 0), consistency="key")
         replica.set_options("position", start=Position(1, parse_lsn(lsn), 7))
         replica.set_options("time", start=now.astimezone(dt.timezone(dt.timedelta(hours=5))))
         replica.set_options("never", start=now + dt.timedelta(days=1))

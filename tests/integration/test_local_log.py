@@ -74,6 +74,17 @@ def test_a_second_writer_is_told_who_the_first_is(log):
     log.writer().close()
 
 
+def test_a_writer_of_one_topic_writes_no_other_and_is_alone_there(log):
+    with closing(log.writer()) as writer, closing(log.writer(only="a")) as own:
+        writer.create_topics([TopicSpec("a", 1), TopicSpec("b", 1)])
+        own.create_topics([TopicSpec("a", 1)])
+        with pytest.raises(LogError):
+            own.append([Record("b", 0, None, b"x")])
+        with pytest.raises(LogError, match="topic a, is written by process"):
+            log.writer(only="a")
+        log.writer(only="b").close()
+
+
 def test_another_process_can_not_write_either(log, path):
     script = (
         "import sys; from cdc.core.errors import LogError; from cdc.core.settings import LogSettings\n"

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from cdc.core.errors import ConfigError
 from cdc.core.settings import LogSettings
 from cdc.log.local import LocalLog
 from consumers.changes import Consumer
@@ -79,8 +78,15 @@ def test_sums() -> None:
 
 @pytest.mark.usefixtures("_shop")
 def test_ledger() -> None:
-    with pytest.raises(ConfigError, match="not available in this version"):
-        example("post(")
+    posted: list[list[str]] = []
+    example("post(", post=lambda _, said: posted.append(said))
+
+    assert posted == [
+        ["alter public.orders"],
+        ["alter public.items"],
+        ["insert public.orders", "insert public.items", "insert public.orders"],
+        ["update public.orders", "delete public.orders"],
+    ]
 
 
 def test_rehearsal() -> None:

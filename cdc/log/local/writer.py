@@ -68,6 +68,7 @@ class LocalWriter(LogWriter):
     @override
     def create_topics(self, topics: Iterable[TopicSpec]) -> None:
         with self._failing(), transaction(self._connection):
+            self._load_topics()  # another writer may have made them
             missing = [spec for spec in topics if self._is_missing(spec)]
             for spec in missing:
                 self._create(spec)

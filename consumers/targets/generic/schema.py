@@ -170,7 +170,7 @@ class Tables:
         return TableId(rows[0][0], rows[0][1]), shape
 
     def _refuse_impossible(self, version: TableSchema, name: str, forms: Sequence[Form]) -> None:
-        refuse_own_table(version.id, name.lower())
+        refuse_own_table(version, name.lower())
         names = {column.name.lower() for column in version.columns}
         compared = version.key or range(len(version.columns))
         reason = None

@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import DDLElement
 from sqlalchemy.sql.base import Executable
 
-from cdc.core.errors import CdcError, ConfigError, FidelityError, PassingError, TargetError
+from cdc.core.errors import CdcError, ConfigError, ConstraintError, FidelityError, PassingError, TargetError
 
 _PROBE: Final = "cdc_probe"
 
@@ -70,6 +70,11 @@ class GenericSession:
             with suppress(SQLAlchemyError):
                 live.rollback()
             raise
+
+    def roll_back(self, *, doing: str) -> None:
+        """What the open transaction did; it goes on as a new one."""
+        with _translating(doing):
+            self._live().rollback()
 
     def query(self, statement: Executable, *, doing: str) -> Sequence[Sequence[Any]]:
         with _translating(doing):
@@ -148,7 +153,8 @@ def _translated(error: SQLAlchemyError, doing: str) -> CdcError:
             # Among them what does not pass, a full disk: no driver tells which it is.
             return PassingError(what, mend="see that the target runs, can be reached, and has room")
         case IntegrityError():
-            return TargetError(what, mend="drop the constraint at the target: the source decides which rows are right")
+            mend = "drop the constraint at the target: the source decides which rows are right"
+            return ConstraintError(what, mend=mend, by_others=True)  # it may be so: the class does not say
         case DataError() | NotSupportedError():
             return FidelityError(what, mend="hold the table's columns as text with the target's as_text")
         case _:

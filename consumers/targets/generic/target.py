@@ -1,7 +1,8 @@
 """Runs plans on any database that SQLAlchemy has a dialect for: Core statements only, run for many rows at once.
 
 What a dialect can't do is refused by name: see `types`, `schema`, `alterations`. There is no lock that every database
-has, so of two appliers of one name the later one goes on, and the earlier one stops as stale before it writes.
+has, so of two appliers of one name the later one goes on, and the earlier one stops as stale before it writes. Nor is
+there a savepoint: instead the transaction is rolled back, and what it did before is done again.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple, assert_never
 
 import sqlalchemy as sa
@@ -18,7 +20,7 @@ from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, StaleApplierError, TargetError, TargetSchemaError
+from cdc.core.errors import CdcError, PassingError, StaleApplierError, TargetError, TargetSchemaError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
@@ -32,9 +34,11 @@ from consumers.targets.generic.session import GenericSession
 from consumers.targets.generic.types import Forms
 from consumers.targets.grouping import by_present_columns
 from consumers.targets.missing import MissingRows
+from consumers.targets.naming import flat_name
 from consumers.targets.target import Target, TargetTransaction
 
 _MOST_PARAMETERS: Final = 500  # of one statement; no database has a lower limit
+_MOST_KEPT: Final = 50_000  # rows of a transaction, to be written again
 _DOING: Final = "reading the checkpoint"
 
 
@@ -89,12 +93,13 @@ class GenericTarget(Target):
         checkpoints = _Checkpoints(opened.session, self._applier)
         try:
             with opened.session.transaction(doing="committing the batch"):
-                checkpoints.compare_and_set(self._version, log_id)
+                begin = partial(checkpoints.compare_and_set, self._version, log_id)
+                begin()
                 failpoints.reached("apply.1-fenced")
                 alterer = Alterer(
                     opened.session, opened.tables, opened.forms, self._policy, transactional=opened.transactional
                 )
-                yield _Transaction(opened, alterer, checkpoints, self._missing)
+                yield _Transaction(opened, alterer, checkpoints, self._missing, begin)
         except BaseException:
             opened.tables.forget()
             self._missing.rolled_back()
@@ -118,6 +123,21 @@ class GenericTarget(Target):
                 return _Checkpoints(session, self._applier).read()
         finally:
             session.close()
+
+    @override
+    def rows_of(self, table: TableSchema) -> list[Row]:
+        doing, name = f"reading table {table.id}", flat_name(table.id)
+        session = GenericSession(self._url)
+        try:
+            session.connect()
+            with session.transaction(doing=doing):
+                if not session.has_table(name, doing=doing):
+                    return []
+                named = sa.table(name, *(sa.column(column.name) for column in table.columns))
+                rows = session.query(sa.select(*named.columns), doing=doing)
+        finally:
+            session.close()
+        return [tuple([None if value is None else value.encode() for value in row]) for row in rows]
 
     @override
     def checks(self) -> Iterator[Check]:
@@ -205,14 +225,63 @@ class _Checkpoints:
 
 
 class _Transaction(TargetTransaction):
-    def __init__(self, opened: _Open, alterer: Alterer, checkpoints: _Checkpoints, missing: MissingRows) -> None:
+    """`begin` is what it began with. `_kept` are all its steps so far; None if they are too many to keep."""
+
+    def __init__(
+        self,
+        opened: _Open,
+        alterer: Alterer,
+        checkpoints: _Checkpoints,
+        missing: MissingRows,
+        begin: Callable[[], None],
+    ) -> None:
         self._opened = opened
         self._alterer = alterer
         self._checkpoints = checkpoints
         self._missing = missing
+        self._begin = begin
+        self._kept: list[Step] | None = []
 
     @override
     def run(self, steps: Sequence[Step]) -> None:
+        self._run(steps)
+        if self._kept is not None:
+            self._kept += steps
+            if sum(map(_size, self._kept)) > _MOST_KEPT:
+                self._kept = None
+
+    @override
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        before = None if self._kept is None else list(self._kept)
+        try:
+            yield
+        except PassingError:
+            raise
+        except CdcError as error:
+            if before is None:
+                raise CdcError(
+                    f"{error} (in a source transaction of more than {_MOST_KEPT} rows, of which"
+                    f" {self._opened.session.dialect} can't take back a part)",
+                    mend=error.mend,
+                ) from None
+            self._do_again(before)
+            raise
+
+    @override
+    def require_constraints(self) -> None:
+        """Nothing: tables are of our own making, and have no constraints that wait."""
+
+    def _do_again(self, steps: Sequence[Step]) -> None:
+        self._opened.session.roll_back(doing="writing a batch")
+        if self._opened.transactional:
+            self._opened.tables.forget()
+        self._missing.rolled_back()
+        self._begin()
+        self._kept = []
+        self.run(steps)
+
+    def _run(self, steps: Sequence[Step]) -> None:
         tables = self._opened.tables
         for step in steps:
             match step:
@@ -241,6 +310,12 @@ class _Transaction(TargetTransaction):
                 mend='set consistency = "key" for this target, and start the applier again',
             )
         return prepared or self._opened.tables.prepare(version)
+
+
+def _size(step: Step) -> int:
+    if not isinstance(step, WriteRows):
+        return 1
+    return sum(len(rows) for rows in (step.upserts, step.deletes, step.partials, step.added, step.removed))
 
 
 class _Writer:

@@ -13,7 +13,7 @@ from typing import Final
 import pymysql
 from pymysql.constants import CR, ER
 
-from cdc.core.errors import CdcError, FidelityError, PassingError, TargetError, TargetSchemaError
+from cdc.core.errors import CdcError, ConstraintError, FidelityError, PassingError, TargetError, TargetSchemaError
 
 _LOST: Final = {
     CR.CR_CONNECTION_ERROR,
@@ -47,21 +47,24 @@ _VALUE: Final = {
     ER.TRUNCATED_WRONG_VALUE,
     ER.TRUNCATED_WRONG_VALUE_FOR_FIELD,
     ER.WARN_DATA_TRUNCATED,
-    ER.BAD_NULL_ERROR,
     1690,
     1300,  # a text that is no utf8mb4
     1366,
     1367,  # a number that is none
-    4025,  # MariaDB: a CHECK of a column (JSON_VALID, …)
 }
-_CONSTRAINT: Final = {
+# About one row, whatever the others are.
+_OF_ONE_ROW: Final = {
+    ER.BAD_NULL_ERROR,
+    3819,  # MySQL: a CHECK
+    4025,  # MariaDB: a CHECK, also one of a column (JSON_VALID, …)
+}
+_CONSTRAINT: Final = _OF_ONE_ROW | {
     ER.DUP_ENTRY,
     ER.NO_REFERENCED_ROW,
     ER.NO_REFERENCED_ROW_2,
     ER.ROW_IS_REFERENCED,
     ER.ROW_IS_REFERENCED_2,
     1644,  # a trigger's SIGNAL
-    3819,  # MySQL: a CHECK
 }
 _DESIGN: Final = {
     ER.TOO_LONG_KEY: "its key is longer than InnoDB's 3,072 bytes",
@@ -123,12 +126,15 @@ def translate(error: pymysql.MySQLError, *, doing: str) -> CdcError:  # noqa: PL
             f"{doing}: a row is larger than the target's max_allowed_packet", mend="raise it at the target (up to 1G)"
         )
     if code in _VALUE:
-        found = _COLUMN.search(str(error.args[1])) if len(error.args) > 1 else None
-        column = f", column {found[1]}" if found else ""
+        column = _column(error)
         return FidelityError(f"{doing}{column}: {_condition(code)} ({code})", mend=_MEND_OF_VALUE)
     if code in _CONSTRAINT:
-        mend = "drop the constraint or trigger at the target: the source decides which rows are right"
-        return TargetError(f"{doing}: a constraint or a trigger of the target refuses it ({code})", mend=mend)
+        column = _column(error) if code in _OF_ONE_ROW else ""
+        return ConstraintError(
+            f"{doing}{column}: {_REFUSALS.get(code, 'a constraint of the target refuses it')} ({code})",
+            mend="drop the constraint or trigger at the target: the source decides which rows are right",
+            by_others=code not in _OF_ONE_ROW,
+        )
     if code in _DESIGN:
         return TargetSchemaError(
             f"{doing}: {_DESIGN[code]} ({code})",
@@ -137,14 +143,24 @@ def translate(error: pymysql.MySQLError, *, doing: str) -> CdcError:  # noqa: PL
     return TargetError(what, mend=_MENDS.get(code))
 
 
+_REFUSALS: Final = {
+    ER.BAD_NULL_ERROR: "the column takes no NULL",
+    ER.DUP_ENTRY: "a unique key of the target has the value already",
+    1644: "a trigger of the target refuses it",
+}
 _MEND_OF_VALUE: Final = (
     "change the target column's type to one that holds the source's values, or hold it as text with as_text"
 )
 
 
+def _column(error: pymysql.MySQLError) -> str:
+    """The last one that the message names: before it there may be a value."""
+    found = _COLUMN.findall(str(error.args[1])) if len(error.args) > 1 else []
+    return f", column {found[-1]}" if found else ""
+
+
 def _condition(code: int) -> str:
     return {
         ER.DATA_TOO_LONG: "a value is longer than the column (a text that is of a key: 768 characters in all)",
-        ER.BAD_NULL_ERROR: "the column takes no NULL",
         1300: "a text that utf8mb4 can't say",
     }.get(code, "it can't hold a value as it is")

@@ -127,7 +127,7 @@ def fingerprint(version: TableSchema) -> str:
 
 
 def _refuse_impossible(version: TableSchema, name: str) -> None:
-    refuse_own_table(version.id, name.lower())
+    refuse_own_table(version, name.lower())
     names = [name, *(column.name for column in version.columns)]
     impossible = next((each for each in names if _is_impossible(each)), None)
     reason = None

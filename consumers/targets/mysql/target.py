@@ -3,6 +3,9 @@
 What defines tables commits by itself there. So it goes over a second session, beside the transaction that has taken
 the checkpoint, before any row is written; what it does a second time after a crash does no harm. A table that the open
 transaction has written to in an earlier part can't be altered before it ends: that is refused.
+
+What was defined stays when rows are rolled back. So rows that are tried again, but come before it in the source's
+order, are written in the shape that their table has got.
 """
 
 from __future__ import annotations
@@ -15,17 +18,28 @@ from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, TargetError, TargetSchemaError
+from cdc.core.errors import CdcError, PassingError, TargetError, TargetSchemaError
 from cdc.core.events import Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import TableId, TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.definitions import Definition, definitions_first
-from consumers.plan.steps import AlterTable, DropTable, MoveRow, RowStep, Step, TruncateTable, WriteRows
+from consumers.plan.steps import (
+    AlterTable,
+    DropTable,
+    MoveRow,
+    RowStep,
+    Step,
+    TableStep,
+    TruncateTable,
+    WriteRows,
+)
 from consumers.targets.missing import MissingRows
 from consumers.targets.mysql.alterations import Alterer
+from consumers.targets.mysql.catalog import find_table
 from consumers.targets.mysql.checkpoints import Checkpoints, create_checkpoint_tables
+from consumers.targets.mysql.quoting import quoted, quoted_list
 from consumers.targets.mysql.session import MysqlSession
 from consumers.targets.mysql.statements import Statements, Trip
 from consumers.targets.mysql.tables import PreparedTables
@@ -106,6 +120,20 @@ class MysqlTarget(Target):
             session.close()
 
     @override
+    def rows_of(self, table: TableSchema) -> list[Row]:
+        doing, name = f"reading table {table.id}", flat_name(table.id)
+        session = self._session()
+        try:
+            session.connect()
+            if find_table(session, name, doing=doing) is None:
+                return []
+            names = quoted_list(column.name for column in table.columns)
+            rows = session.query(f"SELECT {names} FROM {quoted(name)}", doing=doing)
+        finally:
+            session.close()
+        return [tuple([None if value is None else value.encode() for value in row]) for row in rows]
+
+    @override
     def checks(self) -> Iterator[Check]:
         name = f"target {self._applier}"
         session = self._session()
@@ -140,6 +168,10 @@ class MysqlTarget(Target):
 
 
 class _Transaction(TargetTransaction):
+    """`_made` is what was defined in it, in order; `_ahead` that of it which comes after all that was not rolled back,
+    in the source's order; `_refused` what could not be.
+    """
+
     def __init__(self, opened: _Open, alterer: Alterer, checkpoints: Checkpoints, missing: MissingRows) -> None:
         self._session = opened.rows
         self._tables = opened.tables
@@ -147,13 +179,19 @@ class _Transaction(TargetTransaction):
         self._checkpoints = checkpoints
         self._missing = missing
         self._written: set[str] = set()
+        self._made: list[TableStep] = []
+        self._ahead: list[TableStep] = []
+        self._refused: list[tuple[TableStep, CdcError]] = []
 
     @override
     def run(self, steps: Sequence[Step]) -> None:
-        ordered = definitions_first(steps)
-        for definition in self._left(ordered.definitions):
-            self._define(definition)
-            failpoints.reached("apply.2-altered")
+        ahead = list(self._ahead)
+        for step in steps:
+            if isinstance(step, TableStep) and step in ahead:
+                ahead.remove(step)
+        ordered = definitions_first([*steps, *ahead])
+        self._define_all([each for each in ordered.definitions if each.step not in self._ahead])
+        self._ahead = ahead
         for step in ordered.rows:
             self._written.add(flat_name(step.table.id))
             _Writer(self._session, self._tables, step.table, self._missing).run(step)
@@ -163,6 +201,34 @@ class _Transaction(TargetTransaction):
         failpoints.reached("apply.2-written")
         self._checkpoints.write(progress)
         failpoints.reached("apply.3-checkpointed")
+
+    @override
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        doing, ahead, made = "writing a batch", self._ahead, len(self._made)
+        self._session.execute("SAVEPOINT cdc_part", doing=doing)
+        try:
+            with self._missing.savepoint():
+                yield
+        except PassingError:
+            raise
+        except CdcError:
+            self._session.execute("ROLLBACK TO SAVEPOINT cdc_part", doing=doing)
+            self._ahead = [*ahead, *self._made[made:]]
+            raise
+        self._session.execute("RELEASE SAVEPOINT cdc_part", doing=doing)
+
+    @override
+    def require_constraints(self) -> None:
+        """Nothing: MySQL puts none off."""
+
+    def _define_all(self, definitions: Sequence[Definition]) -> None:
+        left = self._left(definitions)
+        self._made += [definition.step for definition in definitions[: len(definitions) - len(left)]]
+        for definition in left:
+            self._define(definition)
+            self._made.append(definition.step)
+            failpoints.reached("apply.2-altered")
 
     def _left(self, definitions: Sequence[Definition]) -> Sequence[Definition]:
         """Those that were not done before a crash: they are done in order, and the last one that was tells. To drop
@@ -175,6 +241,16 @@ class _Transaction(TargetTransaction):
         return definitions
 
     def _define(self, definition: Definition) -> None:
+        for step, error in self._refused:
+            if step == definition.step:
+                raise error
+        try:
+            self._try_to_define(definition)
+        except CdcError as error:
+            self._refused.append((definition.step, error))
+            raise
+
+    def _try_to_define(self, definition: Definition) -> None:
         """It commits. What was prepared for the table no longer fits."""
         match definition.step:
             case AlterTable(table, before):

@@ -88,6 +88,7 @@ _KEEPING: Final = {
     Form.TEXT: _TEXTS | _BINARIES,
 }
 _FIXED_KEY_BYTES: Final = {Form.DECIMAL: 32}
+_OF_ANY_LENGTH: Final = {Form.TEXT, Form.BYTES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +126,20 @@ def declared_type(source: ColumnType, key_bytes: int | None = None) -> str:
 
 
 def key_bytes(columns: Sequence[ColumnType]) -> int:
-    """What each column without a length of its own may take in a key of these."""
-    forms = [form_of(column) for column in columns]
-    bounded = sum(_FIXED_KEY_BYTES.get(form, 8) for form in forms if form not in {Form.TEXT, Form.BYTES})
-    unbounded = sum(form in {Form.TEXT, Form.BYTES} for form in forms)
-    return (KEY_BYTES - bounded) // max(unbounded, 1)
+    """The most that a text or bytes may take in a key of these: short ones leave their room to the others."""
+    fixed = [_FIXED_KEY_BYTES.get(form, 8) for column in columns if (form := form_of(column)) not in _OF_ANY_LENGTH]
+    room = KEY_BYTES - sum(fixed)
+    wanted = sorted(_wanted_bytes(column) for column in columns if form_of(column) in _OF_ANY_LENGTH)
+    for index, each in enumerate(wanted):
+        share = room // (len(wanted) - index)
+        if each > share:
+            return share
+        room -= each
+    return KEY_BYTES
+
+
+def _wanted_bytes(source: ColumnType) -> int:
+    return KEY_BYTES if source.length is None else source.length * _BYTES_PER_CHARACTER
 
 
 def is_text(declared: str) -> bool:

@@ -31,12 +31,13 @@ class TargetColumn:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingTable:
     """`unique_keys` are sets of columns; each column with the operator by which its values are equal there.
-    `primary_key` is its constraint's name.
+    `primary_key` is its constraint's name. `refers_to` are the tables of its foreign keys.
     """
 
     columns: tuple[TargetColumn, ...]
     unique_keys: Mapping[frozenset[str], Mapping[str, str]]
     primary_key: str | None
+    refers_to: frozenset[TableId]
 
 
 def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None:
@@ -57,6 +58,7 @@ def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None
         columns=_columns(session, oid, doing),
         unique_keys=_unique_keys(session, oid, doing),
         primary_key=_primary_key(session, oid, doing),
+        refers_to=_refers_to(session, oid, doing),
     )
 
 
@@ -104,6 +106,16 @@ def _primary_key(session: PostgresSession, oid: int, doing: str) -> str | None:
         "SELECT conname::text FROM pg_constraint WHERE conrelid = %s AND contype = 'p'", (oid,), doing=doing
     )
     return rows[0][0] if rows else None
+
+
+def _refers_to(session: PostgresSession, oid: int, doing: str) -> frozenset[TableId]:
+    rows = session.query(
+        "SELECT DISTINCT n.nspname::text, c.relname::text FROM pg_constraint f JOIN pg_class c ON c.oid = f.confrelid"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE f.conrelid = %s AND f.contype = 'f'",
+        (oid,),
+        doing=doing,
+    )
+    return frozenset(TableId(*row) for row in rows)
 
 
 def _declared(types: list[tuple[str, str, bool, bool, bool]]) -> DeclaredType:

@@ -24,6 +24,7 @@ class PreparedTables:
         self._prepared: dict[TableSchema, TableStatements] = {}
         self._uncommitted: list[TableSchema] = []
         self._numbers = count(1)
+        self.references: dict[TableId, frozenset[TableId]] = {}
 
     def prepare(self, version: TableSchema) -> TableStatements:
         """In a transaction of its own, unless it was done before. TargetSchemaError if the table can't take it."""
@@ -62,7 +63,7 @@ class PreparedTables:
 
     def _made_ready(self, version: TableSchema) -> TableStatements:
         if version.id.schema == "public":
-            refuse_own_table(version.id, version.id.name)
+            refuse_own_table(version, version.id.name)
         names = {name for column in version.columns for name in all_names(column.type)}
         resolved = resolve_types(self._session, names)
         table = find_table(self._session, version.id) or self._created(version, resolved)
@@ -80,6 +81,8 @@ class PreparedTables:
             verified=tuple(index for index, column in enumerate(columns) if column.declared.may_change),
         )
         self._session.execute(statements.create_staging(), doing=f"preparing table {version.id}")
+        if table.refers_to:
+            self.references[version.id] = table.refers_to
         return statements
 
     def _created(self, version: TableSchema, resolved: dict[str, str]) -> ExistingTable:

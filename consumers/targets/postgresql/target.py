@@ -5,36 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import assert_never
+from typing import Final, assert_never
 
 from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, FidelityError, TargetError
+from cdc.core.errors import CdcError, FidelityError, PassingError, TargetError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import TableId, TableSchema
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.plan.ordering import in_order
 from consumers.plan.steps import (
     AlterTable,
     DropTable,
     MoveRow,
     RowStep,
     Step,
+    TableStep,
     TruncateTable,
     WriteRows,
 )
 from consumers.targets.grouping import by_present_columns
+from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.missing import MissingRows
 from consumers.targets.postgresql.alterations import Alterer
+from consumers.targets.postgresql.catalog import find_table
 from consumers.targets.postgresql.checkpoints import Checkpoints
 from consumers.targets.postgresql.copying import copy_lines
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.statements import TableStatements, empty_staging
 from consumers.targets.postgresql.tables import PreparedTables
 from consumers.targets.target import Target, TargetTransaction
+
+# Rows may then come in any order where the target's constraints are DEFERRABLE, whatever they are by themselves.
+_DEFER: Final = "SET CONSTRAINTS ALL DEFERRED"
 
 
 class PostgresTarget(Target):
@@ -76,6 +83,7 @@ class PostgresTarget(Target):
         try:
             with session.transaction(doing="committing the batch"):
                 checkpoints.compare_and_set(self._version, log_id)
+                session.execute(_DEFER, doing="beginning a batch")
                 failpoints.reached("apply.1-fenced")
                 yield _Writer(session, tables, Alterer(session, self._policy), checkpoints, self._missing)
         except BaseException:
@@ -100,6 +108,22 @@ class PostgresTarget(Target):
                 return Checkpoints(session, self._applier).read()
         finally:
             session.close()
+
+    @override
+    def rows_of(self, table: TableSchema) -> list[Row]:
+        doing = f"reading table {table.id}"
+        session = PostgresSession(self._url, applier=self._applier)
+        try:
+            session.connect()
+            with session.transaction(doing=doing):
+                if find_table(session, table.id) is None:
+                    return []
+                names = quoted_list(column.name for column in table.columns)
+                name = f"{quoted(table.id.schema)}.{quoted(table.id.name)}"
+                rows = session.query(f"SELECT {names} FROM {name}", doing=doing)
+        finally:
+            session.close()
+        return [tuple([None if value is None else value.encode() for value in row]) for row in rows]
 
     @override
     def checks(self) -> Iterator[Check]:
@@ -156,7 +180,7 @@ class _Writer(TargetTransaction):
 
     @override
     def run(self, steps: Sequence[Step]) -> None:
-        for step in steps:
+        for step in in_order(steps, self._tables.references):
             self._run(step)
         self._leave_nothing_staged()
 
@@ -166,7 +190,30 @@ class _Writer(TargetTransaction):
         self._checkpoints.write(progress)
         failpoints.reached("apply.3-checkpointed")
 
+    @override
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        doing = "writing a batch"
+        self._session.execute("SAVEPOINT cdc_part", doing=doing)
+        try:
+            with self._missing.savepoint():
+                yield
+        except PassingError:
+            raise
+        except CdcError:
+            self._session.execute("ROLLBACK TO SAVEPOINT cdc_part; RELEASE SAVEPOINT cdc_part", doing=doing)
+            self._tables.rolled_back()
+            self._used.clear()
+            raise
+        self._session.execute("RELEASE SAVEPOINT cdc_part", doing=doing)
+
+    @override
+    def require_constraints(self) -> None:
+        self._session.execute(f"SET CONSTRAINTS ALL IMMEDIATE; {_DEFER}", doing="checking deferred constraints")
+
     def _run(self, step: Step) -> None:
+        if isinstance(step, TableStep):
+            self.require_constraints()  # ALTER TABLE refuses a table that still has some to check
         match step:
             case AlterTable(table, before):
                 if before is not None:

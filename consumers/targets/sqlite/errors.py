@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from cdc.core.errors import CdcError, FidelityError, PassingError, TargetError
+from cdc.core.errors import CdcError, ConstraintError, FidelityError, PassingError, TargetError
 
 _PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _MENDS: Final = {
@@ -18,6 +18,7 @@ _MENDS: Final = {
     sqlite3.SQLITE_IOERR: "check the target's disk",
     sqlite3.SQLITE_CONSTRAINT: "drop the constraint at the target: the source decides which rows are right",
 }
+_OF_ONE_ROW: Final = {sqlite3.SQLITE_CONSTRAINT_CHECK, sqlite3.SQLITE_CONSTRAINT_NOTNULL}
 _PRIMARY: Final = 0xFF  # https://www.sqlite.org/rescode.html#extended_result_code_list
 
 
@@ -33,5 +34,5 @@ def translate(error: sqlite3.Error, *, doing: str) -> CdcError:
     if primary == sqlite3.SQLITE_TOOBIG:
         return FidelityError(f"{what}: a value is longer than SQLite allows", mend="exclude the table")
     if primary == sqlite3.SQLITE_CONSTRAINT:
-        what = f"{what}: {error}"
+        return ConstraintError(f"{what}: {error}", mend=_MENDS[primary], by_others=code not in _OF_ONE_ROW)
     return TargetError(what, mend=_MENDS.get(primary))

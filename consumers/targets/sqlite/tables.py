@@ -149,7 +149,7 @@ def row_id(version: TableSchema) -> str:
 
 
 def _refuse_impossible(version: TableSchema, name: str) -> None:
-    refuse_own_table(version.id, folded(name))
+    refuse_own_table(version, folded(name))
     if folded(name).startswith("sqlite_"):
         raise TargetSchemaError(
             f"table {version.id}: SQLite keeps names with sqlite_ to itself", mend="exclude it in the target's tables"

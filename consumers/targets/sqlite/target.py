@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, TargetError
+from cdc.core.errors import CdcError, PassingError, TargetError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
@@ -29,7 +29,9 @@ from consumers.plan.steps import (
 from consumers.targets.grouping import by_present_columns
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.missing import MissingRows
+from consumers.targets.naming import flat_name
 from consumers.targets.sqlite.alterations import Alterer
+from consumers.targets.sqlite.catalog import columns_of
 from consumers.targets.sqlite.checkpoints import Checkpoints
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.tables import PreparedTable, PreparedTables, row_id
@@ -103,6 +105,22 @@ class SqliteTarget(Target):
             session.close()
 
     @override
+    def rows_of(self, table: TableSchema) -> list[Row]:
+        doing, name = f"reading table {table.id}", flat_name(table.id)
+        session = SqliteSession(self._url, applier=self._applier)
+        if not session.path.exists():
+            return []
+        try:
+            session.connect(locked=False)
+            if not columns_of(session, name, doing=doing):
+                return []
+            names = quoted_list(column.name for column in table.columns)
+            rows = session.query(f"SELECT {names} FROM {quoted(name)}", doing=doing)
+        finally:
+            session.close()
+        return [tuple([None if value is None else value.encode() for value in row]) for row in rows]
+
+    @override
     def checks(self) -> Iterator[Check]:
         path = SqliteSession(self._url, applier=self._applier).path
         folder = path.absolute().parent
@@ -157,6 +175,27 @@ class _Transaction(TargetTransaction):
                     self._alterer.drop(table.id)
                 case _:
                     _Writer(self._session, self._tables.prepare_within(step.table), self._missing).run(step)
+
+    @override
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        doing = "writing a batch"
+        self._session.execute("SAVEPOINT cdc_part", doing=doing)
+        try:
+            with self._missing.savepoint():
+                yield
+        except PassingError:
+            raise
+        except CdcError:
+            self._session.execute("ROLLBACK TO cdc_part", doing=doing)
+            self._session.execute("RELEASE cdc_part", doing=doing)
+            self._tables.rolled_back()
+            raise
+        self._session.execute("RELEASE cdc_part", doing=doing)
+
+    @override
+    def require_constraints(self) -> None:
+        """Nothing: SQLite puts off only foreign keys, which are not checked (see `session`)."""
 
     @override
     def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:

@@ -1,0 +1,127 @@
+"""Batches in parts within one target transaction, with poison in one of them; over SQLite and a log in memory."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cdc.avro.names import dead_letter_topic
+from cdc.core.errors import ConfigError, ConstraintError
+from cdc.core.events import Change, ChangeEvent, Create, Transaction, Update
+from cdc.core.log import Place, Record, TopicPartition, TopicSpec
+from cdc.core.position import Position
+from cdc.core.settings import TargetSettings
+from cdc.core.state import TableState
+from cdc.core.tables import Column, TableId, TableSchema
+from cdc.core.types import ColumnType, Kind
+from cdc.log.memory import MemoryLog
+from consumers.apply.delivery import Delivery
+from consumers.apply.letters import DeadLetters
+from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.mapping import EventMapping
+from consumers.targets.open import open_target
+
+TEXT = ColumnType(kind=Kind.STRING, name="text")
+ITEM = TableSchema(
+    id=TableId("public", "item"),
+    columns=(Column(name="id", type=TEXT, nullable=False), Column(name="a", type=TEXT)),
+    key=(0,),
+)
+MAPPING = EventMapping(TargetSettings(name="it", url="sqlite:///it.db"))
+ONE = TopicPartition("p.public.item", 0)
+FAR = {ONE: PartitionProgress(Position(1, 1, 9), 9)}
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "it.db"
+        self.query("CREATE TABLE item (id text PRIMARY KEY NOT NULL, a text CHECK (a <> 'bad'))")
+        self.log = MemoryLog()
+        with closing(self.log.writer()) as writer:
+            writer.create_topics([TopicSpec(ONE.topic, 1)])
+            writer.append([Record(*ONE, b"key %d" % n, b"value %d" % n, (("h", b"%d" % n),)) for n in range(9)])
+            writer.poll(0)
+        self.target = open_target(TargetSettings(name="it", url=f"sqlite:///{self.path}"))
+        self.letters = DeadLetters(log=self.log, prefix="p", name="it", target=self.target)
+        self.target.open()
+        self.letters.open()
+
+    def query(self, sql: str) -> list[tuple[object, ...]]:
+        with closing(sqlite3.connect(self.path)) as lite, lite:
+            return lite.execute(sql).fetchall()
+
+    def close(self) -> None:
+        self.letters.close()
+        self.target.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with closing(Site(tmp_path)) as site:
+        yield site
+
+
+def event(number: int, change: Change) -> ChangeEvent:
+    transaction = Transaction(epoch=1, commit_lsn=1, xid=1, commit_time_us=0, database="shop")
+    place = Place(*ONE, number)
+    return ChangeEvent(
+        transaction=transaction, table=ITEM, change=change, ordinal=number + 1, table_ordinal=1, place=place
+    )
+
+
+PARTS = (
+    [event(0, Create((b"1", b"x"))), event(1, Create((b"2", b"bad"))), event(2, Create((b"3", b"x")))],
+    [event(3, Update(None, (b"2", b"bad"))), event(4, Update(None, (b"3", b"y"))), event(5, Create((b"4", b"bad")))],
+)
+
+
+def test_parts_before_and_after_poison_stay(site: Site) -> None:
+    delivery = Delivery(site.target, MAPPING, site.letters)
+    for part in PARTS:
+        delivery.write(part, log_id="log")
+        assert site.query("SELECT * FROM item") == []
+    delivery.commit(FAR, log_id="log")
+    assert site.query("SELECT * FROM item ORDER BY id") == [("1", "x"), ("3", "y")]
+    assert site.target.read_checkpoint().partitions == FAR
+    stored = list(site.letters.stored())
+    assert [letter.place.offset for letter in stored] == [1, 3, 5]
+    assert [bool(letter.error) for letter in stored] == [True, False, True]
+    assert [letter.position.ordinal for letter in stored] == [2, 4, 6]
+    record = stored[1].record
+    assert (record.key, record.value, record.headers) == (b"key 3", b"value 3", (("h", b"3"),))
+    assert {letter.place.offset for letter in site.letters.read_index()} == {1, 3, 5}
+    assert site.letters.count == 3
+
+
+def test_without_dead_letters_nothing_stays(site: Site) -> None:
+    delivery = Delivery(site.target, MAPPING)
+    delivery.write(PARTS[0][:1], log_id="log")
+    with pytest.raises(ConstraintError):
+        delivery.write(PARTS[1], log_id="log")
+    assert site.query("SELECT * FROM item") == []
+    assert site.target.read_checkpoint().partitions == {}
+    delivery.write([event(0, Create((b"1", b"x")))], log_id="log")
+    delivery.commit(FAR, log_id="log")
+    assert site.query("SELECT * FROM item") == [("1", "x")]
+
+
+def test_letters_of_what_was_abandoned_are_none(site: Site) -> None:
+    delivery = Delivery(site.target, MAPPING, site.letters)
+    delivery.write(PARTS[0], log_id="log")
+    delivery.abandon()
+    delivery.write([event(1, Create((b"2", b"x")))], log_id="log")
+    delivery.commit(FAR, log_id="log")
+    assert site.query("SELECT * FROM item") == [("2", "x")]
+    assert list(site.letters.stored()) == site.letters.read_index() == []
+
+
+def test_a_table_s_topic_is_not_taken_for_letters(site: Site) -> None:
+    topic = dead_letter_topic("p", "it")
+    table = TableState(table=TableId("dlq", "it"), topic=topic, partitions=1)
+    with pytest.raises(ConfigError, match=r"dlq\.it") as raised:
+        site.letters.require_own_topic({topic: table})
+    assert raised.value.mend

@@ -1,0 +1,365 @@
+"""Whatever is committed, wherever capture is killed, and however an applier reads and stops: source transactions are
+taken whole, once, and in the order of their commits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cdc.avro.transactions import MESSAGES, End, TransactionEnd
+from cdc.core.errors import GapError, LogGapError
+from cdc.core.events import Alter, ChangeEvent, Create, Transaction
+from cdc.core.log import TopicPartition
+from cdc.core.position import ORIGIN, Position
+from cdc.core.tables import TableId, TableSchema
+from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.transactions import TransactionInbox
+
+OURS = {"one": 2, "two": 1}
+"""Topics and their partitions."""
+OTHERS = "other"
+TABLES = TopicPartition("tables", 0)
+ENDS = TopicPartition("transaction", 0)
+PLACES = [TopicPartition(topic, number) for topic, partitions in OURS.items() for number in range(partitions)] + [
+    TABLES
+]
+MOST = 4
+
+
+def version(topic: str) -> TableSchema:
+    return TableSchema(id=TableId("public", topic), columns=(), key=(0,))
+
+
+def make_event(lsn: int, ordinal: int, topic: str, *, alters: bool = False, xid: int | None = 1) -> ChangeEvent:
+    transaction = Transaction(epoch=1, commit_lsn=lsn, xid=xid and lsn, commit_time_us=0, database="shop")
+    change = Alter(before=version(topic)) if alters else Create((b"1",))
+    return ChangeEvent(transaction=transaction, table=version(topic), change=change, ordinal=ordinal, table_ordinal=0)
+
+
+def make_end(lsn: int, last: int, *, alterations: int = 0, resent: bool = False, **counts: int) -> End:
+    end = TransactionEnd(
+        id=f"1:{lsn}:{lsn}",
+        epoch=1,
+        commit_lsn=lsn,
+        commit_time_ms=0,
+        end_lsn=lsn,
+        last_ordinal=last,
+        event_count=sum(counts.values()),
+        event_counts={f"public.{topic}": number for topic, number in counts.items()},
+    )
+    return End(end=end, alterations=alterations, resent=resent)
+
+
+@dataclass
+class Site:
+    """A source, capture, the log, and an applier."""
+
+    commits: list[list[tuple[TopicPartition, ChangeEvent]]] = field(default_factory=list)
+    log: dict[TopicPartition, list] = field(default_factory=lambda: {place: [] for place in [*PLACES, ENDS]})
+    under_way: dict[TopicPartition, deque] = field(default_factory=lambda: {place: deque() for place in PLACES})
+    waiting_ends: deque = field(default_factory=deque)
+    published: int = 0
+    sent_before: int = 0
+    held: dict[str, int] = field(default_factory=dict)
+    must: dict[int, set[tuple[Position, bool]]] = field(default_factory=dict)
+    taken: list[ChangeEvent] = field(default_factory=list)
+    part: list[ChangeEvent] = field(default_factory=list)
+    reached: dict[TopicPartition, PartitionProgress] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.open()
+
+    def commit(self, writes: list[str]) -> None:
+        lsn, ordinals, events = len(self.commits) + 1, count(1), []
+        for number, write in enumerate(writes):
+            topic = write.removesuffix("!")
+            ordinal = next(ordinals)
+            if write.endswith("!"):
+                events.append((TABLES, make_event(lsn, ordinal, topic, alters=True)))
+            events.append((TopicPartition(topic, number % OURS.get(topic, 1)), make_event(lsn, ordinal, topic)))
+        self.commits.append(events)
+
+    def publish(self, commits: list[list[str]], amounts: list[int]) -> None:
+        for writes in commits:
+            self.commit(writes)
+        while self.published < len(self.commits):
+            self.capture()
+        self.deliver(amounts)
+
+    def capture(self) -> None:
+        """Send the next transaction. What is held from some ordinal on, this session does not send."""
+        lsn, events = self.published + 1, self.commits[self.published]
+        self.published += 1
+        sent = [each for each in events if self._is_sent(*each)]
+        for place, event in sent:
+            if place in self.under_way:
+                self.under_way[place].append(event)
+        counts: dict[str, int] = {}
+        for place, _ in sent:
+            if place != TABLES:
+                counts[place.topic] = counts.get(place.topic, 0) + 1
+        end = make_end(
+            lsn,
+            max((event.ordinal for _, event in events), default=0),
+            alterations=sum(place == TABLES for place, _ in sent),
+            resent=lsn <= self.sent_before,
+            **counts,
+        )
+        self.waiting_ends.append((end, [event for place, event in sent if place in self.under_way]))
+
+    def _is_sent(self, place: TopicPartition, event: ChangeEvent) -> bool:
+        is_resent = event.transaction.commit_lsn <= self.sent_before
+        return not (is_resent and place != TABLES and event.ordinal >= self.held.get(place.topic, 99))
+
+    def deliver(self, amounts: list[int]) -> None:
+        for place, amount in zip(PLACES, amounts, strict=False):
+            queue = self.under_way[place]
+            for _ in range(min(amount, len(queue))):
+                self.log[place].append(queue.popleft())
+        while self.waiting_ends and not any(
+            event in queue for event in self.waiting_ends[0][1] for queue in self.under_way.values()
+        ):
+            end, events = self.waiting_ends.popleft()
+            self.log[ENDS] += [None, end]
+            self.must[end.end.commit_lsn] = {place_of(event) for event in events if event.table.id.name in OURS}
+
+    def kill_capture(self, held: dict[str, int]) -> None:
+        """`held`: from which ordinal on the next session holds back events of resent transactions. What a session held
+        back it holds until their ENDs are durable, and so do those after it.
+        """
+        ended = max(self.must, default=0)
+        if ended < self.sent_before:
+            held = {topic: min(held.get(topic, 99), self.held.get(topic, 99)) for topic in held | self.held}
+        self.held = held
+        self.sent_before = max(self.sent_before, self.published)
+        for queue in self.under_way.values():
+            queue.clear()
+        self.waiting_ends.clear()
+        self.published = max(self.must, default=0)
+
+    def open(self) -> None:
+        nothing = PartitionProgress(ORIGIN, 0)
+        progress = self.reached.get(ENDS, nothing)
+        self.part = []
+        self.inbox = TransactionInbox(crowded_at=MOST, transactions=ENDS, progress=progress, epoch=1, floor=ORIGIN)
+        self.read = {ENDS: progress.next_offset}
+        for topic in [*OURS, OTHERS]:
+            self.inbox.know(f"public.{topic}", topic if topic in OURS else None)
+        for place in PLACES:
+            progress = self.reached.get(place, nothing)
+            self.read[place] = progress.next_offset
+            (self.inbox.assign_tables if place == TABLES else self.inbox.assign)(place, progress)
+
+    def apply(self, amounts: list[int], most: int) -> bool:
+        got_on = False
+        for place, amount in zip([ENDS, *PLACES], amounts, strict=False):
+            for _ in range(amount):
+                if place in self.inbox.crowded() or self.read[place] == len(self.log[place]):
+                    break
+                self._add(place, self.read[place])
+                self.read[place] += 1
+                got_on = True
+        got_on |= self._take(most)
+        while wanted := self.inbox.ends_wanted():
+            for topic in wanted:
+                self.inbox.ends(topic, {place: len(self.log[place]) for place in PLACES if place.topic == topic})
+            got_on |= self._take(most)
+        return got_on
+
+    def _take(self, most: int) -> bool:
+        batch = self.inbox.take(most)
+        self.part += batch.events
+        if batch.whole:
+            self.taken += self.part
+            self.part = []
+            self.reached |= batch.progress
+        else:
+            assert not batch.progress
+        return bool(batch.events or batch.progress)
+
+    def _add(self, place: TopicPartition, offset: int) -> None:
+        record = self.log[place][offset]
+        if place == ENDS:
+            self.inbox.add_end(offset, record)
+        elif place == TABLES:
+            ours = record.table.id.name in OURS
+            self.inbox.add_alteration(place, offset, record.position, record if ours else None)
+        else:
+            self.inbox.add(place, offset, record)
+
+    def check(self) -> None:
+        """Each transaction that was taken is there as a whole, once, in order; and nothing beside."""
+        order = [place_of(event) for event in self.taken]
+        assert order == sorted(set(order))
+        latest = max((event.transaction.commit_lsn for event in self.taken), default=0)
+        for lsn, must in self.must.items():
+            taken = {place for place in order if place[0].commit_lsn == lsn}
+            assert not taken or lsn <= latest
+            assert taken >= must or lsn > latest
+            assert taken <= {place_of(event) for _, event in self.commits[lsn - 1]}
+        assert {event.transaction.commit_lsn for event in self.taken} <= self.must.keys()
+
+
+def place_of(event: ChangeEvent) -> tuple[Position, bool]:
+    return event.position, not isinstance(event.change, Alter)
+
+
+WRITES = st.lists(st.sampled_from(["one", "one", "two", "other", "one!", "other!"]), min_size=1, max_size=14)
+AMOUNTS = st.lists(st.integers(0, 6), min_size=len(PLACES) + 1, max_size=len(PLACES) + 1)
+ALL = [10_000] * (len(PLACES) + 1)
+HELD = st.dictionaries(st.sampled_from(["one", "two", "other"]), st.integers(1, 9))
+ACTIONS = st.one_of(
+    st.tuples(st.just("publish"), st.lists(WRITES, min_size=1, max_size=3), st.just(ALL)),
+    st.tuples(st.just("publish"), st.lists(WRITES, min_size=1, max_size=3), AMOUNTS),
+    st.tuples(st.just("deliver"), AMOUNTS),
+    st.tuples(st.just("kill_capture"), HELD),
+    st.tuples(st.just("open")),
+    st.tuples(st.just("apply"), AMOUNTS, st.integers(1, MOST)),
+    st.tuples(st.just("apply"), AMOUNTS, st.integers(1, MOST)),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(ACTIONS, max_size=40))
+def test_transactions_are_taken_whole_once_and_in_order(actions: list[tuple]) -> None:
+    site = Site()
+    for name, *arguments in actions:
+        getattr(site, name)(*arguments)
+        site.check()
+    while site.published < len(site.commits):
+        site.capture()
+    site.deliver(ALL)
+    while site.apply(ALL, MOST):
+        pass
+    site.check()
+    assert site.reached.get(ENDS, PartitionProgress(ORIGIN, 0)).next_offset == len(site.log[ENDS])
+    assert {lsn for lsn, must in site.must.items() if must} <= {event.transaction.commit_lsn for event in site.taken}
+    assert not site.part
+
+
+ONE, ONE_B = TopicPartition("one", 0), TopicPartition("one", 1)
+
+
+@pytest.fixture
+def inbox() -> TransactionInbox:
+    return Site().inbox
+
+
+def test_a_transaction_waits_for_all_of_it(inbox: TransactionInbox) -> None:
+    inbox.add_end(0, make_end(7, 3, one=2))
+    inbox.add(ONE, 0, make_event(7, 1, "one"))
+    assert inbox.take(10).events == []
+    inbox.add(ONE_B, 0, make_event(7, 3, "one"))
+    batch = inbox.take(10)
+    assert [event.ordinal for event in batch.events] == [1, 3]
+    assert batch.progress[ENDS] == PartitionProgress(Position(1, 7, 3), 1)
+
+
+def test_a_lost_event_is_a_gap(inbox: TransactionInbox) -> None:
+    inbox.add_end(0, make_end(7, 2, one=2))
+    inbox.add(ONE, 0, make_event(7, 1, "one"))
+    assert (inbox.take(10).events, inbox.ends_wanted()) == ([], set())
+    assert (inbox.take(10).events, inbox.ends_wanted()) == ([], {"one"})  # nothing comes any more
+    inbox.ends("one", {ONE: 1, ONE_B: 0})
+    with pytest.raises(GapError, match="transaction 1:7:7 is not whole in the log: it lacks 1 of 2 in 'one'"):
+        inbox.take(10)
+
+
+def test_later_events_in_all_partitions_show_the_gap_without_asking(inbox: TransactionInbox) -> None:
+    inbox.add_end(0, make_end(7, 2, one=2))
+    inbox.add(ONE, 0, make_event(8, 1, "one"))
+    inbox.add(ONE_B, 0, make_event(8, 2, "one"))
+    with pytest.raises(GapError):
+        inbox.take(10)
+
+
+@pytest.mark.parametrize("place", [ONE, ENDS])
+def test_a_hole_in_a_topic_is_a_gap(place: TopicPartition, inbox: TransactionInbox) -> None:
+    """Compaction, or someone who deleted records."""
+    add = partial(inbox.add_end, 1, make_end(7, 1, one=1)) if place == ENDS else partial(inbox.add, ONE, 1, None)
+    with pytest.raises(LogGapError, match=f"topic '{place.topic}', partition 0: offset 1 came after -1"):
+        add()
+
+
+def test_an_end_that_comes_twice_or_late(inbox: TransactionInbox) -> None:
+    inbox.add_end(0, make_end(8, 1, one=1))
+    inbox.add_end(1, make_end(7, 1, one=1))  # late
+    inbox.add_end(2, make_end(8, 1, one=1))  # again
+    inbox.add(ONE, 0, make_event(7, 1, "one"))
+    inbox.add(ONE, 1, make_event(8, 1, "one"))
+    batch = inbox.take(10)
+    assert [event.transaction.commit_lsn for event in batch.events] == [7, 8]
+    inbox.add_end(3, make_end(8, 1, one=1))  # after it was taken
+    assert inbox.take(10).events == []
+
+
+def test_events_of_no_transaction_that_ended_are_dropped(inbox: TransactionInbox) -> None:
+    inbox.add(ONE, 0, make_event(5, 1, "one"))
+    inbox.add(ONE_B, 0, make_event(6, 1, "one"))
+    inbox.add_end(0, make_end(6, 1, one=1))
+    batch = inbox.take(10)
+    assert ([event.transaction.commit_lsn for event in batch.events], inbox.dropped) == ([6], 1)
+    assert batch.progress[ONE] == PartitionProgress(Position(1, 5, 1), 1)
+
+
+def test_an_end_of_a_table_nobody_told_of_waits(inbox: TransactionInbox) -> None:
+    inbox.add_end(0, make_end(7, 1, new=1))
+    assert inbox.take(10).progress == {}
+    inbox.know("public.new", "new")
+    inbox.assign(TopicPartition("new", 0), PartitionProgress(ORIGIN, 0))
+    inbox.add(TopicPartition("new", 0), 0, make_event(7, 1, "new"))
+    assert len(inbox.take(10).events) == 1
+
+
+def test_an_end_of_a_later_epoch_waits_for_its_load() -> None:
+    inbox = TransactionInbox(
+        crowded_at=4, transactions=ENDS, progress=PartitionProgress(ORIGIN, 0), epoch=0, floor=ORIGIN
+    )
+    inbox.add_end(0, make_end(7, 1, one=1))
+    assert inbox.take(10).progress == {}
+
+
+def test_messages_and_loads_bring_nothing(inbox: TransactionInbox) -> None:
+    end = make_end(7, 1)
+    message = TransactionEnd(
+        id="1:none:9",
+        epoch=1,
+        commit_lsn=9,
+        commit_time_ms=0,
+        end_lsn=9,
+        last_ordinal=0,
+        event_count=1,
+        event_counts={MESSAGES: 1},
+    )
+    inbox.add_end(0, end)
+    inbox.add_end(1, End(end=message))
+    assert inbox.take(10).progress == {ENDS: PartitionProgress(Position(1, 9, 0), 2)}
+
+
+def test_the_transaction_topic_is_paused_where_enough_is_due(inbox: TransactionInbox) -> None:
+    for offset in range(MOST):
+        assert ENDS not in inbox.crowded()
+        inbox.add_end(offset, make_end(offset + 1, 1, one=1))
+    assert ENDS in inbox.crowded()
+    inbox.add(ONE, 0, make_event(1, 1, "one"))
+    inbox.take(1)
+    assert ENDS not in inbox.crowded()
+
+
+def test_what_an_earlier_session_wrote_does_not_count_for_a_resent_transaction(inbox: TransactionInbox) -> None:
+    """That session wrote 1 and 2, of which only 2 got durable; this one, which reads the table again, wrote only 1."""
+    inbox.add(ONE_B, 0, make_event(7, 2, "one"))
+    inbox.add_end(0, make_end(7, 2, one=1, resent=True))
+    assert inbox.take(10).events == []
+    assert inbox.ends_wanted() == {"one"}
+    inbox.ends("one", {ONE: 1, ONE_B: 1})
+    assert inbox.take(10).events == []
+    inbox.add(ONE, 0, make_event(7, 1, "one"))
+    assert [event.ordinal for event in inbox.take(10).events] == [1, 2]
