@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import pymysql
@@ -20,14 +20,27 @@ from cdc.core.errors import (
     TargetError,
     TargetSchemaError,
 )
-from cdc.core.events import UNCHANGED, Row
+from cdc.core.events import (
+    UNCHANGED,
+    Alter,
+    Change,
+    ChangeEvent,
+    Create,
+    Delete,
+    KeyImage,
+    Row,
+    Transaction,
+    Update,
+)
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from cdc.embedded import EmbeddedMariaDB
+from consumers.apply.delivery import Delivery
 from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.mapping import EventMapping
 from consumers.plan.steps import AlterTable, DropTable, MoveRow, Step, TruncateTable, WriteRows
 from consumers.targets.open import open_target
 from consumers.targets.target import Target
@@ -134,6 +147,32 @@ def test_a_row_is_not_written_over_another_with_the_same_value_in_a_second_uniqu
         upsert(target, ITEM, (b"2", b"a"))
     upsert(target, ITEM, (b"3", b"d"), (b"4", b"e"), (b"1", b"a"))
     assert database.rows(ITEM) == [(b"1", b"a"), (b"3", b"d"), (b"4", b"e")]
+
+
+def test_a_source_transaction_with_rows_before_an_alteration_survives_a_crash_after_it(database, target):
+    """The table has its new shape already when the rows of the old one come again."""
+    before = replace(ITEM, columns=tuple(replace(each, id=n) for n, each in enumerate(ITEM.columns, 1)))
+    after = replace(before, columns=(before.columns[0], replace(column("w"), id=3)))
+    upsert(target, before, (b"1", b"a"), (b"2", b"a"))
+    with suppress(ZeroDivisionError), target.transaction(log_id="log") as transaction:
+        transaction.run([AlterTable(after, before)])
+        raise ZeroDivisionError
+    target.open()
+    changes: list[tuple[TableSchema, Change]] = [
+        (before, Update(None, (b"1", b"b"))),
+        (before, Delete(KeyImage((b"2",)))),
+        (after, Alter(before=before)),
+        (after, Create((b"3", b"c"))),
+    ]
+    delivery = Delivery(target, EventMapping(TargetSettings(name="copy", url=database.url)))
+    delivery.write([event(n, *change) for n, change in enumerate(changes, 1)], log_id="log")
+    delivery.commit({}, log_id="log")
+    assert database.rows(after) == [(b"1", None), (b"3", b"c")]
+
+
+def event(ordinal: int, of: TableSchema, change: Change) -> ChangeEvent:
+    transaction = Transaction(epoch=1, commit_lsn=1, xid=1, commit_time_us=0, database="shop")
+    return ChangeEvent(transaction=transaction, table=of, change=change, ordinal=ordinal, table_ordinal=ordinal)
 
 
 # -- sizes -----------------------------------------------------------------------------------------------------------
