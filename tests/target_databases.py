@@ -141,6 +141,13 @@ class MariaDB(Flat):
     exclamation = "concat(a, '!')"
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._execute(sql, conv={})  # texts, but for what is binary
+
+    def values(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows as Python's values."""
+        return self._execute(sql)
+
+    def _execute(self, sql: str, **options: Any) -> list[tuple[Any, ...]]:
         parts = sqlalchemy.make_url(self.url)
         with (
             closing(
@@ -154,7 +161,7 @@ class MariaDB(Flat):
                     ssl_disabled=True,
                     charset="utf8mb4",
                     init_command=f"SET sql_mode = '{MYSQL_MODE}'",
-                    conv={},  # texts, but for what is binary
+                    **options,
                 )
             ) as connection,
             connection.cursor() as cursor,

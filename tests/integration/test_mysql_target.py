@@ -13,6 +13,7 @@ from target_databases import MariaDB
 
 from cdc.core.errors import (
     ConfigError,
+    ConstraintError,
     FidelityError,
     GapError,
     PassingError,
@@ -143,8 +144,12 @@ def test_a_row_is_not_written_over_another_with_the_same_value_in_a_second_uniqu
     """ON DUPLICATE KEY UPDATE would change row 1 and lose row 2."""
     database.execute("CREATE TABLE item (id int PRIMARY KEY, v varchar(20), UNIQUE (v))")
     upsert(target, ITEM, (b"1", b"a"), (b"3", b"c"))
-    with pytest.raises(TargetError, match="constraint"):
+    with pytest.raises(ConstraintError, match="unique key"):
         upsert(target, ITEM, (b"2", b"a"))
+    upsert(target, ITEM, (b"5", b"for key 'x'"))
+    with pytest.raises(ConstraintError, match="item, constraint v:"):
+        upsert(target, ITEM, (b"2", b"for key 'x'"))
+    run(target, WriteRows(ITEM, deletes=[(b"5",)]))
     upsert(target, ITEM, (b"3", b"d"), (b"4", b"e"), (b"1", b"a"))
     assert database.rows(ITEM) == [(b"1", b"a"), (b"3", b"d"), (b"4", b"e")]
 
@@ -284,7 +289,7 @@ def test_foreign_keys_of_the_target_do_not_ask_for_an_order(database, target):
     run(target, MoveRow(ITEM, (b"7",), (b"8", UNCHANGED)), WriteRows(part, partials=[(b"1", b"8")]))
     run(target, TruncateTable(ITEM), WriteRows(ITEM, upserts=[(b"8", b"y")]))
     assert database.rows(part) == [(b"1", b"8")]
-    with pytest.raises(TargetError, match="constraint"):
+    with pytest.raises(ConstraintError, match="unique key"):
         run(target, DropTable(ITEM))
 
 

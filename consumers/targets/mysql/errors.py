@@ -52,6 +52,7 @@ _VALUE: Final = {
     1366,
     1367,  # a number that is none
 }
+_SIGNAL: Final = 1644  # what a trigger says: it can be anything
 # About one row, whatever the others are.
 _OF_ONE_ROW: Final = {
     ER.BAD_NULL_ERROR,
@@ -64,7 +65,7 @@ _CONSTRAINT: Final = _OF_ONE_ROW | {
     ER.NO_REFERENCED_ROW_2,
     ER.ROW_IS_REFERENCED,
     ER.ROW_IS_REFERENCED_2,
-    1644,  # a trigger's SIGNAL
+    _SIGNAL,
 }
 _DESIGN: Final = {
     ER.TOO_LONG_KEY: "its key is longer than InnoDB's 3,072 bytes",
@@ -98,7 +99,8 @@ _MENDS: Final = {
 }
 # Their messages name objects, users and settings only.
 _SPEAKABLE: Final = _PASSING | _MENDS.keys() | _DESIGN.keys() | {ER.TABLE_EXISTS_ERROR, 1451, 3730, ER.BAD_TABLE_ERROR}
-_COLUMN: Final = re.compile(r"""(?:[Cc]olumn|CONSTRAINT) (?:`[^`]*`\.)*['`]([^'`]+)['`]""")
+_COLUMN: Final = re.compile(r"""[Cc]olumn (?:`[^`]*`\.)*['`]([^'`]+)['`]""")
+_RULE: Final = re.compile(r"""(?:CONSTRAINT|constraint|for key) (?:`[^`]*`\.)*['`]([^'`]+)['`]""")
 
 
 def number(error: pymysql.MySQLError) -> int:
@@ -126,12 +128,11 @@ def translate(error: pymysql.MySQLError, *, doing: str) -> CdcError:  # noqa: PL
             f"{doing}: a row is larger than the target's max_allowed_packet", mend="raise it at the target (up to 1G)"
         )
     if code in _VALUE:
-        column = _column(error)
-        return FidelityError(f"{doing}{column}: {_condition(code)} ({code})", mend=_MEND_OF_VALUE)
+        return FidelityError(f"{doing}{_named(_COLUMN, error)}: {_condition(code)} ({code})", mend=_MEND_OF_VALUE)
     if code in _CONSTRAINT:
-        column = _column(error) if code in _OF_ONE_ROW else ""
+        where = "" if code == _SIGNAL else _named(_COLUMN if code == ER.BAD_NULL_ERROR else _RULE, error)
         return ConstraintError(
-            f"{doing}{column}: {_REFUSALS.get(code, 'a constraint of the target refuses it')} ({code})",
+            f"{doing}{where}: {_REFUSALS.get(code, 'a constraint of the target refuses it')} ({code})",
             mend="drop the constraint or trigger at the target: the source decides which rows are right",
             by_others=code not in _OF_ONE_ROW,
         )
@@ -146,17 +147,19 @@ def translate(error: pymysql.MySQLError, *, doing: str) -> CdcError:  # noqa: PL
 _REFUSALS: Final = {
     ER.BAD_NULL_ERROR: "the column takes no NULL",
     ER.DUP_ENTRY: "a unique key of the target has the value already",
-    1644: "a trigger of the target refuses it",
+    3819: "a CHECK of the target refuses it",
+    4025: "a CHECK of the target refuses it",
+    _SIGNAL: "a trigger of the target refuses it",
 }
 _MEND_OF_VALUE: Final = (
     "change the target column's type to one that holds the source's values, or hold it as text with as_text"
 )
 
 
-def _column(error: pymysql.MySQLError) -> str:
+def _named(pattern: re.Pattern[str], error: pymysql.MySQLError) -> str:
     """The last one that the message names: before it there may be a value."""
-    found = _COLUMN.findall(str(error.args[1])) if len(error.args) > 1 else []
-    return f", column {found[-1]}" if found else ""
+    found = pattern.findall(str(error.args[1])) if len(error.args) > 1 else []
+    return f", {'column' if pattern is _COLUMN else 'constraint'} {found[-1]}" if found else ""
 
 
 def _condition(code: int) -> str:
