@@ -62,8 +62,8 @@ def _forward(step: RowStep, altered: AlterTable) -> RowStep:
     sources = _sources(before, after)
     if [sources[index] for index in after.key] != list(before.key):
         raise TargetSchemaError(
-            f"table {after.id}: rows were written, and its key was changed, in one transaction of the source; at a"
-            " target whose ALTER TABLE commits by itself this can't be followed",
+            f"table {after.id}: rows were written, and then ALTER TABLE made other columns its key, in one transaction"
+            " of the source; at a target whose ALTER TABLE commits by itself this can't be followed",
             mend='set consistency = "key" for this target',
         )
     fills = [

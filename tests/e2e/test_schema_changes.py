@@ -417,6 +417,7 @@ class Writers:
                     with suppress(psycopg.errors.UndefinedTable, psycopg.errors.DatatypeMismatch):
                         connection.execute(chance.choice(STATEMENTS), {"key": key, "other": key + 4000 * seed + 2})
                     self._written.release()
+                    self._stopping.wait(0.005)  # a few hundred a second: more only burdens the machine
         except psycopg.Error as error:
             self._errors.append(error)
 
