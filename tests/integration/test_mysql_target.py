@@ -175,6 +175,20 @@ def test_a_source_transaction_with_rows_before_an_alteration_survives_a_crash_af
     assert database.rows(after) == [(b"1", None), (b"3", b"c")]
 
 
+def test_an_alteration_that_is_refused_says_why_also_behind_rows_of_its_transaction(database):
+    """What is refused is tried again in the source's order, in which rows were written before it."""
+    before = replace(ITEM, columns=tuple(replace(each, id=n) for n, each in enumerate(ITEM.columns, 1)))
+    after = replace(before, columns=(before.columns[0], replace(column("w"), id=3)))
+    changes: list[tuple[TableSchema, Change]] = [(before, Update(None, (b"1", b"b"))), (after, Alter(before=before))]
+    with database.opened(schema_changes="stop") as target:
+        upsert(target, before, (b"1", b"a"))
+        delivery = Delivery(target, EventMapping(TargetSettings(name="copy", url=database.url)))
+        with pytest.raises(TargetSchemaError) as raised:
+            delivery.write([event(n, *change) for n, change in enumerate(changes, 1)], log_id="log")
+    assert "ADD COLUMN `w`" in str(raised.value.mend)
+    assert database.rows(before) == [(b"1", b"a")]
+
+
 def event(ordinal: int, of: TableSchema, change: Change) -> ChangeEvent:
     transaction = Transaction(epoch=1, commit_lsn=1, xid=1, commit_time_us=0, database="shop")
     return ChangeEvent(transaction=transaction, table=of, change=change, ordinal=ordinal, table_ordinal=ordinal)
