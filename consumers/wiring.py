@@ -176,7 +176,10 @@ def _replaceable(settings: TargetSettings) -> ReplaceableTarget:
     """ConfigError if its tables can't be replaced."""
     target = open_target(settings)
     if not isinstance(target, ReplaceableTarget):
-        raise ConfigError(f"target {settings.name!r} is of a kind whose tables can't be replaced")
+        raise ConfigError(
+            f"target {settings.name!r} can't be rebuilt: only tables of PostgreSQL and SQLite can be replaced so far",
+            mend="stop its applier, drop its tables and its rows in cdc_applier and cdc_checkpoint, and start it again",
+        )
     return target
 
 

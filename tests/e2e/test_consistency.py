@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
 from replica import Replica
+from target_databases import DuckDB, MariaDB
 
 from cdc.avro.names import transaction_topic
 from cdc.core.errors import ConfigError, LogGapError
@@ -62,14 +64,18 @@ def rows(url: str, table: str) -> list[tuple[object, ...]]:
         return connection.execute(f"SELECT * FROM {table} ORDER BY 1".encode()).fetchall()
 
 
-@pytest.fixture
-def pair(new_database: Callable[..., str], unique_name: str) -> Iterator[Pair]:
-    source, target = new_database(), new_database()
+def filled(source: str) -> str:
     with psycopg.connect(source, autocommit=True) as connection:
         for table in TABLES:
             connection.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, n int, body text)")
             connection.execute(f"ALTER TABLE {table} ALTER body SET STORAGE EXTERNAL")
             connection.execute(f"INSERT INTO {table} SELECT g, g, repeat('y', 3000) FROM generate_series(1, 20) g")
+    return source
+
+
+@pytest.fixture
+def pair(new_database: Callable[..., str], unique_name: str) -> Iterator[Pair]:
+    source, target = filled(new_database()), new_database()
     settings = LogSettings(prefix=unique_name, partitions=3)
     options = {"copy": {"batch_events": 10}}
     with Replica(source, {"copy": target}, name=unique_name, log_settings=settings, options=options) as replica:
@@ -128,6 +134,27 @@ def test_a_table_that_a_target_loses_for_a_while(pair: Pair) -> None:
             connection.execute(f"UPDATE {table} SET n = 78 WHERE id = 4")
     pair.replica.catch_up()
     pair.assert_equal()
+
+
+def test_whole_transactions_at_databases_of_other_kinds(
+    new_database: Callable[..., str], new_mariadb: Callable[[], str], unique_name: str, tmp_path: Path
+) -> None:
+    """Rows come, go, and change their keys in one transaction, large ones among them."""
+    source, maria, duck = filled(new_database()), MariaDB(new_mariadb()), DuckDB(tmp_path)
+    targets = {"maria": maria.url, "duck": duck.url}
+    settings = LogSettings(prefix=unique_name, partitions=3)
+    options = {target: {"batch_events": 10} for target in targets}
+    with Replica(source, targets, name=unique_name, log_settings=settings, options=options) as replica:
+        pair = Pair(replica, source, "")
+        replica.capture()
+        for _ in range(2):
+            pair.run(40)
+            with psycopg.connect(source) as connection:
+                connection.execute("UPDATE one SET id = id + 1000; UPDATE one SET id = id - 1000; UPDATE two SET n = n")
+            replica.catch_up()
+            for table in TABLES:
+                query = f"SELECT * FROM {table} ORDER BY 1"
+                assert maria.values(query) == duck.execute(query) == rows(source, table)
 
 
 def test_without_its_transaction_topic_a_target_stops(pair: Pair) -> None:

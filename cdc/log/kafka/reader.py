@@ -38,6 +38,7 @@ class KafkaReader(LogReader):
         self._events = Events(options["bootstrap.servers"])
         self._assignment = Assignment()
         self._closed = False
+        self._known: dict[str, int] = {}
         self._look_due = time.monotonic() + _LOOK_SECONDS
         self._consumer = made(lambda: Consumer(client_options(consumer_options(options, group), self._events)))
         # A broker answers a connection's requests in turn: on the one that fetches, a question about offsets waits for
@@ -121,7 +122,15 @@ class KafkaReader(LogReader):
     def _start(self, partitions: Iterable[TopicPartition]) -> None:
         places = _places({partition: self._assignment.next_offset(partition) for partition in partitions})
         if places:
+            self._know({place.topic for place in places})
             self._consumer.incremental_assign(places)
+
+    def _know(self, topics: set[str]) -> None:
+        """Let librdkafka learn of topics before they are assigned: else it asks for their leaders only at its next
+        look around, which is up to a second away.
+        """
+        if not topics <= self._known.keys():
+            self._known = topics_of(self._consumer, self._events)
 
     def _stop(self, partitions: Iterable[TopicPartition]) -> None:
         places = [Place(*partition) for partition in partitions]

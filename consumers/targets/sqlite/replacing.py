@@ -15,8 +15,9 @@ from typing_extensions import override
 from cdc.core.tables import TableId
 from consumers.plan.checkpoint import Checkpoint
 from consumers.targets.identifiers import quoted
+from consumers.targets.naming import flat_name
 from consumers.targets.replaceable import Replacement, Replacing
-from consumers.targets.sqlite.catalog import columns_of, target_name
+from consumers.targets.sqlite.catalog import columns_of
 from consumers.targets.sqlite.checkpoints import Checkpoints
 from consumers.targets.sqlite.session import SqliteSession
 
@@ -54,13 +55,13 @@ def features(session: SqliteSession, tables: Iterable[TableId]) -> dict[TableId,
     doing = "looking at the tables"
     found: dict[TableId, frozenset[str]] = {}
     for table in tables:
-        columns = columns_of(session, target_name(table), doing=doing)
+        columns = columns_of(session, flat_name(table), doing=doing)
         if columns:
             found[table] = frozenset(
                 f"column {quoted(column.name)} {column.declared}{' NOT NULL' if column.not_null else ''}"
                 f"{' DEFAULT' if column.default is not None else ''}{' GENERATED' if column.generated else ''}"
                 for column in columns
-            ) | frozenset(feature for (feature,) in session.query(_FEATURES, (target_name(table),), doing=doing))
+            ) | frozenset(feature for (feature,) in session.query(_FEATURES, (flat_name(table),), doing=doing))
     return found
 
 
@@ -72,7 +73,7 @@ def drop_tables(session: SqliteSession, area: str) -> int:
     tables = tables_in(session, area)
     doing = "dropping tables"
     for table in tables:
-        session.execute(f"DROP TABLE {quoted(target_name(table))}", doing=doing)
+        session.execute(f"DROP TABLE {quoted(flat_name(table))}", doing=doing)
     session.execute(
         "DELETE FROM cdc_table WHERE source_schema = ?1 OR substr(source_schema, 1, length(?1) + 1) = ?1 || '~'",
         (area,),
@@ -112,7 +113,7 @@ class SqliteReplacing(Replacing):
         rows = self._session.query(
             "SELECT type, name, sql FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql IS NOT NULL"
             " AND tbl_name = ? COLLATE NOCASE ORDER BY type, name",
-            (target_name(table),),
+            (flat_name(table),),
             doing=_SWAPPING,
         )
         for kind, name, _ in rows:
@@ -120,7 +121,7 @@ class SqliteReplacing(Replacing):
         return [sql for _, _, sql in rows]
 
     def _rename(self, table: TableId, to: TableId) -> None:
-        doing, name, new_name = f"renaming table {table}", target_name(table), target_name(to)
+        doing, name, new_name = f"renaming table {table}", flat_name(table), flat_name(to)
         self._session.execute(f"ALTER TABLE {quoted(name)} RENAME TO {quoted(new_name)}", doing=doing)
         self._session.execute("DELETE FROM cdc_table WHERE name IN (?, ?)", (name, new_name), doing=doing)
         self._session.execute(

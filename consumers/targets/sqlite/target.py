@@ -29,9 +29,10 @@ from consumers.plan.steps import (
 from consumers.targets.grouping import by_present_columns
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.missing import MissingRows
+from consumers.targets.naming import flat_name
 from consumers.targets.replaceable import ReplaceableTarget, Replacement, Replacing
 from consumers.targets.sqlite.alterations import Alterer
-from consumers.targets.sqlite.catalog import columns_of, target_name
+from consumers.targets.sqlite.catalog import columns_of
 from consumers.targets.sqlite.checkpoints import Checkpoints
 from consumers.targets.sqlite.replacing import SqliteReplacing, drop_tables, features, make_alike, tables_in
 from consumers.targets.sqlite.session import SqliteSession
@@ -109,7 +110,7 @@ class SqliteTarget(ReplaceableTarget):
 
     @override
     def rows_of(self, table: TableSchema) -> list[Row]:
-        doing, name = f"reading table {table.id}", target_name(table.id)
+        doing, name = f"reading table {table.id}", flat_name(table.id)
         session = SqliteSession(self._url, applier=self._applier)
         if not session.path.exists():
             return []
