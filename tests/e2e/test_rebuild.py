@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -174,14 +173,14 @@ class Both:
 
 
 @contextmanager
-def both(source: str, pg_url: str, folder: Path, name: str, **options: Any) -> Iterator[Both]:
-    log = LogSettings(url=f"sqlite:///{folder}/log.db", prefix=name, partitions=2)
+def both(source: str, pg_url: str, folder: Path, name: str, log_url: str | None = None) -> Iterator[Both]:
+    log = LogSettings(url=log_url or f"sqlite:///{folder}/log.db", prefix=name, partitions=2)
     urls = {"pg": pg_url, "lite": f"sqlite:///{folder}/copy.db"}
     with (
         open_log(log) as opened,
-        Replica(source, urls, name=name, log=opened, log_settings=log, options=dict.fromkeys(urls, options)) as replica,
+        Replica(source, urls, name=name, log=opened, log_settings=log) as replica,
     ):
-        targets = {f"{name}_{kind}": TargetSettings(name=f"{name}_{kind}", url=urls[kind], **options) for kind in urls}
+        targets = {f"{name}_{kind}": TargetSettings(name=f"{name}_{kind}", url=urls[kind]) for kind in urls}
         yield Both(replica, log, targets)
 
 
@@ -234,6 +233,13 @@ def test_what_people_made_at_the_live_tables(new_database: Callable[[], str], un
         writer.execute("CREATE TABLE empty (id int PRIMARY KEY)")
         writer.execute("INSERT INTO t VALUES (1, 1), (2, 2)")
         place.replica.catch_up()
+        letter = "VALUES (%s, 't', '0', '1', '1:0/1:1', '[]')"
+        columns = '(applier text, topic text, partition text, "offset" text, position text, scopes text)'
+        target.execute(f"CREATE TABLE cdc_letter {columns}")
+        target.execute(f"INSERT INTO cdc_letter {letter}", [on_pg])
+        with pytest.raises(TargetError, match="has 1 dead letters"):
+            place.rebuild(on_pg)
+        target.execute("DROP TABLE cdc_letter")
         target.execute("CREATE INDEX by_n ON t (n) WHERE n > 0")
         target.execute("CREATE VIEW sums WITH (security_barrier) AS SELECT sum(n) AS n FROM t")
         target.execute("GRANT SELECT ON t TO PUBLIC")
@@ -286,7 +292,11 @@ def test_what_people_made_at_the_live_tables(new_database: Callable[[], str], un
         assert discard(place.settings, on_pg, "old") == discard(place.settings, on_lite, "old") == 3
 
 
-def test_the_target_as_of_a_moment(new_database: Callable[[], str], unique_name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("log", ["local", "kafka"])
+def test_the_target_as_of_a_moment(
+    new_database: Callable[[], str], unique_name: str, tmp_path: Path, log: str, request: pytest.FixtureRequest
+) -> None:
+    log_url = f"kafka://{request.getfixturevalue('kafka')}" if log == "kafka" else None
     source, copy, path = new_database(), new_database(), tmp_path / "copy.db"
     names = {"pg": f"{unique_name}_pg", "lite": f"{unique_name}_lite"}
 
@@ -297,7 +307,7 @@ def test_the_target_as_of_a_moment(new_database: Callable[[], str], unique_name:
 
     with (
         psycopg.connect(source, autocommit=True) as writer,
-        both(source, copy, tmp_path, unique_name) as place,
+        both(source, copy, tmp_path, unique_name, log_url) as place,
     ):
         writer.execute("CREATE TABLE t (id int PRIMARY KEY, n int)")
         writer.execute("INSERT INTO t SELECT g, 0 FROM generate_series(1, 3) g")
