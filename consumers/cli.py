@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -11,19 +11,15 @@ from rich.table import Table
 
 from cdc.cli.console import Rate, Reporter, stop_on_signals
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
-from cdc.core.config_values import start
-from cdc.core.errors import ConfigError
 from cdc.retries import Retries
 from consumers import dlq
 from consumers.apply.applier import Applier
 from consumers.plan.beside import Area, area
 from consumers.preflight import all_checks
-from consumers.rebuild.moment import Moment
+from consumers.rebuild.moment import read_moment
 from consumers.rebuild.replay import Progress
 from consumers.status import Status, read_status
 from consumers.wiring import apply_session, copy_session, discard, swap_session, target_settings
-
-_A_MOMENT: Final = "write an LSN, a position, or a time with its zone: 2026-01-31T12:00:00Z"
 
 
 def register(app: typer.Typer) -> None:
@@ -80,7 +76,7 @@ def rebuild(
         for kind in kinds:
             typer.echo(f"dropped {discard(settings, target, kind)} tables of {area(target, kind)}")
         return
-    moment = None if until is None else _moment(until)
+    moment = None if until is None else read_moment(until)
     reporter = Reporter(f"rebuild {target}")
     finished = False
     with stop_on_signals() as stop:
@@ -103,16 +99,6 @@ def rebuild(
         reporter(f"done: the old tables are in {area(target, 'old')}; --drop-old drops them")
     else:
         reporter(f"done: the copy is in {area(target, 'until')}; --drop-until drops it")
-
-
-def _moment(text: str) -> Moment:
-    try:
-        found = start(text)
-    except ConfigError as error:
-        raise ConfigError(f"--until {text!r} {error}", mend=_A_MOMENT) from None
-    if isinstance(found, str):
-        raise ConfigError(f"--until {text!r} is no moment", mend=_A_MOMENT)
-    return found
 
 
 class _RebuildLine:

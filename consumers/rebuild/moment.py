@@ -8,6 +8,7 @@ from typing import Final
 
 from cdc.avro.names import state_topic, transaction_topic
 from cdc.avro.transactions import TransactionEnd, decode_boundary
+from cdc.core.config_values import start
 from cdc.core.errors import ConfigError, LogGapError
 from cdc.core.log import LogReader, TopicPartition
 from cdc.core.position import Position, format_lsn
@@ -22,6 +23,18 @@ _MOST: Final = (1 << 63) - 1
 _ENDS_BACK: Final = 50  # records of the transaction topic; half of them are ENDs
 
 Moment = Position | datetime
+
+
+def read_moment(text: str) -> Moment:
+    """What stands after `--until`. ConfigError."""
+    mend = "write an LSN, a position, or a time with its zone: 2026-01-31T12:00:00Z"
+    try:
+        found = start(text)
+    except ConfigError:
+        found = "latest"
+    if isinstance(found, str):
+        raise ConfigError(f"--until {text!r} is no moment", mend=mend)
+    return found
 
 
 class Past:

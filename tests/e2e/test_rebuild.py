@@ -227,7 +227,6 @@ def test_what_people_made_at_the_live_tables(new_database: Callable[[], str], un
         closing(sqlite3.connect(path, isolation_level=None)) as lite,
         both(source, copy, tmp_path, unique_name) as place,
     ):
-        writer.execute("CREATE SCHEMA other")
         writer.execute("CREATE TABLE t (id int PRIMARY KEY, n int)")
         writer.execute("CREATE TABLE gone (id int PRIMARY KEY)")
         writer.execute("CREATE TABLE empty (id int PRIMARY KEY)")

@@ -19,6 +19,10 @@ from consumers.targets.replaceable import Replacement, Replacing
 _LOCK_WAIT: Final = "500ms"
 _SWAPPING: Final = "replacing the tables"
 
+_PRESENT: Final = """
+SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+"""
 _FEATURES: Final = """
 WITH t AS (
     SELECT c.oid, n.nspname, c.relname, c.relkind, c.relrowsecurity
@@ -184,7 +188,9 @@ class PostgresReplacing(Replacing):
     @override
     def replace(self, tables: Sequence[Replacement]) -> None:
         session = self._session
-        present = set(features(session, [table.live for table in tables]))
+        present = {
+            TableId(*row) for row in session.query(_PRESENT, _as_arrays(t.live for t in tables), doing=_SWAPPING)
+        }
         gone = [table for table in tables if table.live in present]
         session.execute("SET CONSTRAINTS ALL IMMEDIATE", doing=_SWAPPING)  # ALTER TABLE refuses what waits for more
         if gone:
