@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic, transaction_topic
+from cdc.avro.transactions import collection_name
 from cdc.core.errors import GapError, LogGapError
 from cdc.core.events import ChangeEvent
 from cdc.core.failpoints import reached
@@ -40,7 +41,7 @@ from consumers.apply.kept import require_kept
 from consumers.apply.letters import DeadLetters
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
-from consumers.plan.approach import Approach, approach, furthest_of, is_partition, left, whole
+from consumers.plan.approach import Approach, approach, furthest_of, is_partition, joined_by_key, left, whole
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import PartitionProgress
@@ -51,6 +52,7 @@ from consumers.targets.target import Target
 
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again"
 _IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
+_ENDS_BACK: Final = 1_000  # records of the transaction topic among which its newest END surely is
 _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
 
 
@@ -112,6 +114,8 @@ class Applier:
         self._log_of_checkpoint: str | None = None
         self._reached: dict[TopicPartition, PartitionProgress] = {}
         self._approach: Approach | None = None
+        self._superseded = False
+        self._newest_end = ORIGIN
         self._load_ends: dict[TopicPartition, int] | None = None
         self._inbox: Inbox | TransactionInbox | None = None
         self._paused: set[TopicPartition] = set()
@@ -216,6 +220,11 @@ class Applier:
         for record in self._reader.poll(self._settings.batch_events, timeout):
             self._add(record)
         self._look_at_connector()
+        if self._superseded:  # not earlier: what was polled must not go into another inbox
+            self._superseded = False
+            self._begin_again()
+        elif isinstance(self._inbox, TransactionInbox) and self._inbox.holds_load:
+            self._begin_again(load=True)
 
     def _find_log(self, stopping: Callable[[], bool]) -> bool:
         """Read the state topic to its end and until it says which log this is, or look at the connector's topics;
@@ -251,7 +260,7 @@ class Applier:
 
     # -- how records are taken -----------------------------------------------------------------------------------
 
-    def _enter(self, *, approached: bool = False) -> None:
+    def _enter(self, *, approached: bool = False, load: bool = False) -> None:
         """Begin to take records in the way that is due where the target stands, from there."""
         tables = self._our_tables()
         for table in tables:
@@ -264,10 +273,14 @@ class Applier:
         elif self._settings.consistency == "key":
             resent = is_resent if self._connector is None else self._connector.resent
             self._inbox = Inbox(crowded_at=crowded_at, resent=resent)
+            if self._transactions in self._reached:
+                self._unsaved.update(joined_by_key(self._reached, [table.topic for table in tables]))
         else:
             topics = [*(table.topic for table in tables), self._tables_topic]
             if not approached:
                 self._approach = approach(self._reached, topics, self._transactions, self._epoch)
+                if self._approach is None and load:
+                    self._approach = Approach(self._epoch)
                 self._unsaved.update(left(self._reached, [*topics, self._transactions.topic]))
             if self._approach is None:
                 furthest = furthest_of(self._reached)
@@ -275,6 +288,7 @@ class Applier:
             else:
                 self._inbox = Inbox(crowded_at=crowded_at, takes=self._approach.takes)
                 self._unsaved.update(self._approach.begun())
+                self._look_for_ends()
         # Whole transactions are in the order in which the source took them: nothing comes later that they could need.
         self._waiting = WaitingPartitions(self._reader, self._inbox) if isinstance(self._inbox, Inbox) else None
         self._reader.resume(self._paused)
@@ -282,6 +296,13 @@ class Applier:
         self._follow_tables()
         for table in tables:
             self._assign(table)
+
+    def _look_for_ends(self) -> None:
+        """Follow the newest ENDs: an approach ends with one."""
+        if self._transactions.topic in self._reader.topics():
+            first, end = self._reader.offsets(self._transactions)
+            self._newest_end = ORIGIN
+            self._reader.assign({self._transactions: max(first, end - _ENDS_BACK)})
 
     def _transaction_inbox(self, *, floor: Position) -> TransactionInbox:
         """With the transaction topic assigned."""
@@ -303,24 +324,26 @@ class Applier:
     def _look_at_approach(self, approach: Approach) -> None:
         """Begin with whole transactions once all that comes before them was taken."""
         source = self._state.source
-        if self._load_ends is None and source is not None and source.phase == "streaming":
-            self._load_ends = {
-                partition: self._reader.offsets(partition).next
-                for table in self._our_tables()
-                for partition in _partitions(table)
-            }
+        is_loaded = source is not None and source.phase == "streaming"
+        if self._load_ends is None and is_loaded and self._newest_end >= approach.until:
+            partitions = [partition for table in self._our_tables() for partition in _partitions(table)]
+            partitions.append(TopicPartition(self._tables_topic, 0))
+            self._load_ends = {partition: self._reader.offsets(partition).next for partition in partitions}
         if self._load_ends is None or not isinstance(self._inbox, Inbox) or not self._inbox.is_past(self._load_ends):
             return
         self._unsaved.update(approach.done())
         self._save_progress()
         self._enter(approached=True)
 
-    def _begin_again(self) -> None:
-        """The log's source was loaded anew: what is under way is superseded."""
+    def _begin_again(self, *, load: bool = False) -> None:
+        """The log's source was loaded anew: what is under way is superseded. Or a `load` comes that is still to be
+        approached.
+        """
         self._delivery.abandon()
+        self._written = self._newest_us = 0
         self._save_progress()
         self._reader.unassign([self._transactions])
-        self._enter()
+        self._enter(load=load)
 
     def _follow_tables(self) -> None:
         """Follow the tables topic; a log that cdc did not write has none."""
@@ -335,7 +358,7 @@ class Applier:
         return [table for table in self._state.tables.values() if self._patterns.matches(table.table)]
 
     def _introduce(self, inbox: TransactionInbox, table: TableState) -> None:
-        inbox.know(str(table.table), table.topic if self._patterns.matches(table.table) else None)
+        inbox.know(collection_name(table.table), table.topic if self._patterns.matches(table.table) else None)
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -356,9 +379,11 @@ class Applier:
             self._the_inbox.add(partition, record.offset, event, truncated, altered=altered)
 
     def _add_end(self, record: StoredRecord) -> None:
-        inbox = self._the_inbox
-        if isinstance(inbox, TransactionInbox) and record.offset >= inbox.next_end:
-            inbox.add_end(record.offset, self._decoding.end(record))
+        inbox, end = self._the_inbox, self._decoding.end(record)
+        if isinstance(inbox, TransactionInbox):
+            inbox.add_end(record.offset, end)
+        elif end is not None:
+            self._newest_end = max(self._newest_end, end.position)
 
     def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
         found = self._decoding.alteration(record)
@@ -394,7 +419,7 @@ class Applier:
                 self._introduce(self._inbox, table)
         is_another_epoch = known.source != state.source and self._epoch != _epoch_of(known)
         if is_another_epoch and self._settings.consistency == "transaction":
-            self._begin_again()
+            self._superseded = True
 
     @property
     def _epoch(self) -> int:
