@@ -272,9 +272,10 @@ class TransactionInbox:
 
     def _drop_before(self, key: _TransactionKey, batch: Batch) -> bool:
         """Drop events of transactions that have no END: one would have come before the current one. Whether a change of
-        shape among them has to be taken first, in a batch of its own.
+        shape among them has to be taken first, in a batch of its own. Those of a later epoch, its load too, are for
+        another inbox: an END may be read before the state topic tells of its epoch.
         """
-        while self._open_keys and self._open_keys[0] < key:
+        while self._open_keys and self._open_keys[0] < key and self._open_keys[0][0] <= self._epoch:
             transaction = self._open[self._open_keys[0]]
             if batch.events and self._changes_shape(transaction):
                 return True

@@ -8,7 +8,6 @@ import psycopg
 import pytest
 from replica import Replica
 
-from cdc.capture.capture import Capture
 from cdc.core.position import Position
 from cdc.core.settings import LogSettings
 
@@ -120,17 +119,14 @@ def test_a_table_that_began_to_join_by_key(make: Make) -> None:
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-def test_start_over_under_an_open_applier(partitions: int, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_over_under_an_open_applier(partitions: int, make: Make) -> None:
     fill = "INSERT INTO {} SELECT g, g FROM generate_series(1, 100) g"
     replica, source, target = make(
         ONE, TWO, fill.format("one"), fill.format("two"), batch_events=10, partitions=partitions
     )
     replica.catch_up()
-    replica._capture_session.close()
-    replica._capture = None
     run(source, "DELETE FROM one WHERE id <= 50", "UPDATE two SET n = 0")
-    start = Capture.start
-    monkeypatch.setattr(Capture, "start", lambda self, stopping=lambda: False: start(self, stopping, start_over=True))
+    replica.start_over()
     replica.capture()
     replica.apply("copy")
     assert (rows(target, "one"), rows(target, "two")) == (rows(source, "one"), rows(source, "two"))
