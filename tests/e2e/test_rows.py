@@ -30,7 +30,7 @@ from cdc.log.reading import read_to_end
 from cdc.registry.embedded import EmbeddedRegistry
 from cdc.sources.postgres.database import SourceDatabase
 from cdc.sources.postgres.source import PostgresSource
-from consumers.targets.sqlite.catalog import target_name
+from consumers.targets.naming import flat_name
 from tests.replica import Replica
 
 Databases = Callable[..., str]
@@ -127,7 +127,7 @@ class Replication(Replica):
         if name == "postgres":
             return _texts(self.target, table)
         with closing(sqlite3.connect(self.replica)) as replica:
-            cursor = replica.execute(f'SELECT * FROM "{target_name(table).replace(chr(34), chr(34) * 2)}"')
+            cursor = replica.execute(f'SELECT * FROM "{flat_name(table).replace(chr(34), chr(34) * 2)}"')
             names = [column[0] for column in cursor.description]
             places = sorted(range(len(names)), key=names.__getitem__)
             rows = [tuple(None if row[i] is None else str(row[i]) for i in places) for row in cursor]

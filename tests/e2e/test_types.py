@@ -335,7 +335,7 @@ def shown(value: object) -> str | None:
             return str(value)
 
 
-@pytest.mark.parametrize("version", [15, 18])  # 16 has 15's types, and test_any_table_arrives to show it
+@VERSIONS
 def test_every_type_arrives_everywhere(
     version: int, new_database: Databases, unique_name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
