@@ -33,6 +33,10 @@ def register(app: typer.Typer) -> None:
 def apply(
     target: Annotated[str, typer.Argument(help="A name under [targets].")],
     config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    wait: Annotated[
+        bool, typer.Option(help="Stand by while another applier of this target is at work, and take over from it.")
+    ] = True,
 ) -> None:
     """Apply the log's events to one target."""
     settings = load_settings(config)
@@ -42,7 +46,7 @@ def apply(
         retries = Retries(stop, reporter)
 
         def session() -> None:
-            with apply_session(settings, target, reporter) as applier, reporter.live(_Line(applier)):
+            with apply_session(settings, target, reporter, standby=wait) as applier, reporter.live(_Line(applier)):
                 applier.run(stop.is_set, applying=retries.established)
 
         retries.run(session)

@@ -26,8 +26,10 @@ def target_settings(settings: Settings, name: str) -> TargetSettings:
 
 
 @contextmanager
-def apply_session(settings: Settings, name: str, report: Callable[[str], None]) -> Iterator[Applier]:
-    """An applier with everything it needs open: log, registry, target."""
+def apply_session(
+    settings: Settings, name: str, report: Callable[[str], None], *, standby: bool = False
+) -> Iterator[Applier]:
+    """An applier with everything it needs open: log, registry, target. A `standby` waits for another to go."""
     target_of = target_settings(settings, name)
     with ExitStack() as resources:
         log = resources.enter_context(open_log(settings.log))
@@ -43,6 +45,7 @@ def apply_session(settings: Settings, name: str, report: Callable[[str], None]) 
             prefix=settings.log.prefix,
             written_by=settings.log.written_by,
             letters=letters,
+            standby=standby,
             report=report,
         )
 

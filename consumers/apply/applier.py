@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic, transaction_topic
-from cdc.core.errors import GapError, LogGapError
+from cdc.core.errors import AlreadyRunningError, GapError, LogGapError
 from cdc.core.events import ChangeEvent
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
@@ -36,12 +36,13 @@ from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.following import followed
 from consumers.apply.letters import DeadLetters
+from consumers.apply.standby import opened
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
 from consumers.plan.approach import Approach, approach, furthest_of, is_partition, whole
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
-from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.inbox import Inbox, is_resent
 from consumers.plan.mapping import EventMapping
 from consumers.plan.transactions import TransactionInbox
@@ -79,6 +80,7 @@ class Applier:
         written_by: WrittenBy = "cdc",
         delivery: Delivery | None = None,
         letters: DeadLetters | None = None,
+        standby: bool = False,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reader = reader
@@ -86,6 +88,7 @@ class Applier:
         self._target = target
         self._mapping = EventMapping(settings)
         self._letters = letters
+        self._standby = standby
         self._waiting: WaitingPartitions | None = None
         self._delivery = delivery or Delivery(target, self._mapping, letters, self._may_wait)
         self._settings = settings
@@ -119,28 +122,49 @@ class Applier:
 
         `applying` is called once target and log are there.
         """
-        if not self.start(stopping):
+        if not self.start(stopping, applying):
             return
         applying()
         while not stopping():
             self.step(_IDLE_SECONDS)
         self.finish()
 
-    def start(self, stopping: Callable[[], bool] = lambda: False) -> bool:
-        """Open the target, and wait for the log to say what it is. False if stopped before."""
-        checkpoint = self._target.open()
+    def start(
+        self, stopping: Callable[[], bool] = lambda: False, standing_by: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Open the target, and wait for the log to say what it is. False if stopped before. `standing_by` is called if
+        another applier is at work.
+        """
+        checkpoint = self._opened(stopping, standing_by)
+        if checkpoint is None:
+            return False
         self._log_of_checkpoint, self._reached = checkpoint.log_id, dict(checkpoint.partitions)
         if self._letters is not None:
             self._letters.open()
             self.progress.dead_letters = self._letters.count
         if self._mapping.hides:
             self._look_at_mapping()
-        if checkpoint.log_id is None and not self._begin(stopping):
+
+        def stopping_alive() -> bool:
+            self._target.keep_alive()
+            return stopping()
+
+        if checkpoint.log_id is None and not self._begin(stopping_alive):
             return False
-        if not self._find_log(stopping):
+        if not self._find_log(stopping_alive):
             return False
         self._enter()
         return True
+
+    def _opened(self, stopping: Callable[[], bool], standing_by: Callable[[], None]) -> Checkpoint | None:
+        if not self._standby:
+            return self._target.open()
+
+        def standby(error: AlreadyRunningError) -> None:
+            self._report(f"standing by: {error}")
+            standing_by()
+
+        return opened(self._target, self._reader, stopping=stopping, standby=standby, report=self._report)
 
     def _look_at_mapping(self) -> None:
         """Refuse what makes no sense for the tables as they are now, and say what hides nothing: it may be misspelt."""
@@ -177,6 +201,7 @@ class Applier:
         self._pause_crowded()
         if self._approach is not None:
             self._look_at_approach(self._approach)
+        self._target.keep_alive()
         return got_on
 
     def _take(self) -> bool:

@@ -56,6 +56,12 @@ class Target(Protocol):
         any error nothing of it stays.
         """
 
+    def keep_alive(self) -> None:
+        """Let the server know that this applier lives, if it has not heard of it for some time. Cheap: called again and
+        again. What keeps silent for the settings' `session_timeout` may be ended by another that waits.
+        """
+        return
+
     def left_out(self) -> Mapping[TableId, int]:
         """How many changes were left out since the target was made, by table: their rows were not there, and need not
         be, because it began late in the log (`start`).

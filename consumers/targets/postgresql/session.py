@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import psycopg2
 import sqlalchemy
-from psycopg2.extensions import parse_dsn
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, parse_dsn
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 from cdc.core.errors import AlreadyRunningError, ConfigError
@@ -60,6 +61,7 @@ class PostgresSession:
             "postgresql+psycopg2://", creator=lambda: psycopg2.connect(**dsn), poolclass=NullPool
         )
         self._connection: PoolProxiedConnection | None = None
+        self._used_at = 0.0
 
     def connect(self) -> None:
         """PassingError if the server can't be reached now, TargetError if it refuses us."""
@@ -86,6 +88,17 @@ class PostgresSession:
                     mend="stop it first; it is in pg_stat_activity as "
                     f"application_name 'cdc:{self._applier}' (pg_terminate_backend ends a lost one)",
                 ) from None
+
+    def keep_alive(self, every: float) -> None:
+        """Say something to the server if nothing was said for `every` seconds."""
+        if time.monotonic() - self._used_at < every:
+            return
+        doing = "keeping the session alive"
+        if self._live().get_transaction_status() == TRANSACTION_STATUS_IDLE:
+            with self.transaction(doing=doing):
+                self.query("SELECT 1", doing=doing)
+        else:
+            self.query("SELECT 1", doing=doing)
 
     def lock_definitions(self) -> None:
         """Wait until no other applier creates tables here, until the transaction ends: IF NOT EXISTS alone races."""
@@ -124,6 +137,7 @@ class PostgresSession:
     def copy_in(self, sql: str, chunks: Iterator[bytes], *, doing: str, columns: Sequence[str]) -> None:
         """COPY … FROM STDIN. `columns` are the names behind c0, c1, … for errors."""
         file = Chunks(chunks)
+        self._used_at = time.monotonic()
         try:
             with self._live().cursor() as cursor:
                 cursor.copy_expert(sql, file)
@@ -137,6 +151,7 @@ class PostgresSession:
                 connection.close()
 
     def _run(self, sql: str, parameters: Sequence[Any] | None) -> tuple[int, list[tuple[Any, ...]]]:
+        self._used_at = time.monotonic()
         with self._live().cursor() as cursor:
             cursor.execute(sql, parameters)
             rows = cursor.fetchall() if cursor.description else []

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, FidelityError, PassingError, TargetError
+from cdc.core.errors import AlreadyRunningError, CdcError, FidelityError, PassingError, TargetError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
@@ -36,6 +36,7 @@ from consumers.targets.postgresql.catalog import find_table
 from consumers.targets.postgresql.checkpoints import Checkpoints
 from consumers.targets.postgresql.copying import copy_lines
 from consumers.targets.postgresql.session import PostgresSession
+from consumers.targets.postgresql.silence import Silence
 from consumers.targets.postgresql.statements import TableStatements, empty_staging
 from consumers.targets.postgresql.tables import PreparedTables
 from consumers.targets.target import Target, TargetTransaction
@@ -54,6 +55,8 @@ class PostgresTarget(Target):
         self._tables: PreparedTables | None = None
         self._policy = settings.schema_changes
         self._missing = MissingRows(settings)
+        self._silence = Silence(self._applier, settings.session_timeout)
+        self._alive_seconds = settings.session_timeout / 4
         self._version = 0
 
     @override
@@ -62,7 +65,7 @@ class PostgresTarget(Target):
         session = PostgresSession(self._url, applier=self._applier)
         try:
             session.connect()
-            session.lock_applier()
+            self._lock(session)
             with session.transaction(doing="reading the checkpoint"):
                 checkpoint = Checkpoints(session, self._applier).open()
         except CdcError:
@@ -94,6 +97,10 @@ class PostgresTarget(Target):
         self._missing.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    @override
+    def keep_alive(self) -> None:
+        self._opened()[0].keep_alive(self._alive_seconds)
 
     @override
     def left_out(self) -> Mapping[TableId, int]:
@@ -152,6 +159,13 @@ class PostgresTarget(Target):
         session, self._session, self._tables = self._session, None, None
         if session is not None:
             session.close()
+
+    def _lock(self, session: PostgresSession) -> None:
+        try:
+            session.lock_applier()
+        except AlreadyRunningError:
+            self._silence.end(session)  # for the next one who tries
+            raise
 
     def _opened(self) -> tuple[PostgresSession, PreparedTables]:
         if self._session is None or self._tables is None:
