@@ -13,10 +13,10 @@ from cdc.cli.console import Rate, Reporter, stop_on_signals
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
 from cdc.retries import Retries
 from consumers import dlq
-from consumers.apply.applier import Applier
+from consumers.apply.applier import Progress
 from consumers.preflight import all_checks
 from consumers.status import Status, read_status
-from consumers.wiring import apply_session, target_settings
+from consumers.wiring import apply_session, shared_session, target_settings
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +37,10 @@ def apply(
     wait: Annotated[
         bool, typer.Option(help="Stand by while another applier of this target is at work, and take over from it.")
     ] = True,
+    shared: Annotated[
+        bool,
+        typer.Option("--shared", help='Share the partitions with others started so (consistency = "key", Kafka).'),
+    ] = False,
 ) -> None:
     """Apply the log's events to one target."""
     settings = load_settings(config)
@@ -46,7 +50,12 @@ def apply(
         retries = Retries(stop, reporter)
 
         def session() -> None:
-            with apply_session(settings, target, reporter, standby=wait) as applier, reporter.live(_Line(applier)):
+            opened = (
+                shared_session(settings, target, reporter)
+                if shared
+                else apply_session(settings, target, reporter, standby=wait)
+            )
+            with opened as applier, reporter.live(_Line(applier.progress)):
                 applier.run(stop.is_set, applying=retries.established)
 
         retries.run(session)
@@ -56,8 +65,8 @@ def apply(
 class _Line:
     """What the living line says of an applier."""
 
-    def __init__(self, applier: Applier) -> None:
-        self._progress = applier.progress
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self._rate = Rate()
 
     def __call__(self, seconds: float) -> str:

@@ -15,7 +15,7 @@ The commit order, in every target transaction (`Target.transaction` keeps 1 to 4
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +45,7 @@ from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.inbox import Inbox, is_resent
 from consumers.plan.mapping import EventMapping
+from consumers.plan.part import PartInbox, Tied
 from consumers.plan.transactions import TransactionInbox
 from consumers.targets.target import Target
 
@@ -67,7 +68,10 @@ class Progress:
 
 
 class Applier:
-    """One session, from opening the target to a stop or an error; after an error, make a new one."""
+    """One session, from opening the target to a stop or an error; after an error, make a new one.
+
+    With `held` it takes these partitions only: others take the others (see `consumers.apply.sharing`).
+    """
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class Applier:
         delivery: Delivery | None = None,
         letters: DeadLetters | None = None,
         standby: bool = False,
+        held: Collection[TopicPartition] | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reader = reader
@@ -89,6 +94,7 @@ class Applier:
         self._mapping = EventMapping(settings)
         self._letters = letters
         self._standby = standby
+        self._held = held
         self._waiting: WaitingPartitions | None = None
         self._delivery = delivery or Delivery(target, self._mapping, letters, self._may_wait)
         self._settings = settings
@@ -107,7 +113,7 @@ class Applier:
         self._reached: dict[TopicPartition, PartitionProgress] = {}
         self._approach: Approach | None = None
         self._load_ends: dict[TopicPartition, int] | None = None
-        self._inbox: Inbox | TransactionInbox | None = None
+        self._inbox: Inbox | TransactionInbox | PartInbox | None = None
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
@@ -190,6 +196,37 @@ class Applier:
         self._delivery.abandon()
         self._save_progress()
 
+    def claim(self) -> None:
+        """Write to the target which log its checkpoint belongs to, before anything is applied."""
+        self._delivery.commit({}, log_id=self._log_id)
+
+    def leave(self) -> None:
+        """Read nothing any more, so that another can be made with the same reader."""
+        self._delivery.abandon()
+        partitions = [partition for table in self._state.tables.values() for partition in _partitions(table)]
+        others = [TopicPartition(topic, 0) for topic in (self._state_topic, self._tables_topic)]
+        self._reader.unassign([*partitions, *others, self._transactions])
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Those of the target's tables, as far as they are known."""
+        return frozenset(table.topic for table in self._our_tables())
+
+    @property
+    def tied(self) -> Tied:
+        """What it can't take with the partitions that it holds."""
+        return self._inbox.tied if isinstance(self._inbox, PartInbox) else {}
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether it can't go on with the partitions that it holds, because the target refused an event of them."""
+        return isinstance(self._inbox, PartInbox) and self._inbox.has_refused
+
+    @property
+    def reached(self) -> Mapping[TopicPartition, PartitionProgress]:
+        """What the target has, as of the last commit."""
+        return self._reached
+
     def step(self, timeout: float) -> bool:
         """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied.
         Whether that was anything.
@@ -255,7 +292,9 @@ class Applier:
             self._mapping.name(table.table)  # refused before anything is applied, if two tables have one name
         self._approach, self._load_ends = None, None
         crowded_at = 4 * self._settings.batch_events
-        if self._settings.consistency == "key":
+        if self._held is not None:
+            self._inbox = PartInbox(crowded_at=crowded_at, reached=dict(self._reached))
+        elif self._settings.consistency == "key":
             resent = is_resent if self._connector is None else self._connector.resent
             self._inbox = Inbox(crowded_at=crowded_at, resent=resent)
         else:
@@ -394,6 +433,8 @@ class Applier:
     def _assign(self, table: TableState) -> None:
         start: dict[TopicPartition, int] = {}
         for partition in _partitions(table):
+            if self._held is not None and partition not in self._held:
+                continue
             progress = self._progress_of(partition)
             start[partition] = progress.next_offset
             self._the_inbox.assign(partition, progress)
@@ -469,6 +510,9 @@ class Applier:
         reached("apply.5-offsets-committed")
 
     def _may_wait(self, event: ChangeEvent) -> bool:
+        if isinstance(self._inbox, PartInbox):
+            self._inbox.refuse(event)
+            return True
         return self._waiting is not None and self._waiting.may_wait(event)
 
     def _pause_crowded(self) -> None:
@@ -488,7 +532,7 @@ class Applier:
         return self._state.log_id
 
     @property
-    def _the_inbox(self) -> Inbox | TransactionInbox:
+    def _the_inbox(self) -> Inbox | TransactionInbox | PartInbox:
         if self._inbox is None:
             raise AssertionError("nothing but the state topic is read before the log is known")
         return self._inbox

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ class Crew:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._names: dict[int, str] = {}
 
     def start(self, name: str, *command: str) -> None:
         with self._output(name).open("ab") as output:
@@ -52,6 +54,7 @@ class Crew:
                 stderr=output,
                 start_new_session=True,
             )
+        self._names[self._running[name].pid] = name
 
     def signal(self, name: str, number: int) -> None:
         os.kill(self._running[name].pid, number)
@@ -63,6 +66,11 @@ class Crew:
 
     def said(self, name: str) -> str:
         return self._output(name).read_text(errors="replace")
+
+    @property
+    def names(self) -> dict[int, str]:
+        """By process id, of all that ever ran."""
+        return self._names
 
     def require_running(self) -> None:
         for name, process in self._running.items():
@@ -156,3 +164,130 @@ def owner_is(people: Crew, kind: str, target: str) -> bool:
     if kind == "sqlite":
         return Path(target.removeprefix("sqlite:///")).exists()
     return bool(rows(target, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted"))
+
+
+LONG = "x" * 3000  # kept out of line, so that an update of another column leaves it UNCHANGED
+
+TABLES = """
+    CREATE TABLE accounts (id int PRIMARY KEY, n int NOT NULL, long text NOT NULL);
+    ALTER TABLE accounts ALTER long SET STORAGE EXTERNAL;
+    CREATE TABLE parts (id int PRIMARY KEY, n int NOT NULL);
+    CREATE TABLE emptied (id int PRIMARY KEY, n int NOT NULL);
+    CREATE TABLE history (id int, n int);
+"""
+
+
+class Workload(threading.Thread):
+    """Writes until it is stopped: rows that come, change, move to other keys and go; truncates; a change of shape."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(daemon=True)
+        self._source = source
+        self._stopping = threading.Event()
+        self.rounds = 0
+        self.error: psycopg.Error | None = None
+
+    def run(self) -> None:
+        try:
+            with psycopg.connect(self._source, autocommit=True) as connection:
+                while not self._stopping.wait(0.1):
+                    self._round(connection, self.rounds)
+                    self.rounds += 1
+        except psycopg.Error as error:
+            self.error = error
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join()
+        assert self.error is None
+
+    def _round(self, connection: psycopg.Connection, n: int) -> None:
+        first = 100 * n
+        with connection.transaction():
+            connection.execute(
+                "INSERT INTO accounts SELECT i, 0, %s || i FROM generate_series(%s::int, %s::int) i",
+                [LONG, first, first + 9],
+            )
+            connection.execute(
+                "INSERT INTO parts SELECT i, 0 FROM generate_series(%s::int, %s::int) i", [first, first + 99]
+            )
+            connection.execute("INSERT INTO history SELECT i, %s FROM generate_series(1, 5) i", [n])
+        connection.execute("UPDATE accounts SET n = n + 1 WHERE id > %s", [first - 300])
+        connection.execute("UPDATE parts SET n = n + 1 WHERE id BETWEEN %s AND %s", [first - 150, first + 50])
+        connection.execute("DELETE FROM parts WHERE id > %s AND id %% 11 = %s", [first - 300, n % 11])
+        if n % 20 == 5:
+            connection.execute("UPDATE accounts SET id = -id WHERE id = %s", [first])  # moved, with a value unsent
+            connection.execute("UPDATE accounts SET n = n + 1 WHERE id = %s", [-first])
+        connection.execute("INSERT INTO emptied SELECT i, 0 FROM generate_series(%s::int, %s::int) i", [n, n + 9])
+        if n % 2:
+            connection.execute("UPDATE emptied SET n = 1")
+        if n % 20 == 15:
+            connection.execute("TRUNCATE emptied")
+        else:
+            connection.execute("DELETE FROM emptied WHERE id > %s", [n])
+        if n == 40:
+            connection.execute("ALTER TABLE parts ADD extra text DEFAULT 'filled'")
+
+
+def test_appliers_share_the_partitions(
+    new_database: Callable[[], str], kafka: str, unique_name: str, tmp_path: Path
+) -> None:
+    source, target = new_database(), new_database()
+    (tmp_path / "cdc.toml").write_text(
+        CONFIG.format(
+            source=source,
+            target=target,
+            log=f"kafka://{kafka}",
+            name=unique_name,
+            consistency="key",
+            session_timeout=6,
+        )
+    )
+    shared = ("apply", "replica", "--shared")
+    workload = Workload(source)
+    with psycopg.connect(source, autocommit=True) as writer, crew(tmp_path) as people:
+        writer.execute(TABLES)
+        people.start("capture", "capture")
+        people.start("one", *shared)
+        people.start("two", *shared)
+        workload.start()
+        until(lambda: len(owners(target)) == 2, people)
+        people.start("three", *shared)
+        until(lambda: len(owners(target)) == 3, people)
+
+        people.end("one", SIGKILL)
+        gone = until(lambda: "one" not in owners(target, people) and len(owners(target)) == 2, people)
+        people.signal("two", SIGSTOP)
+        stopped = until(lambda: set(owners(target, people)) == {"three"}, people)
+        people.signal("two", SIGCONT)
+        until(lambda: len(owners(target)) == 2, people)
+        people.start("one", *shared)
+        until(lambda: len(owners(target)) == 3, people)
+        assert people.end("three") == 0
+        until(lambda: set(owners(target, people)) == {"one", "two"}, people)
+        until(lambda: workload.rounds > 60, people)
+        workload.stop()
+        behind = until(lambda: same_counts(source, target), people)
+        for table in ("accounts", "parts", "emptied", "history"):
+            until(lambda: rows(target, whole(table)) == rows(source, whole(table)), people)  # noqa: B023
+        people.require_running()
+    print(f"{workload.rounds} rounds; gone {gone:.1f} s, stopped {stopped:.1f} s, behind {behind:.1f} s")
+
+
+def owners(target: str, people: Crew | None = None) -> dict[str, int]:
+    """How many partitions each process holds, by its name if `people` know it."""
+    try:
+        found = rows(target, "SELECT owner, count(*) FROM cdc_share GROUP BY 1")
+    except psycopg.errors.UndefinedTable:
+        return {}
+    names = {} if people is None else people.names
+    return {names.get(int(owner.rpartition(":")[2]), owner): count for owner, count in found}
+
+
+def same_counts(source: str, target: str) -> bool:
+    counts = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM parts), (SELECT count(*) FROM history)"
+    return rows(source, counts) == rows(target, counts)
+
+
+def whole(table: str) -> str:
+    return f"SELECT t::text FROM (SELECT * FROM {table}) t ORDER BY 1"

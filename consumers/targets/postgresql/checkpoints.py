@@ -49,7 +49,7 @@ class Checkpoints:
     def open(self) -> Checkpoint:
         """Create what is missing, raise the version (whoever held the lower one is out), and read all of it."""
         doing = "reading the checkpoint"
-        self._create_missing()
+        self.create_missing()
         self._session.query(
             "INSERT INTO public.cdc_applier (name, version, owner) VALUES (%s, 1, %s)"
             " ON CONFLICT (name) DO UPDATE SET version = cdc_applier.version + 1, owner = EXCLUDED.owner,"
@@ -103,7 +103,8 @@ class Checkpoints:
                 doing="writing the checkpoint",
             )
 
-    def _create_missing(self) -> None:
+    def create_missing(self) -> None:
+        """The checkpoint tables."""
         doing = "creating the checkpoint tables"
         there = (
             "SELECT to_regclass('public.cdc_applier') IS NOT NULL AND to_regclass('public.cdc_checkpoint') IS NOT NULL"

@@ -39,7 +39,7 @@ from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.silence import Silence
 from consumers.targets.postgresql.statements import TableStatements, empty_staging
 from consumers.targets.postgresql.tables import PreparedTables
-from consumers.targets.target import Target, TargetTransaction
+from consumers.targets.target import SharedTarget, Target, TargetTransaction
 
 # Rows may then come in any order where the target's constraints are DEFERRABLE, whatever they are by themselves.
 _DEFER: Final = "SET CONSTRAINTS ALL DEFERRED"
@@ -49,6 +49,7 @@ class PostgresTarget(Target):
     """See `Target`. The applier's name is the target's, unless `applier` is given."""
 
     def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
+        self._settings = settings
         self._applier = applier or settings.name
         self._url = settings.url
         self._session: PostgresSession | None = None
@@ -85,7 +86,7 @@ class PostgresTarget(Target):
         checkpoints = Checkpoints(session, self._applier)
         try:
             with session.transaction(doing="committing the batch"):
-                checkpoints.compare_and_set(self._version, log_id)
+                self._fence(checkpoints, log_id)
                 session.execute(_DEFER, doing="beginning a batch")
                 failpoints.reached("apply.1-fenced")
                 yield _Writer(session, tables, Alterer(session, self._policy), checkpoints, self._missing)
@@ -101,6 +102,12 @@ class PostgresTarget(Target):
     @override
     def keep_alive(self) -> None:
         self._opened()[0].keep_alive(self._alive_seconds)
+
+    @override
+    def shared(self) -> SharedTarget:
+        from consumers.targets.postgresql.shared import PostgresShare  # noqa: PLC0415  # it is one of us
+
+        return PostgresShare(self._settings, self._applier)
 
     @override
     def left_out(self) -> Mapping[TableId, int]:
@@ -160,12 +167,18 @@ class PostgresTarget(Target):
         if session is not None:
             session.close()
 
+    def _fence(self, checkpoints: Checkpoints, log_id: str) -> None:
+        checkpoints.compare_and_set(self._version, log_id)
+
     def _lock(self, session: PostgresSession) -> None:
         try:
-            session.lock_applier()
+            self._take_lock(session)
         except AlreadyRunningError:
             self._silence.end(session)  # for the next one who tries
             raise
+
+    def _take_lock(self, session: PostgresSession) -> None:
+        session.lock_applier()
 
     def _opened(self) -> tuple[PostgresSession, PreparedTables]:
         if self._session is None or self._tables is None:
