@@ -107,16 +107,20 @@ class Sharing:
         try:
             if not applier.start(stopping):
                 return {}
+            self._waiting_since = None
             applying()
             if len(mine) != self._told:
                 self._told = len(mine)
                 self._report(f"has {len(mine)} partitions")
             turn = _Turn(self._target, applier, self._end)
-            while not is_over() and not turn.has_come():
+            while not is_over():
+                if turn.has_come():
+                    applier.finish()
+                    return applier.tied
                 self._membership.subscribe(applier.topics)
                 applier.step(_IDLE_SECONDS)
             applier.finish()
-            return applier.tied if turn.has_come() else {}
+            return {}
         finally:
             applier.leave()
 
@@ -125,6 +129,7 @@ class Sharing:
         try:
             if not applier.start(stopping):
                 return
+            self._waiting_since = None
             applying()
             if not self._begun:
                 applier.claim()
@@ -146,12 +151,12 @@ class Sharing:
         return applier
 
     def _wait(self, error: AlreadyRunningError, applying: Callable[[], None]) -> None:
-        """Somebody is alone for now; or, as long as nothing was begun, somebody is there who does not share."""
+        """Somebody is alone, most often for a moment; or somebody is at work who does not share."""
         now = time.monotonic()
-        if not self._begun and self._waiting_since is None:
+        if self._waiting_since is None:
             self._waiting_since = now
             applying()
-        if self._waiting_since is not None and now - self._waiting_since > _PATIENCE_SECONDS:
+        if now - self._waiting_since > _PATIENCE_SECONDS:
             self._waiting_since = math.inf
             self._report(f"standing by: {error}")
         self._membership.partitions()
