@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,3 +132,14 @@ def test_what_concerns_one_partition_is_never_taken_alone():
         site.run([("commit", [("one", kind, b"%d" % (number % 7), b"9") for kind in ("write", "touch", "move")])])
         site.catch_up()
     assert site.alone_times == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_truncate_is_overtaken_by_another_partition(seed):
+    dice, site = Random(seed), SharedSite({"one": 4, "two": 1}, seed)
+    for _ in range(6):
+        writes = [
+            ("one", dice.choice(["write", "truncate", "touch"]), b"%d" % dice.randrange(5), b"9") for _ in range(6)
+        ]
+        site.run([("commit", writes), ("store_all",), ("read", [dice.choice([0, 9]) for _ in range(9)]), ("take", 9)])
+    site.catch_up()
