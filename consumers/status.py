@@ -60,8 +60,6 @@ def read_status(settings: Settings) -> Status:
     status.log = _log(state, before, ends)
     if source is None:
         status.log["phase"] = "written by a Debezium connector"
-    if source is None:
-        status.log["phase"] = "written by a Debezium connector"
     for name, target in settings.targets.items():
         status.targets[name] = _target(target, state, ends, first[name], _checkpoint(target))
     return status

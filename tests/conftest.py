@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 
 from cdc.core.errors import CdcError
-from cdc.embedded import EmbeddedKafka, EmbeddedPostgres, EmbeddedRegistry
+from cdc.embedded import EmbeddedKafka, EmbeddedMariaDB, EmbeddedPostgres, EmbeddedRegistry
 
 TEST_SETTINGS = {
     "fsync": "off",
@@ -24,6 +24,14 @@ TEST_SETTINGS = {
     "max_replication_slots": "50",
     "max_prepared_transactions": "20",
     "shared_buffers": "64MB",
+}
+
+MARIADB_SETTINGS = {
+    "innodb-flush-log-at-trx-commit": "0",
+    "innodb-buffer-pool-size": "64M",
+    "innodb-log-file-size": "32M",
+    "performance-schema": "OFF",
+    "key-buffer-size": "1M",
 }
 
 PostgresServers = Callable[[int], EmbeddedPostgres]
@@ -92,6 +100,27 @@ def new_database(pg_server: PostgresServers) -> Iterator[Databases]:
         server.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedMariaDB]:
+    """The session's MariaDB. Don't stop it, nor change what others meet: use databases and users of your own."""
+    with ExitStack() as stack:
+        yield _running(stack, EmbeddedMariaDB(tmp_path_factory.mktemp("mariadb"), settings=MARIADB_SETTINGS))
+
+
+@pytest.fixture
+def new_mariadb(mariadb: EmbeddedMariaDB) -> Iterator[Callable[[], str]]:
+    """`new_mariadb()`: the URL of an empty MariaDB database, dropped after the test."""
+    made: list[str] = []
+
+    def database() -> str:
+        made.append(f"t_{uuid.uuid4().hex[:12]}")
+        return mariadb.create_database(made[-1])
+
+    yield database
+    for name in made:
+        mariadb.drop_database(name)
+
+
 @pytest.fixture
 def own_postgres(tmp_path: Path) -> Iterator[Callable[..., EmbeddedPostgres]]:
     """`own_postgres(version=18, **settings)`: a server of the test's own, to stop, kill and restart."""
@@ -100,6 +129,19 @@ def own_postgres(tmp_path: Path) -> Iterator[Callable[..., EmbeddedPostgres]]:
         def server(*, version: int = 18, **settings: str) -> EmbeddedPostgres:
             directory = tmp_path / f"postgres-{uuid.uuid4().hex[:6]}"
             return _running(stack, EmbeddedPostgres(directory, version=version, settings=TEST_SETTINGS | settings))
+
+        yield server
+
+
+@pytest.fixture
+def own_mariadb(tmp_path: Path) -> Iterator[Callable[..., EmbeddedMariaDB]]:
+    """`own_mariadb(**settings)`: a server of the test's own, to stop, kill and restart. `_` stands for `-`."""
+    with ExitStack() as stack:
+
+        def server(**settings: str) -> EmbeddedMariaDB:
+            named = {name.replace("_", "-"): value for name, value in settings.items()}
+            directory = tmp_path / f"mariadb-{uuid.uuid4().hex[:6]}"
+            return _running(stack, EmbeddedMariaDB(directory, settings=MARIADB_SETTINGS | named))
 
         yield server
 

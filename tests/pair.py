@@ -1,19 +1,33 @@
-"""A source with a PostgreSQL and a SQLite target, whose tables are compared as they are."""
+"""A source with a PostgreSQL, a SQLite and other targets, whose tables are compared as they are."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
+import pytest
 from replica import Replica
+from target_databases import REFUSED, Flat
 
 from cdc.core.log import Log
 from cdc.core.settings import LogSettings
+from cdc.core.tables import Column, TableId, TableSchema
+from cdc.core.types import ColumnType, Kind
+
+KINDS = {
+    "boolean": Kind.BOOLEAN,
+    "real": Kind.FLOAT32,
+    "double precision": Kind.FLOAT64,
+    "timestamp without time zone": Kind.TIMESTAMP,
+    "timestamp with time zone": Kind.TIMESTAMPTZ,
+    "bytea": Kind.BYTES,
+}
 
 
 class Pair:
-    """A source, a PostgreSQL and a SQLite target of it, and a connection to write with."""
+    """A source, a PostgreSQL and a SQLite target of it, `flat` ones, and a connection to write with."""
 
     def __init__(
         self,
@@ -25,10 +39,12 @@ class Pair:
         log: Log | None = None,
         log_settings: LogSettings | None = None,
         registry: str | None = None,
+        flat: Sequence[Flat] = (),
         **options: object,
     ) -> None:
         self.source, self.target, self.lite = source, target, folder / "replica.db"
-        targets = {"pg": target, "lite": f"sqlite:///{self.lite}"}
+        self.flat = flat
+        targets = {"pg": target, "lite": f"sqlite:///{self.lite}"} | {each.name: each.url for each in flat}
         self.replica = Replica(
             source,
             targets,
@@ -59,12 +75,17 @@ class Pair:
             assert rows(self.target, table) == rows(self.source, table)
             names = [name for name, *_ in columns(self.source, table)]
             assert self.lite_rows(table, names) == rows(self.source, table)
+            for each in self.flat:
+                assert flat_rows(each, self.source, table) == rows(self.source, table), each.name
 
     def assert_gone(self, table: str) -> None:
         self.replica.catch_up()
         assert columns(self.target, table) == []
         with sqlite3.connect(self.lite) as lite:
             assert lite.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [table]).fetchall() == []
+        for each in self.flat:
+            with pytest.raises(REFUSED):
+                each.execute(f"SELECT 1 FROM {table}")
 
     def lite_rows(self, table: str, names: list[str]) -> list[tuple[str | None, ...]]:
         listed = ", ".join(f'"{name}"' for name in names)
@@ -73,6 +94,19 @@ class Pair:
             assert sorted(present) == sorted(names)
             found = lite.execute(f'SELECT {listed} FROM "{table}"').fetchall()
         return sorted((tuple(None if value is None else str(value) for value in row) for row in found), key=repr)
+
+
+def flat_rows(database: Flat, source: str, table: str) -> list[tuple[str | None, ...]]:
+    """As PostgreSQL's text; all columns, under the source's names."""
+    described = tuple(
+        Column(name=name, type=ColumnType(kind=KINDS.get(type_, Kind.STRING), name=type_))
+        for name, type_, *_ in columns(source, table)
+    )
+    schema = TableSchema(id=TableId("public", table), columns=described, key=())
+    (width,) = {len(row) for row in database.execute(f"SELECT * FROM {database.table(schema.id)}")} or {len(described)}
+    assert width == len(described)
+    found = [tuple(None if value is None else value.decode() for value in row) for row in database.rows(schema)]
+    return sorted(found, key=repr)
 
 
 def columns(url: str, table: str) -> list[tuple[str, str, bool, bool]]:

@@ -228,6 +228,7 @@ class _Followed(LogReader):
         self._next: dict[TopicPartition, int] = {}
         self.topics = reader.topics
         self.offsets = reader.offsets
+        self.retention = reader.retention
         self.pause = reader.pause
         self.resume = reader.resume
         self.commit = reader.commit

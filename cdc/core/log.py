@@ -59,6 +59,13 @@ class Offsets(NamedTuple):
     next: int
 
 
+class Retention(NamedTuple):
+    """What the log keeps of a topic: of each key the last record only, if compacted; for `ms` only, unless None."""
+
+    compacted: bool
+    ms: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
     """A topic to create. A compacted one keeps the last record of each key, for ever; any other keeps all for as
@@ -102,6 +109,9 @@ class LogReader(Protocol):
 
     def offsets(self, partition: TopicPartition) -> Offsets:
         """What the partition holds now (asked of the log, not from a cache)."""
+
+    def retention(self, topics: Collection[str]) -> dict[str, Retention]:
+        """What the log keeps of these topics; of those that are not there, or of which it may not tell us, nothing."""
 
     def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Read these partitions too, from these offsets (again, if assigned already). Others stay as they are.

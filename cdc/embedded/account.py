@@ -1,4 +1,6 @@
-"""Who a server runs as. PostgreSQL refuses root: there it runs as an account without privileges."""
+"""Who a server runs as. PostgreSQL and MariaDB refuse root: there they run as an account without
+privileges.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,14 @@ class Account(NamedTuple):
         return bool(place.st_mode & stat.S_IXOTH)
 
 
-def unprivileged_account() -> Account:
-    """Our own, or, if we are root, `postgres`, else `nobody`."""
+def unprivileged_account(name: str = "postgres") -> Account:
+    """Our own, or, if we are root, that of `name`, else `nobody`."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid())
-    for name in ("postgres", "nobody"):
+    for candidate in (name, "nobody"):
         try:
-            entry = pwd.getpwnam(name)
+            entry = pwd.getpwnam(candidate)
         except KeyError:
             continue
         return Account(entry.pw_uid, entry.pw_gid)
-    raise CdcError("PostgreSQL can't run as root, and there is no user postgres or nobody", mend="useradd postgres")
+    raise CdcError(f"the server can't run as root, and there is no user {name} or nobody", mend=f"useradd {name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -13,7 +13,7 @@ from typing import Self
 from typing_extensions import override
 
 from cdc.core.errors import LogError
-from cdc.core.log import Log, LogReader, LogWriter, Offsets, Record, StoredRecord, TopicPartition, TopicSpec
+from cdc.core.log import Log, LogReader, LogWriter, Offsets, Record, Retention, StoredRecord, TopicPartition, TopicSpec
 from cdc.core.settings import LogSettings
 from cdc.log.assignment import Assignment, share
 from cdc.log.limits import (
@@ -134,6 +134,11 @@ class MemoryLog(Log):
             stored = self._partitions.get(partition)
             return None if stored is None else Offsets(stored.first, stored.next)
 
+    def retention(self, topics: Collection[str]) -> dict[str, Retention]:
+        with self._changed:
+            there = [topic for topic in topics if topic in self._counts]
+            return {topic: Retention(self._partitions[TopicPartition(topic, 0)].compacted, None) for topic in there}
+
     def take(self, assignment: Assignment, most: int, timeout: float) -> list[StoredRecord]:
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -210,6 +215,10 @@ class _MemoryReader(LogReader):
         if held is None:
             raise unknown_partition(partition)
         return held
+
+    @override
+    def retention(self, topics: Collection[str]) -> dict[str, Retention]:
+        return self._log.retention(topics)
 
     @override
     def assign(self, offsets: Mapping[TopicPartition, int]) -> None:

@@ -35,11 +35,12 @@ from cdc.registry.decoding import Decoding, barriers
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.following import followed
+from consumers.apply.kept import require_kept
 from consumers.apply.letters import DeadLetters
 from consumers.apply.standby import opened
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
-from consumers.plan.approach import Approach, approach, furthest_of, is_partition, whole
+from consumers.plan.approach import Approach, approach, furthest_of, is_partition, left, whole
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
@@ -301,6 +302,7 @@ class Applier:
             topics = [*(table.topic for table in tables), self._tables_topic]
             if not approached:
                 self._approach = approach(self._reached, topics, self._transactions, self._epoch)
+                self._unsaved.update(left(self._reached, [*topics, self._transactions.topic]))
             if self._approach is None:
                 furthest = furthest_of(self._reached)
                 self._inbox = self._transaction_inbox(floor=whole(furthest) if approached else furthest)
@@ -317,9 +319,11 @@ class Applier:
 
     def _transaction_inbox(self, *, floor: Position) -> TransactionInbox:
         """With the transaction topic assigned."""
+        topics = [table.topic for table in self._our_tables()]
+        require_kept(self._reader, topics, self._transactions.topic, self._report)
         progress = self._progress_of(self._transactions)
         inbox = TransactionInbox(
-            crowded_at=self._settings.batch_events,
+            crowded_at=max(2, self._settings.batch_events),  # both halves of a moved row
             transactions=self._transactions,
             progress=progress,
             epoch=self._epoch,

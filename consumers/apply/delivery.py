@@ -141,10 +141,15 @@ class Delivery:
             self._open = self._session.enter_context(self._target.transaction(log_id=log_id))
         return self._open
 
-    def _prepare(self, events: Iterable[ChangeEvent]) -> None:
-        """Make missing tables, outside of the transaction. One that can't be is met again when it is written."""
+    def _prepare(self, events: Sequence[ChangeEvent]) -> None:
+        """Make missing tables, outside of the transaction. One that can't be is met again when it is written; so is one
+        that is altered, and may have been before a crash, where that commits by itself.
+        """
         rows = takewhile(lambda event: not isinstance(event.change, Alter | Drop), events)
-        for version in dict.fromkeys(event.table for event in rows):
+        altered = {
+            event.change.before.id for event in events if isinstance(event.change, Alter) and event.change.before
+        }
+        for version in dict.fromkeys(event.table for event in rows if event.table.id not in altered):
             try:
                 self._target.prepare(version)
             except TargetSchemaError:

@@ -332,6 +332,7 @@ class _FollowedReader:
         self._next: dict[TopicPartition, int] = {}
         self.topics = reader.topics
         self.offsets = reader.offsets
+        self.retention = reader.retention
         self.pause = reader.pause
         self.resume = reader.resume
         self.commit = reader.commit

@@ -5,7 +5,7 @@ Up to there its events are applied per key. That is so for
 - a first load, which is no transaction of the source, and for all of the epochs before it,
 - what a target that was applied per key so far lacks of the furthest of its events: its partitions don't stand at the
   same transaction,
-- a table that is new to the target, up to where the others are.
+- a table that is new to the target, or that it did not get for a while, up to where the others are.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cdc.core.position import ORIGIN, Position
 from consumers.plan.checkpoint import PartitionProgress
 
 _JOINING: Final = -1
+_UNDER_WAY, _DONE, _LEFT = range(3)
 _MOST_EVENTS: Final = (1 << 63) - 1
 
 Reached = Mapping[TopicPartition, PartitionProgress]
@@ -41,16 +42,16 @@ class Approach:
 
     def begun(self) -> dict[TopicPartition, PartitionProgress]:
         """What to checkpoint before anything else, so that a restart goes on with it."""
-        return {joining(topic): PartitionProgress(self.up_to[topic], 0) for topic in self.joining}
+        return {joining(topic): PartitionProgress(self.up_to[topic], _UNDER_WAY) for topic in self.joining}
 
     def done(self) -> dict[TopicPartition, PartitionProgress]:
         """What to checkpoint after it."""
-        return {joining(topic): PartitionProgress(self.up_to[topic], 1) for topic in self.joining}
+        return {joining(topic): PartitionProgress(self.up_to[topic], _DONE) for topic in self.joining}
 
 
 def joining(topic: str) -> TopicPartition:
     """Under what a checkpoint says that a topic joined later: up to which position its events are applied per key, and
-    in place of an offset whether that is done.
+    in place of an offset whether that is under way or done; or that the target does not get it any more.
     """
     return TopicPartition(topic, _JOINING)
 
@@ -69,14 +70,38 @@ def approach(reached: Reached, topics: Collection[str], transactions: TopicParti
     furthest = furthest_of(reached)
     if furthest > applied:
         return Approach(epoch, dict.fromkeys(topics, whole(furthest)))
-    known = {partition.topic for partition in reached if is_partition(partition)}
-    under_way = {topic for topic in topics if joining(topic) in reached and not reached[joining(topic)].next_offset}
-    up_to = {topic: reached[joining(topic)].position for topic in under_way}
-    if applied > ORIGIN:
-        up_to |= {topic: applied for topic in topics if topic not in known and joining(topic) not in reached}
+    up_to: dict[str, Position] = {}
+    for topic, stage in _stages(reached, topics).items():
+        if stage == _UNDER_WAY:
+            up_to[topic] = reached[joining(topic)].position
+        elif stage == _LEFT and applied > ORIGIN:
+            up_to[topic] = applied
     if not up_to and applied.epoch >= epoch:
         return None
     return Approach(epoch, up_to, frozenset(up_to))
+
+
+def left(reached: Reached, topics: Collection[str]) -> dict[TopicPartition, PartitionProgress]:
+    """What to checkpoint of those that the target had and is not to get any more: while it goes on without them, the
+    ENDs that count their events go by.
+
+    `topics` are all that it goes on with, that of transactions included.
+    """
+    gone = {partition.topic for partition in reached} - set(topics)
+    return {
+        joining(topic): PartitionProgress(ORIGIN, _LEFT) for topic, at in _stages(reached, gone).items() if at != _LEFT
+    }
+
+
+def _stages(reached: Reached, topics: Collection[str]) -> dict[str, int]:
+    """What the checkpoint says of these topics. One that it does not know is as one that left."""
+    known = {partition.topic for partition in reached if is_partition(partition)}
+    return {
+        topic: reached[joining(topic)].next_offset
+        if joining(topic) in reached
+        else (_DONE if topic in known else _LEFT)
+        for topic in topics
+    }
 
 
 def furthest_of(reached: Reached) -> Position:

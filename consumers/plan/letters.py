@@ -128,11 +128,19 @@ def _scope(table: TableSchema, key: Key) -> Scope:
 
 
 _TEXT: Final = ColumnType(kind=Kind.STRING, name="text")
+_NUMBER: Final = ColumnType(kind=Kind.STRING, name="character varying(20)", length=20)
 INDEX: Final = TableSchema(
     id=TableId("public", "cdc_letter"),
     columns=tuple(
-        Column(name=name, type=_TEXT, nullable=False)
-        for name in ("applier", "topic", "partition", "offset", "position", "scopes")
+        Column(name=name, type=type_, nullable=False)
+        for name, type_ in (
+            ("applier", _TEXT),
+            ("topic", _TEXT),
+            ("partition", _NUMBER),
+            ("offset", _NUMBER),
+            ("position", _TEXT),
+            ("scopes", _TEXT),
+        )
     ),
     key=(0, 1, 2, 3),
 )

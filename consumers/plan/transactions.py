@@ -9,7 +9,9 @@ this target has, and the changes of shape that it counts. Its events are then ta
   position last read from its partition is skipped. It may also leave out what an earlier session wrote (of a table that
   is to be read again), so counts don't prove anything of an END that may be a resent one. It says so, and its
   partitions are read up to where they ended after it.
-- **Events that no END counts** were never all in the log, or are of a table that is to be read again. They are dropped.
+- **Events that no END counts** were never all in the log, or are of a table that is to be read again. They are dropped,
+  but not changes of shape: a capture that began again goes on from what the tables topic has, and says it only once.
+  Later events tell which change they go on from; they wait until it was read.
 - **A transaction larger than a batch** is taken in parts, all for one target transaction. A part has what no partition
   can still bring anything before: up to the lowest position read among the partitions that are not beyond the
   transaction.
@@ -29,9 +31,9 @@ from typing import Final
 
 from cdc.avro.transactions import MESSAGES, End
 from cdc.core.errors import GapError, LogGapError
-from cdc.core.events import ChangeEvent
+from cdc.core.events import ChangeEvent, Delete
 from cdc.core.log import TopicPartition
-from cdc.core.position import Position
+from cdc.core.position import ORIGIN, Position
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import PartitionProgress
 
@@ -63,10 +65,13 @@ class _Partition:
 
 @dataclass(slots=True)
 class _Transaction:
-    """What is here of one, and how many events were read of each topic, those that were taken in part included."""
+    """What is here of one, and how many events were read of each topic, those that were taken in part included.
+    `altered` is the latest change of shape that they go on from.
+    """
 
     entries: list[_Entry] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    altered: Position = ORIGIN
 
 
 @dataclass(slots=True)
@@ -135,10 +140,13 @@ class TransactionInbox:
         event: ChangeEvent | None,
         truncated: Position | None = None,  # noqa: ARG002  # the order of commits says it
         *,
-        altered: Position | None = None,  # noqa: ARG002
+        altered: Position = ORIGIN,
     ) -> None:
-        """One record of the partition, in the order of offsets. LogGapError if the one before it is not there."""
-        self._add(partition, offset, None if event is None else event.position, event)
+        """One record of the partition, in the order of offsets. LogGapError if the one before it is not there.
+
+        `altered` is the change of shape that it goes on from.
+        """
+        self._add(partition, offset, None if event is None else event.position, event, altered)
 
     def add_alteration(
         self,
@@ -158,7 +166,10 @@ class TransactionInbox:
             raise _lost(self._transactions, self.next_end, offset)
         self.next_end = offset + 1
         self._added = True
-        if end is None or end.position <= self._applied:
+        # What is no transaction may stand at the place of the one after it, and has nothing to be waited for.
+        if end is None or not end.end.is_transaction or end.position <= self._applied:
+            if not self._due:
+                self._progress[self._transactions] = PartitionProgress(self._applied, self.next_end)
             return
         again = self._due_by_key.get(end.key)
         if again is not None:
@@ -182,7 +193,8 @@ class TransactionInbox:
         due = self._due[0]
         if due.wanted is None or not (due.said.resent or due.in_parts or self._idle):
             return set()
-        return {topic for topic in self._involved(due) if self._ends_of(topic, due) is None}
+        involved = self._involved(due) | ({self._tables.topic} if self._tables is not None else set())
+        return {topic for topic in involved if self._ends_of(topic, due) is None}
 
     def ends(self, topic: str, ends: Mapping[TopicPartition, int]) -> None:
         """Where each partition of the topic ends (its next offset), asked of the log after `ends_wanted` named it."""
@@ -197,11 +209,13 @@ class TransactionInbox:
         self._idle, self._added = not self._added, False
         while self._due and len(batch.events) < most:
             due = self._due[0]
-            self._drop_before(due.said.key)
-            alone = due.in_parts or due.said.alterations > 0
-            if (alone and batch.events) or not self._is_known(due):
+            if self._drop_before(due.said.key, batch):
+                batch.whole = not due.in_parts
                 break
             here = self._open.get(due.said.key) or _Transaction()
+            alone = due.in_parts or due.said.alterations > 0 or self._changes_shape(here)
+            if (alone and batch.events) or not self._is_known(due) or not self._is_altered(due, here):
+                break
             if not self._is_complete(due, here):
                 if not batch.events:
                     self._take_part(due, here, batch, most)
@@ -214,7 +228,12 @@ class TransactionInbox:
         return batch
 
     def _add(
-        self, partition: TopicPartition, offset: int, position: Position | None, event: ChangeEvent | None
+        self,
+        partition: TopicPartition,
+        offset: int,
+        position: Position | None,
+        event: ChangeEvent | None,
+        altered: Position = ORIGIN,
     ) -> None:
         here = self._partitions[partition]
         if offset != here.next_read:
@@ -233,6 +252,7 @@ class TransactionInbox:
             transaction = self._open[key] = _Transaction()
             heapq.heappush(self._open_keys, key)
         transaction.entries.append(entry)
+        transaction.altered = max(transaction.altered, altered)
         topic = partition.topic
         transaction.counts[topic] = transaction.counts.get(topic, 0) + 1
 
@@ -243,18 +263,42 @@ class TransactionInbox:
         else:
             self._progress[partition] = PartitionProgress(here.taken, here.next_read)
 
-    def _drop_before(self, key: _TransactionKey) -> None:
-        """Drop events of transactions that have no END: one would have come before the current one."""
+    def _drop_before(self, key: _TransactionKey, batch: Batch) -> bool:
+        """Drop events of transactions that have no END: one would have come before the current one. Whether a change of
+        shape among them has to be taken first, in a batch of its own.
+        """
         while self._open_keys and self._open_keys[0] < key:
-            transaction = self._open.pop(heapq.heappop(self._open_keys))
-            self._pass(transaction.entries, None)
+            transaction = self._open[self._open_keys[0]]
+            if batch.events and self._changes_shape(transaction):
+                return True
+            del self._open[heapq.heappop(self._open_keys)]
+            batch.events += self._pass(sorted(transaction.entries, key=self._place), None)
+            if self._changes_shape(transaction) and batch.events:
+                return True
+        return False
+
+    def _changes_shape(self, transaction: _Transaction) -> bool:
+        return self._tables is not None and self._tables.topic in transaction.counts
+
+    def _is_altered(self, due: _Due, transaction: _Transaction) -> bool:
+        """Whether the change of shape that its events go on from was read. GapError if it can't be any more."""
+        if self._tables is None or self._partitions[self._tables].read >= transaction.altered:
+            return True
+        ends = self._ends_of(self._tables.topic, due)
+        if ends is not None and self._partitions[self._tables].next_read >= ends[self._tables]:
+            raise GapError(
+                f"topic {self._tables.topic!r} no longer holds the change of a table at {transaction.altered}, which"
+                f" transaction {due.said.end.id} goes on from",
+                mend="`cdc capture --start-over` loads all tables again; that topic must be kept for ever",
+            )
+        return False
 
     def _is_known(self, due: _Due) -> bool:
         """Whether the state topic, which tells of a table before any END does, was read far enough."""
         if due.said.end.epoch > self._epoch:
             return False
         if due.wanted is None:
-            counts = due.said.end.event_counts if due.said.end.is_transaction else {}
+            counts = due.said.end.event_counts
             if not self._names.keys() >= counts.keys():
                 return False
             due.wanted = {}
@@ -320,12 +364,16 @@ class TransactionInbox:
         frontier = min(each.read for each in unfinished)
         here.entries.sort(key=self._place)
         ready = sum(1 for entry in here.entries if entry.position <= frontier)
+        if ready and _awaits_create(here.entries[ready - 1].event):
+            ready -= 1  # a row is moved by both halves together
         batch.events += self._pass(here.entries[:ready], due)
         del here.entries[:ready]
         batch.whole = False
 
     def _pass(self, entries: list[_Entry], due: _Due | None) -> list[ChangeEvent]:
-        """The entries' events, if the END counts any of their topic. Each brings its partition up to it."""
+        """The entries' events, if the END counts any of their topic, and changes of shape. Each brings its partition up
+        to it.
+        """
         wanted = {} if due is None or due.wanted is None else due.wanted
         events: list[ChangeEvent] = []
         for entry in entries:
@@ -335,7 +383,7 @@ class TransactionInbox:
             if here.last is entry:
                 here.last = None
             self._progress[entry.partition] = PartitionProgress(entry.position, entry.next_offset)
-            if entry.partition.topic not in wanted:
+            if entry.partition.topic not in wanted and entry.partition != self._tables:
                 self.dropped += 1
             elif entry.event is not None:
                 events.append(entry.event)
@@ -354,6 +402,10 @@ class TransactionInbox:
         return GapError(
             f"transaction {due.said.end.id} is not whole in the log: it lacks {', '.join(short)}", mend=_START_OVER
         )
+
+
+def _awaits_create(event: ChangeEvent | None) -> bool:
+    return event is not None and isinstance(event.change, Delete) and event.change.awaits_create
 
 
 def _lost(partition: TopicPartition, wanted: int, found: int) -> LogGapError:

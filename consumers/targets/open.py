@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
+
+import sqlalchemy.dialects
+from sqlalchemy.exc import NoSuchModuleError
 
 from cdc.core.errors import ConfigError
 from cdc.core.settings import TargetSettings
@@ -11,6 +14,7 @@ from cdc.core.urls import scheme
 from consumers.targets.target import Target
 
 _SYNONYMS: Final = {"postgres": "postgresql"}
+_GENERIC: Final = "sqlalchemy"
 
 
 def open_target(settings: TargetSettings) -> Target:
@@ -20,6 +24,28 @@ def open_target(settings: TargetSettings) -> Target:
     known = entry_points(group="cdc.targets")
     for entry in known:
         if entry.name == wanted:
-            return cast("Target", entry.load()(settings))
+            return _made(entry, settings)
+    if _is_dialect(wanted):
+        return _made(next(entry for entry in known if entry.name == _GENERIC), settings)
     schemes = ", ".join(sorted(f"{entry.name}://" for entry in known))
-    raise ConfigError(f"[targets.{settings.name}] url: no target is called {wanted}://", mend=f"known are {schemes}")
+    raise ConfigError(
+        f"[targets.{settings.name}] url: no target is called {wanted}://",
+        mend=f"known are {schemes}, and what SQLAlchemy has a dialect for",
+    )
+
+
+def _is_dialect(name: str) -> bool:
+    try:
+        sqlalchemy.dialects.registry.load(name)
+    except NoSuchModuleError:
+        return False
+    return True
+
+
+def _made(entry: EntryPoint, settings: TargetSettings) -> Target:
+    try:
+        adapter = entry.load()
+    except ModuleNotFoundError as error:
+        mend = f"pip install 'cdc[{'mysql' if entry.name == 'mariadb' else entry.name}]'"
+        raise ConfigError(f"[targets.{settings.name}] url: {error.name} is not installed", mend=mend) from None
+    return cast("Target", adapter(settings))

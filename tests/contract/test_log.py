@@ -477,6 +477,14 @@ def test_a_compacted_topic_keeps_the_last_record_of_each_key(harness, writer, re
     assert not harness.compacts_at_once or len(records) == 3
 
 
+def test_what_is_kept_of_topics(writer, reader, topic):
+    make(writer, f"{topic}.a")
+    make(writer, f"{topic}.b", compacted=True)
+    kept = reader.retention([f"{topic}.a", f"{topic}.b", f"{topic}.none"])
+    assert {name: retention.compacted for name, retention in kept.items()} == {f"{topic}.a": False, f"{topic}.b": True}
+    assert [retention.ms for retention in kept.values()] == [None, None]
+
+
 def test_a_compacted_topic_is_read_on_from_any_place(writer, reader, topic):
     (partition,) = make(writer, topic, compacted=True)
     store(writer, [Record(topic, 0, b"k", b"%d" % n) for n in range(10)])

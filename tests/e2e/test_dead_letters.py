@@ -20,6 +20,7 @@ from cdc.core.settings import LogSettings, RegistrySettings, Settings
 from cdc.log.open import open_log
 from consumers import dlq
 from tests.replica import Replica
+from tests.target_databases import DuckDB, MariaDB
 
 Row = tuple[object, ...]
 
@@ -33,8 +34,8 @@ class Site:
         self.run("CREATE TABLE item (id int PRIMARY KEY, price int, note text)", "CREATE TABLE bag (what int)")
         self.run("ALTER TABLE bag REPLICA IDENTITY FULL", "CREATE TABLE other (id int PRIMARY KEY)")
         self.at_target(
-            "CREATE TABLE item (id int PRIMARY KEY, price int CHECK (price < 100), note text)",
-            "CREATE TABLE bag (what int CHECK (what < 100))",
+            "CREATE TABLE item (id int PRIMARY KEY, price int, note text, CONSTRAINT item_price CHECK (price < 100))",
+            "CREATE TABLE bag (what int, CONSTRAINT bag_what CHECK (what < 100))",
         )
         self.replica = Replica(
             source,
@@ -63,6 +64,10 @@ class Site:
                 for statement in statements:
                     found = lite.execute(statement).fetchall()
             return found
+        if self.url.startswith("mysql"):
+            for statement in statements:
+                found = MariaDB(self.url).values(statement)
+            return found
         with psycopg.connect(self.url) as connection:
             for statement in statements:
                 cursor = connection.execute(statement.encode())
@@ -79,9 +84,7 @@ class Site:
                     f"ALTER TABLE new RENAME TO {table}",
                 )
         else:
-            self.at_target(
-                "ALTER TABLE item DROP CONSTRAINT item_price_check", "ALTER TABLE bag DROP CONSTRAINT bag_what_check"
-            )
+            self.at_target("ALTER TABLE item DROP CONSTRAINT item_price", "ALTER TABLE bag DROP CONSTRAINT bag_what")
 
     @property
     def settings(self) -> Settings:
@@ -115,20 +118,28 @@ class Site:
 
 
 ON_BOTH = pytest.mark.parametrize("site", ["postgresql", "sqlite"], indirect=True)
+ON_EACH = pytest.mark.parametrize("site", ["postgresql", "sqlite", "mariadb"], indirect=True)
+ON_SERVERS = pytest.mark.parametrize("site", ["postgresql", "mariadb"], indirect=True)
 
 
 @pytest.fixture(params=["postgresql"])
 def site(
     request: pytest.FixtureRequest, new_database: Callable[..., str], tmp_path: Path, unique_name: str
 ) -> Iterator[Site]:
-    target = new_database() if request.param == "postgresql" else f"sqlite:///{tmp_path / 'replica.db'}"
+    match request.param:
+        case "postgresql":
+            target = new_database()
+        case "mariadb":
+            target = request.getfixturevalue("new_mariadb")()
+        case _:
+            target = f"sqlite:///{tmp_path / 'replica.db'}"
     log = LogSettings(url=f"sqlite:///{tmp_path / 'log.db'}", prefix=unique_name, partitions=2)
     site = Site(new_database(), target, log)
     yield site
     site.close()
 
 
-@ON_BOTH
+@ON_EACH
 def test_later_events_of_the_key_wait_and_others_go_on(site: Site) -> None:
     site.step("INSERT INTO item VALUES (1, 1, 'a'), (2, 2, 'b'), (3, 3, 'c')")
     site.replica.catch_up()
@@ -217,6 +228,7 @@ def test_a_truncate_waits_and_makes_what_came_before_moot(site: Site) -> None:
     site.assert_equal("item")
 
 
+@ON_SERVERS
 def test_a_change_of_shape_waits(site: Site) -> None:
     site.step("INSERT INTO item VALUES (1, 1, 'a')", "INSERT INTO item VALUES (2, 500, 'b')")
     site.step("ALTER TABLE item ADD COLUMN more int DEFAULT 5", "INSERT INTO item VALUES (3, 3, 'c', 6)")
@@ -231,7 +243,31 @@ def test_a_change_of_shape_waits(site: Site) -> None:
     site.assert_equal("item")
 
 
-@ON_BOTH
+@ON_SERVERS
+def test_a_transaction_that_alters_a_table_with_poison_before_and_after_it(site: Site) -> None:
+    """MySQL alters it at once; what comes before is written in the new shape."""
+    site.step("INSERT INTO item VALUES (1, 1, 'a'), (2, 2, 'b')")
+    site.replica.catch_up()
+    with site.writer.transaction():
+        site.run(
+            "INSERT INTO item VALUES (3, 500, 'poison'), (4, 4, 'd')",
+            "UPDATE item SET price = 20 WHERE id = 2",
+            "INSERT INTO other VALUES (1)",
+            "ALTER TABLE item DROP COLUMN note, ADD COLUMN more int DEFAULT 5",
+            "INSERT INTO item VALUES (5, 5, 6)",
+        )
+    site.run("UPDATE item SET more = 7 WHERE id = 1")
+    site.replica.catch_up()
+    assert site.at_target("SELECT id, price FROM item ORDER BY 1") == [(1, 1), (2, 20), (4, 4)]
+    site.assert_equal("other")
+    assert [waits for _, waits in site.letters()].count(False) == 1
+    assert site.retry()[1] == 1
+    site.mend()
+    assert site.retry()[1:] == (0, 0)
+    site.assert_equal("item")
+
+
+@ON_EACH
 def test_a_table_that_does_not_fit_waits_alone(site: Site) -> None:
     site.at_target("CREATE TABLE odd (id int PRIMARY KEY)")
     site.step("CREATE TABLE odd (id int PRIMARY KEY, a int)", "INSERT INTO odd VALUES (1, 1)")
@@ -281,6 +317,40 @@ def test_a_running_applier_is_told_of(site: Site) -> None:
             change()
         assert "stop it" in str(raised.value.mend)
     assert len(site.letters()) == 1
+
+
+def test_a_target_without_savepoints(new_database: Callable[..., str], tmp_path: Path, unique_name: str) -> None:
+    """DuckDB, which has no NaN in a NUMERIC."""
+    source, database = new_database(), DuckDB(tmp_path)
+    log = LogSettings(url=f"sqlite:///{tmp_path / 'log.db'}", prefix=unique_name, partitions=2)
+    options = {"it": {"on_error": "dead-letter"}}
+    with (
+        psycopg.connect(source, autocommit=True) as writer,
+        Replica(
+            source, {"it": database.url}, name=unique_name, log=open_log(log), log_settings=log, options=options
+        ) as replica,
+    ):
+        writer.execute("CREATE TABLE item (id int PRIMARY KEY, price numeric(9,2))")
+        writer.execute(
+            "INSERT INTO item SELECT n, CASE WHEN n % 7 = 0 THEN 'NaN' ELSE n::numeric END"
+            " FROM generate_series(1, 30) AS n"
+        )
+        replica.catch_up()
+        writer.execute("UPDATE item SET price = price + 1 WHERE id IN (7, 8)")
+        replica.catch_up()
+        assert database.execute("SELECT count(*), sum(price) FROM item") == [(26, 30 * 31 // 2 - 7 - 14 - 21 - 28 + 1)]
+        writer.execute("UPDATE item SET price = 0 WHERE price = 'NaN'")
+        replica.catch_up()
+        name = f"{unique_name}_it"
+        targets = {name: replica._targets["it"]}
+        settings = Settings(source=None, log=log, registry=RegistrySettings(), targets=targets)
+        assert [not each.error for each in dlq.listed(settings, name)].count(False) == 4
+        replica.close()
+        found = dlq.retry(settings, name, dlq.chosen(None))
+        assert (found.done, found.refused, found.waiting) == (9, [], 0)
+        replica.catch_up()
+        query = "SELECT id, price FROM item ORDER BY 1"
+        assert database.execute(query) == writer.execute(query.encode()).fetchall()
 
 
 STEPS = (

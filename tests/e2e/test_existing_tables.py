@@ -24,6 +24,7 @@ from consumers.apply.delivery import Delivery
 from consumers.plan.mapping import EventMapping
 from consumers.targets.open import open_target
 from tests.replica import Replica
+from tests.target_databases import MariaDB
 
 SOURCE = """
     CREATE TABLE team (id int PRIMARY KEY, name text UNIQUE, lead int);
@@ -69,27 +70,41 @@ LITE = """
     );
     CREATE TABLE badge (id INTEGER PRIMARY KEY, person INTEGER NOT NULL REFERENCES person)
 """
+# Nothing waits for the end of a transaction there: what is DEFERRABLE at the source may not be unique.
+MARIA = """
+    CREATE TABLE team (`lead` int, name varchar(40) UNIQUE, seen datetime DEFAULT now(), id bigint PRIMARY KEY);
+    CREATE TABLE person (
+        note text, place int CHECK (place < 100), email varchar(40) UNIQUE, boss int, team bigint, id int PRIMARY KEY,
+        FOREIGN KEY (boss) REFERENCES person (id) ON DELETE SET NULL,
+        FOREIGN KEY (team) REFERENCES team (id) ON DELETE CASCADE ON UPDATE CASCADE
+    );
+    ALTER TABLE team ADD FOREIGN KEY (`lead`) REFERENCES person (id);
+    CREATE TABLE badge (id int PRIMARY KEY, person int NOT NULL, FOREIGN KEY (person) REFERENCES person (id))
+"""
 TABLES = {"team": "id, name, lead", "person": "id, team, boss, email, place", "badge": "id, person"}
 
 
 class Site:
-    """A source, and two targets to which its transactions are delivered whole and in order, `at_once` in a batch."""
+    """A source, and three targets to which its transactions are delivered whole and in order, `at_once` in a batch."""
 
-    def __init__(self, source: str, target: str, folder: Path, name: str) -> None:
-        self.target, self.lite = target, folder / "replica.db"
+    def __init__(self, source: str, target: str, maria: str, folder: Path, name: str) -> None:
+        self.target, self.maria, self.lite = target, MariaDB(maria), folder / "replica.db"
         self.writer = psycopg.connect(source, autocommit=True)
         self.writer.execute(SOURCE.encode())
         with psycopg.connect(target) as connection:
             connection.execute(TARGET.encode())
         with closing(sqlite3.connect(self.lite)) as lite:
             lite.executescript(LITE)
+        for statement in MARIA.split(";"):
+            self.maria.execute(statement)
         self.replica = Replica(source, {}, name=name)
         self._resources = ExitStack()
         self._reader = self._resources.enter_context(closing(self.replica.log.reader("test")))
         registry = EmbeddedRegistry(self.replica.log, None, schemas_topic(name))
         self._decoding = Decoding(self._resources.enter_context(closing(registry)))
         self._read: dict[str, int] = {f"{name}.public.{table}": 0 for table in TABLES}
-        self._targets = [open_target(TargetSettings(name=name, url=url)) for url in (target, f"sqlite:///{self.lite}")]
+        urls = (target, maria, f"sqlite:///{self.lite}")
+        self._targets = [open_target(TargetSettings(name=name, url=url)) for url in urls]
         for each in self._targets:
             each.open()
             self._resources.callback(each.close)
@@ -131,6 +146,7 @@ class Site:
                 expected = self.writer.execute(query.encode()).fetchall()
                 assert target.execute(query.encode()).fetchall() == expected, table
                 assert lite.execute(query).fetchall() == expected, table
+                assert self.maria.values(query.replace("lead", "`lead`")) == expected, table
 
     def close(self) -> None:
         self._resources.close()
@@ -140,8 +156,10 @@ class Site:
 
 
 @pytest.fixture
-def site(new_database: Callable[..., str], tmp_path: Path, unique_name: str) -> Iterator[Site]:
-    site = Site(new_database(), new_database(), tmp_path, unique_name)
+def site(
+    new_database: Callable[..., str], new_mariadb: Callable[[], str], tmp_path: Path, unique_name: str
+) -> Iterator[Site]:
+    site = Site(new_database(), new_database(), new_mariadb(), tmp_path, unique_name)
     yield site
     site.close()
 

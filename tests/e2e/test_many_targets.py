@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from replica import Replica
+from target_databases import DuckDB, MariaDB
 
 from cdc.core.errors import ConfigError, LogGapError
 from cdc.core.log import TopicPartition
@@ -40,9 +41,12 @@ def h(value: object) -> str:
     return hmac.new(KEY.encode(), str(value).encode(), hashlib.sha256).hexdigest()
 
 
-def test_a_target_that_must_not_know(new_database: Callable[[], str], unique_name: str, tmp_path: Path) -> None:
+def test_a_target_that_must_not_know(
+    new_database: Callable[[], str], new_mariadb: Callable[[], str], unique_name: str, tmp_path: Path
+) -> None:
     """Through inserts, moves, partial updates, tables without key, and changes of shape."""
     source, copy, path = new_database(), new_database(), tmp_path / "copy.db"
+    maria, duck = MariaDB(new_mariadb()), DuckDB(tmp_path)
     options = {
         "rename": {"public.*": "crm.*", "public.people": "crm.humans"},
         "exclude_columns": ("public.people.secret", "*.notes.author"),
@@ -55,7 +59,7 @@ def test_a_target_that_must_not_know(new_database: Callable[[], str], unique_nam
         },
         "mask_key": KEY,
     }
-    targets = {"pg": copy, "lite": f"sqlite:///{path}"}
+    targets = {"pg": copy, "lite": f"sqlite:///{path}", "maria": maria.url, "duck": duck.url}
     with (
         psycopg.connect(source, autocommit=True) as writer,
         Replica(source, targets, name=unique_name, options=dict.fromkeys(targets, options)) as replica,
@@ -64,6 +68,7 @@ def test_a_target_that_must_not_know(new_database: Callable[[], str], unique_nam
             "CREATE TABLE people (ssn text PRIMARY KEY, age int, secret text, email text, phone int, name text)",
             "ALTER TABLE people ALTER secret SET STORAGE EXTERNAL, ALTER email SET STORAGE EXTERNAL",
             "CREATE TABLE notes (email text, text text, author text)",
+            "CREATE TABLE plain (id int PRIMARY KEY, v text); INSERT INTO plain VALUES (1, 'v')",
             "ALTER TABLE notes REPLICA IDENTITY FULL",
             f"INSERT INTO people VALUES ('SECRET-1', 1, '{LONG}', '{LONG}', 666, 'SECRET')",
             f"INSERT INTO people VALUES ('SECRET-2', 2, '{LONG}', '{LONG}', 666, NULL)",
@@ -79,6 +84,7 @@ def test_a_target_that_must_not_know(new_database: Callable[[], str], unique_nam
             "UPDATE notes SET text = 'SECRET', author = 'b' WHERE author = 'SECRET' AND email = 'a'",
             "DELETE FROM notes WHERE author = 'SECRET'",
             "ALTER TABLE people ADD backup_email text DEFAULT 'open', ADD note text DEFAULT 'open'",
+            "ALTER TABLE plain RENAME TO simple; INSERT INTO simple VALUES (2, 'w')",
             "INSERT INTO people VALUES ('SECRET-5', 5, 'SECRET', 'SECRET', 666, 'SECRET', NULL, NULL)",
         ):
             writer.execute(statement)
@@ -92,8 +98,15 @@ def test_a_target_that_must_not_know(new_database: Callable[[], str], unique_nam
         notes = [(h("a"), "x"), (h("a"), "x")]
         assert sorted(pg(copy, "SELECT * FROM crm.humans"), key=lambda row: -row[1]) == people
         assert pg(copy, "SELECT * FROM crm.notes") == notes
+        simple = 'SELECT * FROM "crm.simple" ORDER BY 1'
+        assert maria.values(simple.replace('"', "`")) == duck.execute(simple) == lite(path, simple)
+        assert lite(path, simple) == pg(copy, "SELECT * FROM crm.simple") == [(1, "v"), (2, "w")]
         assert sorted(lite(path, 'SELECT * FROM "crm.humans"'), key=lambda row: -row[1]) == people
         assert lite(path, 'SELECT * FROM "crm.notes"') == notes
+        assert sorted(maria.values("SELECT * FROM `crm.humans`"), key=lambda row: -row[1]) == people
+        assert maria.values("SELECT * FROM `crm.notes`") == notes
+        assert sorted(duck.execute('SELECT * FROM "crm.humans"'), key=lambda row: -row[1]) == people
+        assert duck.execute('SELECT * FROM "crm.notes"') == notes
         assert pg(copy, "SELECT 1 FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE 'cdc%'") == []
         lite(path, "PRAGMA wal_checkpoint(TRUNCATE)")
         assert b"SECRET" not in path.read_bytes()

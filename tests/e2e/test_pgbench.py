@@ -16,6 +16,7 @@ from cdc.demo.processes import Processes
 
 TABLES = ("pgbench_accounts", "pgbench_branches", "pgbench_history", "pgbench_tellers")
 CATCH_UP_SECONDS = 180
+TRANSACTIONS_A_SECOND = 250
 
 CONFIG = """\
 [source]
@@ -55,7 +56,9 @@ class Pipeline:
         execute(self.source, "ALTER TABLE pgbench_history ADD COLUMN hid bigserial PRIMARY KEY")
 
     def workload(self, seconds: int) -> subprocess.Popen[bytes]:
-        command = [str(self._pgbench), "-n", "-c", "8", "-j", "2", "-T", str(seconds), "-d", self.source]
+        """At a rate that the pipeline keeps up with: it works all the time, and nothing is left to wait for."""
+        load = ["-c", "8", "-j", "2", "-T", str(seconds), "--rate", str(TRANSACTIONS_A_SECOND)]
+        command = [str(self._pgbench), "-n", *load, "-d", self.source]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def differences(self) -> list[str]:
@@ -88,10 +91,10 @@ def start_all(processes: Processes) -> None:
 
 
 def test_replicated_while_it_runs(pipeline: Pipeline) -> None:
-    pipeline.initialize(scale=5)
+    pipeline.initialize(scale=1)
     with Processes(pipeline.config) as processes:
         start_all(processes)
-        running = pipeline.workload(seconds=20)
+        running = pipeline.workload(seconds=15)
         assert running.wait() == 0
         await_equal(pipeline, processes)
 
@@ -107,7 +110,7 @@ def test_equal_after_random_kills(pipeline: Pipeline) -> None:
     kills = 0
     with Processes(pipeline.config) as processes:
         start_all(processes)
-        running = pipeline.workload(seconds=20)
+        running = pipeline.workload(seconds=15)
         while running.poll() is None:
             time.sleep(dice.uniform(0.1, 2.0))  # the moment is what is random here: nothing is awaited
             victim = dice.choice(list(commands))

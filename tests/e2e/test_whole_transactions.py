@@ -4,7 +4,7 @@ holds at every moment.
 Money moves between accounts in two tables, whose topics have several partitions: its sum stays. Some transactions touch
 every account, and are larger than a batch. A journal is truncated and written anew in each of some: it has two rows.
 
-CDC_TEST_SECONDS sets how long each runs, 12 by default.
+CDC_TEST_KILLS says how many times, 9 by default.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pytest
 
 ACCOUNTS = 700
 TOTAL = 2 * ACCOUNTS * 100
-SECONDS = float(os.environ.get("CDC_TEST_SECONDS", "12"))
+KILLS = int(os.environ.get("CDC_TEST_KILLS", "9"))
 PATIENCE_SECONDS = 90.0
 CONFIG = """\
 [source]
@@ -84,7 +84,7 @@ class Bank(threading.Thread):
                     connection.execute(statement)
                 connection.commit()
                 self.transactions += 1
-                self._stopping.wait(0.002)  # more would only burden the machine
+                self._stopping.wait(0.01)  # more would only burden the machine
 
     def stop(self) -> None:
         self._stopping.set()
@@ -179,6 +179,20 @@ class Site:
             return self.rows(target) == expected
         return False
 
+    def await_progress(self, commits: int) -> None:
+        """Until both targets have this many more commits: of each start, something is to be killed."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        wanted = [version + commits for version in self._versions()]
+        while any(now < then for now, then in zip(self._versions(), wanted, strict=True)):
+            assert time.monotonic() < deadline, "the targets don't get on"
+            time.sleep(0.02)  # between two looks
+
+    def _versions(self) -> list[int]:
+        query = "SELECT version FROM cdc_applier"
+        with psycopg.connect(self.copy) as copy, closing(sqlite3.connect(self.lite)) as lite:
+            found = [copy.execute(query).fetchone(), lite.execute(query).fetchone()]
+        return [0 if row is None else row[0] for row in found]
+
     @contextmanager
     def readers(self) -> Iterator[list[Reader]]:
         stopping = threading.Event()
@@ -222,19 +236,18 @@ def test_no_reader_sees_part_of_a_transaction(
         bank = Bank(site.source, random.Random(seed))
         with site.readers() as readers:
             bank.start()
-            ends = time.monotonic() + SECONDS
-            while time.monotonic() < ends:
-                time.sleep(dice.uniform(0.3, 2.0))
-                victim = dice.choice(commands)
+            for number in range(KILLS):
+                victim = commands[number % len(commands)]
                 kill(processes[victim])
                 processes[victim] = site.start(*victim)
+                site.await_progress(dice.randint(1, 5))
             bank.stop()
             site.await_equal()
     finally:
         for process in processes.values():
             kill(process)
     looks = [reader.looks for reader in readers]
-    print(f"{bank.transactions} transactions, {sum(looks)} looks")
+    print(f"{bank.transactions} transactions, {KILLS} kills, {sum(looks)} looks")
     assert [reader.wrong[:3] for reader in readers] == [[], [], []]
     assert min(looks) > 10
     assert bank.transactions > 10

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import psutil
 import psycopg
+import pymysql
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
 from cdc.core.errors import CdcError
-from cdc.embedded import EmbeddedKafka, EmbeddedPostgres, EmbeddedRegistry, binaries, jars, java
+from cdc.embedded import EmbeddedKafka, EmbeddedMariaDB, EmbeddedPostgres, EmbeddedRegistry, binaries, jars, java
 from cdc.embedded.account import Account
 from cdc.embedded.binaries import find_binaries
 from cdc.embedded.cache import kept_directory
@@ -247,6 +248,33 @@ def wait_until_ended(server: psutil.Process) -> None:
             return
         threading.Event().wait(0.01)
     pytest.fail("still running")
+
+
+# MariaDB
+
+
+def test_mariadb_keeps_what_was_committed_when_killed_and_restarted(own_mariadb: Callable[..., EmbeddedMariaDB]):
+    server = own_mariadb(innodb_flush_log_at_trx_commit="1")
+    url = server.create_database("kept")
+    assert url == f"mysql://root@127.0.0.1:{server.port}/kept?ssl_disabled=true"
+    server.execute("CREATE TABLE kept.t AS SELECT 7 AS number", "CREATE USER other IDENTIFIED BY 'secret'")
+    assert listening_addresses(server._process.pid) == {"127.0.0.1"}
+    if os.geteuid() == 0:
+        assert psutil.Process(server._process.pid).uids().real != 0
+    server.kill()
+    assert not server.running
+    server.start()
+    with pymysql.connect(host="127.0.0.1", port=server.port, user="root") as session, session.cursor() as cursor:
+        cursor.execute("SELECT number FROM kept.t")
+        assert cursor.fetchall() == ((7,),)
+    with pytest.raises(pymysql.err.OperationalError, match="Access denied"):
+        pymysql.connect(host="127.0.0.1", port=server.port, user="other", password="wrong")
+
+
+def test_a_refused_option_of_mariadb_shows_the_servers_own_words(tmp_path):
+    refused = EmbeddedMariaDB(tmp_path, settings={"no-such-option": "1"})
+    with pytest.raises(CdcError, match="no-such-option"), refused:
+        pytest.fail("started")
 
 
 # Kafka

@@ -13,6 +13,8 @@ from cdc.avro.schemas import envelope_schema
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind, has_one_text
 from cdc.sources.postgres.types import PgType, column_type, kinds_by_name
+from consumers.targets.generic.types import wanted_form
+from consumers.targets.mysql.types import declared_type as mysql_type
 from consumers.targets.postgresql.types import fallback
 from consumers.targets.sqlite.types import declared_type
 
@@ -36,7 +38,7 @@ def table_of_kinds() -> dict[Kind, list[str]]:
     rows = {}
     for line in PAGE.read_text().splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        if len(cells) == 6 and cells[1].startswith("`"):
+        if len(cells) == 8 and cells[1].startswith("`"):
             rows[Kind(cells[1].strip("`"))] = cells
     return rows
 
@@ -81,6 +83,8 @@ def test_what_targets_declare(kind: Kind) -> None:
     of = column(kind)
     assert ROWS[kind][3] == ("the element's, `[]`" if kind is Kind.ARRAY else f"`{fallback(of)}`")
     assert ROWS[kind][4] == f"`{declared_type(of)}`"
+    assert ROWS[kind][5] == f"`{mysql_type(of)}`"
+    assert ROWS[kind][6] == f"`{wanted_form(of).type}`"
 
 
 def test_every_type_of_postgresql_stands_in_the_row_of_its_kind() -> None:

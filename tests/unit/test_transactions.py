@@ -5,7 +5,7 @@ taken whole, once, and in the order of their commits.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cdc.avro.transactions import MESSAGES, End, TransactionEnd
 from cdc.core.errors import GapError, LogGapError
-from cdc.core.events import Alter, ChangeEvent, Create, Transaction
+from cdc.core.events import Alter, ChangeEvent, Create, Delete, KeyImage, Transaction
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from cdc.core.tables import TableId, TableSchema
@@ -266,7 +266,7 @@ def test_a_lost_event_is_a_gap(inbox: TransactionInbox) -> None:
     inbox.add_end(0, make_end(7, 2, one=2))
     inbox.add(ONE, 0, make_event(7, 1, "one"))
     assert (inbox.take(10).events, inbox.ends_wanted()) == ([], set())
-    assert (inbox.take(10).events, inbox.ends_wanted()) == ([], {"one"})  # nothing comes any more
+    assert (inbox.take(10).events, inbox.ends_wanted()) == ([], {"one", "tables"})  # nothing comes any more
     inbox.ends("one", {ONE: 1, ONE_B: 0})
     with pytest.raises(GapError, match="transaction 1:7:7 is not whole in the log: it lacks 1 of 2 in 'one'"):
         inbox.take(10)
@@ -326,21 +326,26 @@ def test_an_end_of_a_later_epoch_waits_for_its_load() -> None:
     assert inbox.take(10).progress == {}
 
 
-def test_messages_and_loads_bring_nothing(inbox: TransactionInbox) -> None:
-    end = make_end(7, 1)
+def test_what_is_no_transaction_may_stand_at_the_place_of_one(inbox: TransactionInbox) -> None:
+    """A message that stands alone, and the commit right after it."""
     message = TransactionEnd(
-        id="1:none:9",
+        id="1:none:7",
         epoch=1,
-        commit_lsn=9,
+        commit_lsn=7,
         commit_time_ms=0,
-        end_lsn=9,
+        end_lsn=7,
         last_ordinal=0,
         event_count=1,
         event_counts={MESSAGES: 1},
     )
-    inbox.add_end(0, end)
+    inbox.add_end(0, End(end=message))
+    assert inbox.take(10).progress == {ENDS: PartitionProgress(ORIGIN, 1)}
+    inbox.add(ONE, 0, make_event(7, 1, "one"))
     inbox.add_end(1, End(end=message))
-    assert inbox.take(10).progress == {ENDS: PartitionProgress(Position(1, 9, 0), 2)}
+    inbox.add_end(2, make_end(7, 1, one=1))
+    batch = inbox.take(10)
+    assert len(batch.events) == 1
+    assert batch.progress[ENDS] == PartitionProgress(Position(1, 7, 1), 3)
 
 
 def test_the_transaction_topic_is_paused_where_enough_is_due(inbox: TransactionInbox) -> None:
@@ -358,8 +363,63 @@ def test_what_an_earlier_session_wrote_does_not_count_for_a_resent_transaction(i
     inbox.add(ONE_B, 0, make_event(7, 2, "one"))
     inbox.add_end(0, make_end(7, 2, one=1, resent=True))
     assert inbox.take(10).events == []
-    assert inbox.ends_wanted() == {"one"}
+    assert inbox.ends_wanted() == {"one", "tables"}
     inbox.ends("one", {ONE: 1, ONE_B: 1})
     assert inbox.take(10).events == []
     inbox.add(ONE, 0, make_event(7, 1, "one"))
     assert [event.ordinal for event in inbox.take(10).events] == [1, 2]
+
+
+def test_a_part_does_not_end_between_the_halves_of_a_moved_row(inbox: TransactionInbox) -> None:
+    halves = [Delete(KeyImage((b"1",)), moved_to=(b"2",), awaits_create=True), Create((b"2",), moved_from=(b"1",))]
+    one, two, three = (make_event(7, ordinal, "one") for ordinal in (1, 2, 3))
+    inbox.add_end(0, make_end(7, 3, one=3))
+    inbox.add(ONE, 0, one)
+    inbox.add(ONE, 1, replace(two, change=halves[0]))
+    inbox.take(2)
+    assert inbox.ends_wanted() == {"one", "tables"}
+    inbox.ends("one", {ONE: 3, ONE_B: 0})  # more may come in ONE, where 2 was read
+    assert [event.ordinal for event in inbox.take(2).events] == [1]
+    inbox.add(ONE, 2, replace(three, change=halves[1]))
+    assert [event.ordinal for event in inbox.take(2).events] == [2, 3]
+
+
+def test_a_change_of_shape_is_taken_though_its_transaction_never_ended(inbox: TransactionInbox) -> None:
+    """A reading was cut off after the change was durable: the next session goes on from it, and says it no more."""
+    inbox.add(ONE, 0, make_event(4, 1, "one"))
+    inbox.add_end(0, make_end(4, 1, one=1))
+    inbox.add(ONE, 1, make_event(5, 2, "one"))  # of the reading; it is read again
+    inbox.add_alteration(TABLES, 0, Position(1, 5, 1), make_event(5, 1, "one", alters=True))
+    inbox.add(ONE, 2, make_event(6, 1, "one"), altered=Position(1, 5, 1))
+    inbox.add_end(1, make_end(6, 1, one=1))
+    taken = [inbox.take(10) for _ in range(3)]
+    assert [[event.position for event in batch.events] for batch in taken] == [
+        [Position(1, 4, 1)],
+        [Position(1, 5, 1)],
+        [Position(1, 6, 1)],
+    ]
+    assert inbox.dropped == 1
+    assert taken[1].progress == {
+        ONE: PartitionProgress(Position(1, 5, 2), 2),
+        TABLES: PartitionProgress(Position(1, 5, 1), 1),
+    }
+
+
+def test_events_wait_for_the_change_of_shape_that_they_go_on_from(inbox: TransactionInbox) -> None:
+    inbox.add(ONE, 0, make_event(6, 1, "one"), altered=Position(1, 5, 1))
+    inbox.add_end(0, make_end(6, 1, one=1))
+    assert inbox.take(10).events == []
+    inbox.add_alteration(TABLES, 0, Position(1, 5, 1), make_event(5, 1, "one", alters=True))
+    assert [event.position.commit_lsn for event in inbox.take(10).events] == [5]
+    assert [event.position.commit_lsn for event in inbox.take(10).events] == [6]
+
+
+def test_a_lost_change_of_shape_is_a_gap(inbox: TransactionInbox) -> None:
+    inbox.add(ONE, 0, make_event(6, 1, "one"), altered=Position(1, 5, 1))
+    inbox.add_end(0, make_end(6, 1, one=1))
+    inbox.take(10)
+    inbox.take(10)
+    assert inbox.ends_wanted() == {"one", "tables"}
+    inbox.ends("tables", {TABLES: 0})
+    with pytest.raises(GapError, match="topic 'tables' no longer holds the change of a table at 1:0/5:1"):
+        inbox.take(10)

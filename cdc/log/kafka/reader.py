@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TypeVar
 
 import tenacity
@@ -12,11 +12,12 @@ from confluent_kafka import Consumer, KafkaException, Message
 from confluent_kafka import TopicPartition as Place
 from typing_extensions import override
 
-from cdc.core.log import Headers, LogReader, Offsets, StoredRecord, TopicPartition
+from cdc.core.log import Headers, LogReader, Offsets, Retention, StoredRecord, TopicPartition
 from cdc.log.assignment import Assignment
 from cdc.log.kafka.client import Events, client_options, connect, made, topics_of
 from cdc.log.kafka.errors import GONE, LEADERLESS, OUT_OF_RANGE, translate
 from cdc.log.kafka.options import Options, consumer_options
+from cdc.log.kafka.topics import retention_of
 from cdc.log.limits import check_offset, missing_partition, unknown_partition
 
 _ASK_SECONDS: Final = 10.0
@@ -33,9 +34,11 @@ class KafkaReader(LogReader):
     """
 
     def __init__(self, options: Options, group: str) -> None:
+        self._options = options
         self._events = Events(options["bootstrap.servers"])
         self._assignment = Assignment()
         self._closed = False
+        self._known: dict[str, int] = {}
         self._look_due = time.monotonic() + _LOOK_SECONDS
         self._consumer = made(lambda: Consumer(client_options(consumer_options(options, group), self._events)))
         # A broker answers a connection's requests in turn: on the one that fetches, a question about offsets waits for
@@ -58,6 +61,10 @@ class KafkaReader(LogReader):
         if held is None:
             raise unknown_partition(partition)
         return held
+
+    @override
+    def retention(self, topics: Collection[str]) -> dict[str, Retention]:
+        return retention_of(topics, self._options, self._events)
 
     @override
     def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -115,7 +122,15 @@ class KafkaReader(LogReader):
     def _start(self, partitions: Iterable[TopicPartition]) -> None:
         places = _places({partition: self._assignment.next_offset(partition) for partition in partitions})
         if places:
+            self._know({place.topic for place in places})
             self._consumer.incremental_assign(places)
+
+    def _know(self, topics: set[str]) -> None:
+        """Let librdkafka learn of topics before they are assigned: else it asks for their leaders only at its next
+        look around, which is up to a second away.
+        """
+        if not topics <= self._known.keys():
+            self._known = topics_of(self._consumer, self._events)
 
     def _stop(self, partitions: Iterable[TopicPartition]) -> None:
         places = [Place(*partition) for partition in partitions]

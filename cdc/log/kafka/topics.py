@@ -1,17 +1,18 @@
-"""Making topics."""
+"""Making topics, and what the brokers keep of them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from cdc.core.errors import PassingError
-from cdc.core.log import TopicSpec
+from cdc.core.log import Retention, TopicSpec
 from cdc.core.settings import LogSettings
 from cdc.log.kafka.client import Events, client_options, made, topics_of
 from cdc.log.kafka.errors import translate
@@ -20,6 +21,11 @@ from cdc.log.limits import topic_mismatch
 
 _TIMEOUT_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.05
+_UNTOLD: Final = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
 
 
 def create_topics(
@@ -38,6 +44,28 @@ def create_topics(
         existing = _await(admin, missing, events)
         _check(specs, existing)  # another process may have been faster
     return existing
+
+
+def retention_of(topics: Collection[str], options: Options, events: Events) -> dict[str, Retention]:
+    """As `LogReader.retention`. A role that may not describe configurations is told nothing."""
+    if not topics:
+        return {}
+    admin = made(lambda: AdminClient(client_options(admin_options(options), events)))
+    asked = admin.describe_configs(
+        [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics], request_timeout=_TIMEOUT_SECONDS
+    )
+    found: dict[str, Retention] = {}
+    for resource, answer in asked.items():
+        try:
+            config = answer.result()
+        except KafkaException as error:
+            if error.args[0].code() not in _UNTOLD:
+                raise translate(error.args[0], events.servers, doing="asking what topics keep") from None
+            continue
+        policy, kept_ms = config["cleanup.policy"].value, int(config["retention.ms"].value)
+        ms = kept_ms if kept_ms >= 0 and "delete" in policy else None
+        found[resource.name] = Retention("compact" in policy, ms)
+    return found
 
 
 def _check(specs: Iterable[TopicSpec], existing: Mapping[str, int]) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from typing_extensions import override
 
 from cdc.core.errors import LogError
-from cdc.core.log import LogReader, Offsets, StoredRecord, TopicPartition
+from cdc.core.log import LogReader, Offsets, Retention, StoredRecord, TopicPartition
 from cdc.log.assignment import Assignment, share
 from cdc.log.limits import check_offset, missing_partition, unknown_partition
 from cdc.log.local.database import open_for_reading, snapshot, translated
@@ -60,6 +60,16 @@ class LocalReader(LogReader):
         if held is None:
             raise unknown_partition(partition)
         return held
+
+    @override
+    def retention(self, topics: Collection[str]) -> dict[str, Retention]:
+        """The writer's settings say for how long: the same for all."""
+        connection = self._opened()
+        if connection is None:
+            return {}
+        with translated(self._path):
+            rows = connection.execute("SELECT name, compacted FROM topics").fetchall()
+        return {name: Retention(bool(compacted), None) for name, compacted in rows if name in topics}
 
     @override
     def assign(self, offsets: Mapping[TopicPartition, int]) -> None:

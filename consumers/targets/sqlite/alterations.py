@@ -24,8 +24,9 @@ from consumers.plan.alterations import (
 )
 from consumers.plan.steps import AlterTable
 from consumers.targets.identifiers import quoted, quoted_list
+from consumers.targets.naming import flat_name
 from consumers.targets.policy import Done, is_left_alone, may_drop, require_allowed
-from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded, target_name
+from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.types import RowCodec, Stored, declared_type
 
@@ -49,9 +50,9 @@ class Alterer:
         if step.before is None:
             return
         doing = f"altering table {step.table.id}"
-        name = target_name(step.before.id)
+        name = flat_name(step.before.id)
         if not columns_of(self._session, name, doing=doing):
-            name = target_name(step.table.id)
+            name = flat_name(step.table.id)
         done: list[Done] = []
         for alteration in alterations(step):
             columns = columns_of(self._session, name, doing=doing)
@@ -65,12 +66,12 @@ class Alterer:
             there = isinstance(alteration, AddColumn) and _has(columns, alteration.column.name)
             done.append(Done(alteration, [] if there else [sql for sql, _ in statements]))
             if isinstance(alteration, RenameTable):
-                name = target_name(alteration.new)
+                name = flat_name(alteration.new)
         require_allowed(step.table.id, done, self._policy)
         self._make_anew(step, name, doing)
 
     def drop(self, table: TableId) -> None:
-        name, doing = target_name(table), f"dropping table {table}"
+        name, doing = flat_name(table), f"dropping table {table}"
         statement = f"DROP TABLE {quoted(name)}"
         if columns_of(self._session, name, doing=doing) and may_drop(table, statement, self._policy):
             self._session.execute(statement, doing=doing)
@@ -178,7 +179,7 @@ def _has(columns: Iterable[TargetColumn], name: str) -> bool:
 
 
 def _renamed(old: str, table: TableId) -> Iterator[_Statement]:
-    new = target_name(table)
+    new = flat_name(table)
     if new != old:
         yield f"ALTER TABLE {quoted(old)} RENAME TO {quoted(new)}", ()
     yield (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from string import ascii_lowercase, ascii_uppercase
 from typing import Final, NamedTuple
 
-from cdc.core.tables import TableId
 from consumers.targets.sqlite.session import SqliteSession
 
 _FOLDED: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
@@ -31,11 +30,6 @@ class TargetColumn(NamedTuple):
 def folded(name: str) -> str:
     """Names that come out equal are one to SQLite. It folds the case of ASCII's letters only."""
     return name.translate(_FOLDED)
-
-
-def target_name(table: TableId) -> str:
-    """SQLite has no schemas: `name` for the schema public, else `schema.name`."""
-    return table.name if table.schema == "public" else f"{table.schema}.{table.name}"
 
 
 def columns_of(session: SqliteSession, name: str, *, doing: str) -> list[TargetColumn]:

@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import TableId, TableSchema
 from consumers.targets.identifiers import quoted, quoted_list
+from consumers.targets.naming import flat_name
 from consumers.targets.schema_check import refill, refuse_own_table, require_same_columns
-from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded, target_name
+from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.types import RowCodec, declared_type, keeps_exactly
 
@@ -63,7 +64,7 @@ class PreparedTables:
         self._uncommitted.clear()
 
     def _made_ready(self, version: TableSchema) -> PreparedTable:
-        name = target_name(version.id)
+        name = flat_name(version.id)
         _refuse_impossible(version, name)
         self._claim(version.id, name)
         columns = self._columns(version.id, name)

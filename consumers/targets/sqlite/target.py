@@ -29,8 +29,9 @@ from consumers.plan.steps import (
 from consumers.targets.grouping import by_present_columns
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.missing import MissingRows
+from consumers.targets.naming import flat_name
 from consumers.targets.sqlite.alterations import Alterer
-from consumers.targets.sqlite.catalog import columns_of, target_name
+from consumers.targets.sqlite.catalog import columns_of
 from consumers.targets.sqlite.checkpoints import Checkpoints
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.tables import PreparedTable, PreparedTables, row_id
@@ -105,7 +106,7 @@ class SqliteTarget(Target):
 
     @override
     def rows_of(self, table: TableSchema) -> list[Row]:
-        doing, name = f"reading table {table.id}", target_name(table.id)
+        doing, name = f"reading table {table.id}", flat_name(table.id)
         session = SqliteSession(self._url, applier=self._applier)
         if not session.path.exists():
             return []

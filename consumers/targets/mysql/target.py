@@ -1,0 +1,335 @@
+"""Runs plans on MySQL and MariaDB.
+
+What defines tables commits by itself there. So it goes over a second session, beside the transaction that has taken
+the checkpoint, before any row is written; what it does a second time after a crash does no harm. A table that the open
+transaction has written to in an earlier part can't be altered before it ends: that is refused.
+
+What was defined stays when rows are rolled back. So rows that are tried again, but come before it in the source's
+order, are written in the shape that their table has got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, assert_never
+
+from typing_extensions import override
+
+from cdc.core import failpoints
+from cdc.core.checks import Check
+from cdc.core.errors import CdcError, PassingError, TargetError, TargetSchemaError
+from cdc.core.events import Key, Row
+from cdc.core.log import TopicPartition
+from cdc.core.settings import TargetSettings
+from cdc.core.tables import TableId, TableSchema
+from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.plan.definitions import Definition, definitions_first
+from consumers.plan.steps import (
+    AlterTable,
+    DropTable,
+    MoveRow,
+    RowStep,
+    Step,
+    TableStep,
+    TruncateTable,
+    WriteRows,
+)
+from consumers.targets.missing import MissingRows
+from consumers.targets.mysql.alterations import Alterer
+from consumers.targets.mysql.catalog import find_table
+from consumers.targets.mysql.checkpoints import Checkpoints, create_checkpoint_tables
+from consumers.targets.mysql.quoting import quoted, quoted_list
+from consumers.targets.mysql.session import MysqlSession
+from consumers.targets.mysql.statements import Statements, Trip
+from consumers.targets.mysql.tables import PreparedTables
+from consumers.targets.naming import flat_name
+from consumers.targets.target import Target, TargetTransaction
+
+
+class _Open(NamedTuple):
+    """`rows` holds the applier's lock and writes; `definer` makes and alters tables."""
+
+    rows: MysqlSession
+    definer: MysqlSession
+    tables: PreparedTables
+
+
+class MysqlTarget(Target):
+    """See `Target`. The applier's name is the target's, unless `applier` is given."""
+
+    def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
+        self._applier = applier or settings.name
+        self._url = settings.url
+        self._policy = settings.schema_changes
+        self._missing = MissingRows(settings)
+        self._open: _Open | None = None
+        self._version = 0
+
+    @override
+    def open(self) -> Checkpoint:
+        self.close()
+        rows, definer = self._session(), self._session()
+        try:
+            rows.connect()
+            rows.lock_applier()
+            definer.connect(for_definitions=True)
+            create_checkpoint_tables(definer)
+            with rows.transaction(doing="reading the checkpoint"):
+                checkpoint = Checkpoints(rows, self._applier).open()
+        except CdcError:
+            rows.close()
+            definer.close()
+            raise
+        self._open, self._version = _Open(rows, definer, PreparedTables(definer)), checkpoint.version
+        return checkpoint
+
+    @override
+    def prepare(self, table: TableSchema) -> None:
+        self._opened().tables.prepare(table)
+
+    @override
+    @contextmanager
+    def transaction(self, *, log_id: str) -> Iterator[TargetTransaction]:
+        opened = self._opened()
+        checkpoints = Checkpoints(opened.rows, self._applier)
+        try:
+            with opened.rows.transaction(doing="committing the batch"):
+                checkpoints.compare_and_set(self._version, log_id)
+                failpoints.reached("apply.1-fenced")
+                yield _Transaction(opened, Alterer(opened.definer, self._policy), checkpoints, self._missing)
+        except BaseException:
+            self._missing.rolled_back()
+            raise
+        self._missing.committed()
+        self._version += 1
+        failpoints.reached("apply.4-committed")
+
+    @override
+    def left_out(self) -> Mapping[TableId, int]:
+        return self._missing.left_out
+
+    @override
+    def read_checkpoint(self) -> Checkpoint:
+        session = self._session()
+        try:
+            session.connect()
+            with session.transaction(doing="reading the checkpoint"):
+                return Checkpoints(session, self._applier).read()
+        finally:
+            session.close()
+
+    @override
+    def rows_of(self, table: TableSchema) -> list[Row]:
+        doing, name = f"reading table {table.id}", flat_name(table.id)
+        session = self._session()
+        try:
+            session.connect()
+            if find_table(session, name, doing=doing) is None:
+                return []
+            names = quoted_list(column.name for column in table.columns)
+            rows = session.query(f"SELECT {names} FROM {quoted(name)}", doing=doing)
+        finally:
+            session.close()
+        return [tuple([None if value is None else value.encode() for value in row]) for row in rows]
+
+    @override
+    def checks(self) -> Iterator[Check]:
+        name = f"target {self._applier}"
+        session = self._session()
+        try:
+            session.connect()
+            server = session.server
+            grants = " ".join(str(row[0]) for row in session.query("SHOW GRANTS", doing="checking"))
+        finally:
+            session.close()
+        yield Check(name=name, ok=True, found=f"{server.version} answers")
+        if server.read_only:
+            mend = "name its primary in the target's url"
+            yield Check(name=name, ok=False, found="is read-only", mend=mend)
+        if not any(privilege in grants for privilege in ("CREATE", "ALL PRIVILEGES", "GRANT `")):
+            mend = "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX ON the database TO its user"
+            yield Check(name=name, ok=False, found="its user may not create tables", mend=mend)
+
+    @override
+    def close(self) -> None:
+        opened, self._open = self._open, None
+        if opened is not None:
+            opened.rows.close()
+            opened.definer.close()
+
+    def _session(self) -> MysqlSession:
+        return MysqlSession(self._url, applier=self._applier)
+
+    def _opened(self) -> _Open:
+        if self._open is None:
+            raise TargetError(f"target {self._applier!r} is not open")
+        return self._open
+
+
+class _Transaction(TargetTransaction):
+    """`_made` is what was defined in it, in order; `_ahead` that of it which comes after all that was not rolled back,
+    in the source's order; `_refused` what could not be.
+    """
+
+    def __init__(self, opened: _Open, alterer: Alterer, checkpoints: Checkpoints, missing: MissingRows) -> None:
+        self._session = opened.rows
+        self._tables = opened.tables
+        self._alterer = alterer
+        self._checkpoints = checkpoints
+        self._missing = missing
+        self._written: set[str] = set()
+        self._made: list[TableStep] = []
+        self._ahead: list[TableStep] = []
+        self._refused: list[tuple[TableStep, CdcError]] = []
+
+    @override
+    def run(self, steps: Sequence[Step]) -> None:
+        ahead = list(self._ahead)
+        for step in steps:
+            if isinstance(step, TableStep) and step in ahead:
+                ahead.remove(step)
+        ordered = definitions_first([*steps, *ahead])
+        self._define_all([each for each in ordered.definitions if each.step not in self._ahead])
+        self._ahead = ahead
+        for step in ordered.rows:
+            self._written.add(flat_name(step.table.id))
+            _Writer(self._session, self._tables, step.table, self._missing).run(step)
+
+    @override
+    def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
+        failpoints.reached("apply.2-written")
+        self._checkpoints.write(progress)
+        failpoints.reached("apply.3-checkpointed")
+
+    @override
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        doing, ahead, made = "writing a batch", self._ahead, len(self._made)
+        self._session.execute("SAVEPOINT cdc_part", doing=doing)
+        try:
+            with self._missing.savepoint():
+                yield
+        except PassingError:
+            raise
+        except CdcError:
+            self._session.execute("ROLLBACK TO SAVEPOINT cdc_part", doing=doing)
+            self._ahead = [*ahead, *self._made[made:]]
+            raise
+        self._session.execute("RELEASE SAVEPOINT cdc_part", doing=doing)
+
+    @override
+    def require_constraints(self) -> None:
+        """Nothing: MySQL puts none off."""
+
+    def _define_all(self, definitions: Sequence[Definition]) -> None:
+        left = self._left(definitions)
+        self._made += [definition.step for definition in definitions[: len(definitions) - len(left)]]
+        for definition in left:
+            self._define(definition)
+            self._made.append(definition.step)
+            failpoints.reached("apply.2-altered")
+
+    def _left(self, definitions: Sequence[Definition]) -> Sequence[Definition]:
+        """Those that were not done before a crash: they are done in order, and the last one that was tells. To drop
+        `item` and rename `new` to it must not begin again with what is called `item` now.
+        """
+        for number in reversed(range(len(definitions))):
+            step = definitions[number].step
+            if isinstance(step, AlterTable) and step.before is not None and self._alterer.is_done(step):
+                return definitions[number + 1 :]
+        return definitions
+
+    def _define(self, definition: Definition) -> None:
+        for step, error in self._refused:
+            if step == definition.step:
+                raise error
+        try:
+            self._try_to_define(definition)
+        except CdcError as error:
+            self._refused.append((definition.step, error))
+            raise
+
+    def _try_to_define(self, definition: Definition) -> None:
+        """It commits. What was prepared for the table no longer fits."""
+        match definition.step:
+            case AlterTable(table, before):
+                old = table if before is None else before
+                self._require_unwritten(old.id)
+                for each in (old, table):
+                    self._tables.forget(each.id)
+                self._alterer.alter(definition)
+                self._tables.prepare(table)  # an empty one is made too
+            case DropTable(table):
+                self._require_unwritten(table.id)
+                self._tables.forget(table.id)
+                self._alterer.drop(table.id)
+
+    def _require_unwritten(self, table: TableId) -> None:
+        """What the open transaction wrote to can't be altered beside it: it would wait for us."""
+        if flat_name(table) in self._written:
+            raise TargetSchemaError(
+                f"table {table} was written to in one part of a large transaction and altered in a later one, which"
+                " MySQL can't do: there an ALTER TABLE commits",
+                mend="raise the target's batch_events above the transaction's size, or set consistency = \"key\"",
+            )
+
+
+class _Writer:
+    """Runs the steps of one table version."""
+
+    def __init__(
+        self, session: MysqlSession, tables: PreparedTables, version: TableSchema, missing: MissingRows
+    ) -> None:
+        self._session = session
+        self._missing = missing
+        self._table = tables.prepare(version)
+        self._statements = Statements(self._table, session.server.max_packet)
+        self._version = version
+        self._doing = f"writing table {version.id}"
+
+    def run(self, step: RowStep) -> None:
+        match step:
+            case WriteRows():
+                self._write(step)
+            case TruncateTable():
+                self._run(self._statements.empty())
+            case MoveRow(_, old_key, row):
+                self._move(old_key, row)
+            case _:
+                assert_never(step)
+
+    def _write(self, step: WriteRows) -> None:
+        for statement in self._statements.deletes(step.deletes):
+            self._run(statement)
+        self._upsert(step.upserts)
+        self._require_all(self._statements.updates(step.partials), len(step.partials), "to be changed")
+        self._require_all(self._statements.removals(step.removed), len(step.removed), "to be removed")
+        for statement in self._statements.inserts(step.added):
+            self._run(statement)
+
+    def _upsert(self, rows: Sequence[Row]) -> None:
+        if not self._table.one_key:
+            rows = list(self._not_updated(rows))
+        statements = self._statements.upserts if self._table.one_key else self._statements.inserts
+        for statement in statements(rows):
+            self._run(statement)
+
+    def _not_updated(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """ON DUPLICATE KEY UPDATE would change the row that has the same value in another unique key."""
+        for trip in self._statements.updates(rows):
+            found = self._run(trip.statement)
+            yield from (row for row, count in zip(trip.items, found, strict=True) if not count)
+
+    def _move(self, old_key: Key, row: Row) -> None:
+        (found,) = self._run(self._statements.move(old_key, row))
+        self._require(found, 1, "to be moved to another key")
+
+    def _require_all(self, trips: Iterable[Trip[Any]], wanted: int, what: str) -> None:
+        self._require(sum(sum(self._run(trip.statement)) for trip in trips), wanted, what)
+
+    def _run(self, statement: bytes) -> list[int]:
+        return self._session.run(statement, doing=self._doing)
+
+    def _require(self, done: int, wanted: int, what: str) -> None:
+        self._missing.require(done, wanted, self._version.id, what)
