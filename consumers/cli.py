@@ -13,15 +13,26 @@ from cdc.cli.console import Rate, Reporter, stop_on_signals
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
 from cdc.retries import Retries
 from consumers import dlq
-from consumers.apply.applier import Progress
+from consumers.apply import applier
+from consumers.plan.beside import Area, area
 from consumers.preflight import all_checks
+from consumers.rebuild.moment import read_moment
+from consumers.rebuild.replay import Progress
 from consumers.status import Status, read_status
-from consumers.wiring import apply_session, shared_session, target_settings
+from consumers.wiring import (
+    apply_session,
+    copy_session,
+    discard,
+    shared_session,
+    swap_session,
+    target_settings,
+)
 
 
 def register(app: typer.Typer) -> None:
     app.command("apply")(apply)
     app.command("check")(check)
+    app.command("rebuild")(rebuild)
     app.command("status")(status)
     letters = typer.Typer(help="Dead letters: what a target refused, and what waits behind it.", no_args_is_help=True)
     letters.command("list")(list_letters)
@@ -55,17 +66,79 @@ def apply(
                 if shared
                 else apply_session(settings, target, reporter, standby=wait)
             )
-            with opened as applier, reporter.live(_Line(applier.progress)):
-                applier.run(stop.is_set, applying=retries.established)
+            with opened as applying, reporter.live(_Line(applying.progress)):
+                applying.run(stop.is_set, applying=retries.established)
 
         retries.run(session)
     reporter("stopped")
 
 
+def rebuild(
+    target: Annotated[str, typer.Argument(help="A name under [targets].")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    until: Annotated[
+        str | None, typer.Option(help="An LSN, a position or a time: a copy as of then; the live tables stay.")
+    ] = None,
+    leave_behind: Annotated[
+        bool, typer.Option("--leave-behind", help="Also if the new tables lack what people made at the live ones.")
+    ] = False,
+    drop_old: Annotated[bool, typer.Option("--drop-old", help="Drop the tables that were replaced.")] = False,
+    drop_new: Annotated[bool, typer.Option("--drop-new", help="Drop what an unfinished rebuild has made.")] = False,
+    drop_until: Annotated[bool, typer.Option("--drop-until", help="Drop the copy that --until made.")] = False,
+) -> None:
+    """Replay the log into fresh tables beside the live ones, and replace those when they have caught up."""
+    settings = load_settings(config)
+    target_settings(settings, target)
+    wanted: list[tuple[bool, Area]] = [(drop_old, "old"), (drop_new, "new"), (drop_until, "until")]
+    kinds = [kind for is_wanted, kind in wanted if is_wanted]
+    if kinds:
+        for kind in kinds:
+            typer.echo(f"dropped {discard(settings, target, kind)} tables of {area(target, kind)}")
+        return
+    moment = None if until is None else read_moment(until)
+    reporter = Reporter(f"rebuild {target}")
+    finished = False
+    with stop_on_signals() as stop:
+        retries = Retries(stop, reporter)
+
+        def session() -> None:
+            nonlocal finished
+            opened = (
+                swap_session(settings, target, reporter, leave_behind=leave_behind)
+                if moment is None
+                else copy_session(settings, target, moment, reporter)
+            )
+            with opened as work, reporter.live(_RebuildLine(work.progress)):
+                finished = work.run(stop.is_set, replaying=retries.established)
+
+        retries.run(session)
+    if not finished:
+        reporter("stopped: the same command goes on from here")
+    elif moment is None:
+        reporter(f"done: the old tables are in {area(target, 'old')}; --drop-old drops them")
+    else:
+        reporter(f"done: the copy is in {area(target, 'until')}; --drop-until drops it")
+
+
+class _RebuildLine:
+    """What the living line says of a rebuild."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._rate = Rate()
+
+    def __call__(self, seconds: float) -> str:
+        done = self._progress
+        rate = self._rate.per_second(done.records, seconds)
+        share = 100 * done.records // done.of if done.of else 100
+        return f"{done.doing}: {done.records:,} of {done.of:,} records ({share} %), {rate:,.0f}/s"
+
+
 class _Line:
     """What the living line says of an applier."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: applier.Progress) -> None:
         self._progress = progress
         self._rate = Rate()
 

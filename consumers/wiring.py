@@ -7,14 +7,27 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 from cdc.core.errors import ConfigError
-from cdc.core.log import TopicPartition
+from cdc.core.log import LogReader, TopicPartition
+from cdc.core.patterns import TablePatterns
+from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import Settings, TargetSettings
+from cdc.core.state import LogState
+from cdc.core.tables import TableId, TableSchema
+from cdc.log.contents import log_state, table_versions
 from cdc.log.open import open_log
 from cdc.wiring import open_registry
 from consumers.apply.applier import Applier
 from consumers.apply.letters import EXTRA_BYTES, DeadLetters
 from consumers.apply.sharing import Sharing
+from consumers.plan.as_text import AsText
+from consumers.plan.beside import Area, area
+from consumers.plan.mapping import EventMapping
+from consumers.rebuild.copy import Copy, require_same_moment
+from consumers.rebuild.moment import Moment, Past
+from consumers.rebuild.replay import require_replayable
+from consumers.rebuild.swap import Swap
 from consumers.targets.open import open_target
+from consumers.targets.replaceable import ReplaceableTarget
 from consumers.targets.target import Target
 
 
@@ -122,3 +135,123 @@ def dead_letters(
         ) as letters,
     ):
         yield letters
+
+
+@contextmanager
+def swap_session(
+    settings: Settings, name: str, report: Callable[[str], None], *, leave_behind: bool = False
+) -> Iterator[Swap]:
+    """A rebuild that replaces the target's tables, with all that it needs open. What says that it can't be done comes
+    before anything is made.
+    """
+    of, prefix = target_settings(settings, name), settings.log.prefix
+    kind = area(name, "new")
+    with ExitStack() as resources:
+        reader, registry = _log_session(resources, settings, kind)
+        live = resources.enter_context(closing(_replaceable(of)))
+        if live.read_checkpoint().log_id is None:
+            raise ConfigError(f"target {name!r} has nothing that could be rebuilt", mend=f"`cdc apply {name}` fills it")
+        replayed = replace(
+            of,
+            name=kind,
+            start="earliest" if of.start == "latest" else of.start,
+            schema_changes="follow" if of.schema_changes == "stop" else of.schema_changes,
+            on_error="stop",
+        )
+        target = resources.enter_context(closing(_replaceable(replayed)))
+        state = log_state(reader, settings.log)
+        require_replayable(reader, state, of, settings.log, target.read_checkpoint())
+        swap = Swap(
+            applier=Applier(
+                reader=reader,
+                registry=registry,
+                target=target,
+                settings=replayed,
+                prefix=prefix,
+                written_by=settings.log.written_by,
+                area=kind,
+                report=report,
+            ),
+            replay=target,
+            live=live,
+            reader=reader,
+            settings=of,
+            prefix=prefix,
+            known=_known(state, table_versions(reader, prefix), of, kind),
+            leave_behind=leave_behind,
+            report=report,
+        )
+        swap.require_possible()
+        yield swap
+
+
+@contextmanager
+def copy_session(settings: Settings, name: str, moment: Moment, report: Callable[[str], None]) -> Iterator[Copy]:
+    """A copy of the target as of a moment, with all that it needs open; as `swap_session`."""
+    of, prefix = target_settings(settings, name), settings.log.prefix
+    kind = area(name, "until")
+    if settings.log.written_by != "cdc":
+        raise ConfigError("a Debezium connector's log does not tell what was committed when", mend="leave --until out")
+    with ExitStack() as resources:
+        reader, registry = _log_session(resources, settings, kind)
+        copied = replace(of, name=kind, start="earliest", consistency="key", schema_changes="follow", on_error="stop")
+        target = resources.enter_context(closing(_replaceable(copied)))
+        state = log_state(reader, settings.log)
+        checkpoint = target.read_checkpoint()
+        by_key = replace(of, consistency="key")
+        require_replayable(reader, state, by_key, settings.log, checkpoint)
+        until = Past(reader, registry, by_key, settings.log, state).position_at(moment)
+        require_same_moment(checkpoint, until, name)
+        applier = Applier(
+            reader=reader,
+            registry=registry,
+            target=target,
+            settings=copied,
+            prefix=prefix,
+            area=kind,
+            until=until,
+            report=report,
+        )
+        yield Copy(applier=applier, target=target, reader=reader, prefix=prefix, until=until)
+
+
+def discard(settings: Settings, name: str, kind: Area) -> int:
+    """Drop the tables of one of a target's areas, and what is known of them. How many tables.
+
+    AlreadyRunningError while a rebuild is at work in it.
+    """
+    where = area(name, kind)
+    with closing(_replaceable(replace(target_settings(settings, name), name=where))) as target:
+        target.open()
+        return target.discard(where)
+
+
+def _replaceable(settings: TargetSettings) -> ReplaceableTarget:
+    """ConfigError if its tables can't be replaced."""
+    target = open_target(settings)
+    if not isinstance(target, ReplaceableTarget):
+        raise ConfigError(
+            f"target {settings.name!r} can't be rebuilt: only tables of PostgreSQL and SQLite can be replaced so far",
+            mend="stop its applier, drop its tables and its rows in cdc_applier and cdc_checkpoint, and start it again",
+        )
+    return target
+
+
+def _log_session(resources: ExitStack, settings: Settings, group: str) -> tuple[LogReader, SchemaRegistry]:
+    log = resources.enter_context(open_log(settings.log))
+    reader = resources.enter_context(closing(log.reader(f"{settings.log.prefix}-{group}")))
+    return reader, resources.enter_context(closing(open_registry(settings, log)))
+
+
+def _known(
+    state: LogState, versions: list[TableSchema], settings: TargetSettings, kind: str
+) -> dict[TableId, TableSchema | None]:
+    """The live names of the tables in the log, and what those that are still at the source would be in the area."""
+    patterns, as_text = TablePatterns(settings.tables), AsText(settings.as_text)
+    live, beside = EventMapping(settings), EventMapping(settings, area=kind)
+    now = {version.id: version for version in versions}
+    return {
+        live.name(table.table): None if table.table not in now else beside.version(as_text.seen(now[table.table]))
+        for table in state.tables.values()
+        if patterns.matches(table.table)
+    }

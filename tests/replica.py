@@ -101,6 +101,12 @@ class Replica:
         """One step of capture, wherever that leaves it."""
         self._opened_capture().step()
 
+    def start_over(self) -> None:
+        """As `cdc capture --start-over`: load all tables again, in a new epoch."""
+        self._capture_session.close()
+        self._capture = None
+        self._opened_capture(start_over=True)
+
     def apply(self, target: str) -> None:
         """Bring all that is in the log into the target."""
         applier, reader = self._opened_applier(target)
@@ -140,7 +146,7 @@ class Replica:
             )
             connection.execute(f'DROP PUBLICATION IF EXISTS "{name}"'.encode())
 
-    def _opened_capture(self) -> Capture:
+    def _opened_capture(self, *, start_over: bool = False) -> Capture:
         if self._capture is None:
             session = self._capture_session
             source = session.enter_context(PostgresSource(self._source_settings))
@@ -158,7 +164,7 @@ class Replica:
                 settings=self._log_settings,
                 slot=self._source_settings.slot,
             )
-            _started(capture)
+            _started(capture, start_over=start_over)
             self._capture = capture
         return self._capture
 
@@ -207,12 +213,12 @@ class Replica:
         return int(row[0])
 
 
-def _started(capture: Capture) -> None:
+def _started(capture: Capture, *, start_over: bool) -> None:
     """A session that was closed just now may still hold the slot."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
-            capture.start()
+            capture.start(start_over=start_over)
         except SlotInUseError:
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -25,6 +25,13 @@ MESSAGES: Final = "LOGICAL_DECODING_MESSAGE"
 _XID: Final = re.compile(r"\d+:\d+:\d+")
 
 
+def collection_name(table: TableId) -> str:
+    """How a table is called among the data collections: Debezium's `schema.table`, quoted where that is ambiguous."""
+    if "." not in table.schema and "." not in table.name:
+        return str(table)
+    return ".".join('"' + part.replace('"', '""') + '"' for part in table)
+
+
 class EncodedBoundary(NamedTuple):
     key: bytes
     value: bytes

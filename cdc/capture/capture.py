@@ -35,9 +35,11 @@ from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings
 from cdc.core.source import LoadPoint, Source, SourceIdentity
 from cdc.core.state import (
+    LoadState,
     Phase,
     SourceState,
     TableState,
+    load_record,
     log_record,
     read_state,
     recorded_record,
@@ -225,13 +227,23 @@ class Capture:
         if decision.drop_slot:
             self._source.drop_slot()
         with self._source.create() as at:
-            self._store([self._source_record(identity, epoch, "loading")])
+            self._store([self._load_record(at, epoch), self._source_record(identity, epoch, "loading")])
             if not self._load_rows(at, epoch, stopping, again=decision.again):
                 return None
         self._drain()
         # Empty tables have no END to say that the log reaches up to the slot.
         self._store([recorded_record(self._state_topic, at.lsn), self._source_record(identity, epoch, "streaming")])
         return epoch
+
+    def _load_record(self, at: LoadPoint, epoch: int) -> Record:
+        """Where this load begins in the log: whoever reads from there gets every row, and all that comes after."""
+        prefix = self._settings.prefix
+        topics = {**self._the_publisher.partitions(), tables_topic(prefix): 1, transaction_topic(prefix): 1}
+        begins = {
+            topic: tuple(self._reader.offsets(TopicPartition(topic, number)).next for number in range(count))
+            for topic, count in topics.items()
+        }
+        return load_record(self._state_topic, LoadState(epoch=epoch, commit_lsn=at.lsn - 1, begins=begins))
 
     def _load_rows(self, at: LoadPoint, epoch: int, stopping: Callable[[], bool], *, again: bool) -> bool:
         """Publish all rows. False if stopped in between: the next start loads again."""

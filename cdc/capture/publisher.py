@@ -10,7 +10,7 @@ from cdc.avro.codec import TableCodec
 from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
 from cdc.avro.messages import MessageCodec
 from cdc.avro.names import claim_topic, topic_name
-from cdc.avro.transactions import TransactionCodec
+from cdc.avro.transactions import TransactionCodec, collection_name
 from cdc.capture.sizes import check_size
 from cdc.core.errors import ConfigError, GapError, TopicMismatchError
 from cdc.core.events import Alter, ChangeEvent, Commit, Delete, Drop, LogicalMessage, Truncate
@@ -80,6 +80,10 @@ class Publisher:
             records.extend(self._announce(table))
         return records
 
+    def partitions(self) -> dict[str, int]:
+        """The topics of all tables, and how many partitions each has."""
+        return {topic: table.partitions for topic, table in self._tables.items()}
+
     def register(self, table: TableSchema) -> None:
         """Register the version's schemas. SchemaRefusedError if the registry does not take them."""
         self._version(table)
@@ -130,7 +134,7 @@ class Publisher:
                 topic, self._transactions.key_schema, self._transactions.value_schema
             )
         key_id, value_id = self._transaction_ids
-        names = {table: str(table) for table in commit.event_counts}
+        names = {table: collection_name(table) for table in commit.event_counts}
         begin, end = self._transactions.encode(commit, names, key_id=key_id, value_id=value_id)
         headers: Headers = ((ALTERATIONS, b"%d" % alterations),) if alterations else ()
         if resent:

@@ -99,5 +99,9 @@ class StaleApplierError(TargetError):
     """Another applier took over this checkpoint: this one must not write any more."""
 
 
+class TargetReplacedError(PassingError):
+    """A rebuild replaced the target's tables and this applier's checkpoint: a new session goes on from there."""
+
+
 class AlreadyRunningError(TargetError):
     """Another applier of the same name works on this target now."""

@@ -1,7 +1,7 @@
 """What capture keeps in the log's state topic, so that its host is disposable; appliers read it too.
 
-The topic is compacted and has one partition; keys and values are JSON text. Keys: `log`, `source`, `recorded`,
-`table:<topic>`, `rereading:<source's name of a table>`.
+The topic is compacted and has one partition; keys and values are JSON text. Keys: `log`, `source`, `load`,
+`recorded`, `table:<topic>`, `rereading:<source's name of a table>`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,21 @@ class TableState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadState:
+    """The latest first load. All of its rows are at `commit_lsn` of `epoch`, and `begins` says, of each topic that was
+    there before, the offsets of its partitions below which nothing of it is.
+    """
+
+    epoch: int
+    commit_lsn: int
+    begins: dict[str, tuple[int, ...]]
+
+    def begin(self, topic: str, partition: int) -> int:
+        offsets = self.begins.get(topic, ())
+        return offsets[partition] if partition < len(offsets) else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogState:
     """All of the state topic. `recorded_lsn` is up to where a source without changes was recorded as read; `rereading`
     has the source's names of the tables that are being read again.
@@ -56,6 +71,7 @@ class LogState:
 
     log_id: str | None = None
     source: SourceState | None = None
+    load: LoadState | None = None
     recorded_lsn: int = 0
     tables: dict[str, TableState] = field(default_factory=dict)
     rereading: frozenset[str] = frozenset()
@@ -71,13 +87,15 @@ class LogState:
                 f"topic {record.topic}, offset {record.offset}: state record {record.key!r} is damaged ({error})"
             ) from None
 
-    def _with(self, key: str, value: dict[str, Any]) -> LogState:
+    def _with(self, key: str, value: dict[str, Any]) -> LogState:  # noqa: PLR0911  # a table
         kind, _, name = key.partition(":")
         match kind:
             case "log":
                 return replace(self, log_id=str(value["id"]))
             case "source":
                 return replace(self, source=_source_state(value))
+            case "load":
+                return replace(self, load=_load_state(value))
             case "recorded":
                 return replace(self, recorded_lsn=parse_lsn(value["lsn"]))
             case "table":
@@ -105,6 +123,11 @@ def source_record(topic: str, source: SourceState) -> Record:
     return _record(topic, "source", value)
 
 
+def load_record(topic: str, load: LoadState) -> Record:
+    value = {"epoch": load.epoch, "lsn": format_lsn(load.commit_lsn), "begins": load.begins}
+    return _record(topic, "load", value)
+
+
 def recorded_record(topic: str, lsn: int) -> Record:
     return _record(topic, "recorded", {"lsn": format_lsn(lsn)})
 
@@ -128,6 +151,11 @@ def _source_state(value: dict[str, Any]) -> SourceState:
     if value["phase"] not in get_args(Phase):
         raise ValueError("unknown phase")
     return SourceState(**{**value, "epoch": int(value["epoch"]), "timeline": int(value["timeline"])})
+
+
+def _load_state(value: dict[str, Any]) -> LoadState:
+    begins = {str(topic): tuple(map(int, offsets)) for topic, offsets in dict(value["begins"]).items()}
+    return LoadState(epoch=int(value["epoch"]), commit_lsn=parse_lsn(value["lsn"]), begins=begins)
 
 
 def _table_state(topic: str, value: dict[str, Any]) -> TableState:

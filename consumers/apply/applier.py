@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic, transaction_topic
+from cdc.avro.transactions import collection_name
 from cdc.core.errors import AlreadyRunningError, GapError, LogGapError
 from cdc.core.events import ChangeEvent
 from cdc.core.failpoints import reached
@@ -32,6 +33,7 @@ from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableId
 from cdc.log.contents import table_versions
 from cdc.registry.decoding import Decoding, barriers
+from consumers.apply.beginning import below
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.following import followed
@@ -40,7 +42,7 @@ from consumers.apply.letters import DeadLetters
 from consumers.apply.standby import opened
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
-from consumers.plan.approach import Approach, approach, furthest_of, is_partition, left, whole
+from consumers.plan.approach import Approach, approach, furthest_of, is_partition, joined_by_key, left, whole
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
@@ -52,6 +54,7 @@ from consumers.targets.target import Target
 
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again"
 _IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
+_ENDS_BACK: Final = 1_000  # records of the transaction topic among which its newest END surely is
 _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
 
 
@@ -72,6 +75,8 @@ class Applier:
     """One session, from opening the target to a stop or an error; after an error, make a new one.
 
     With `held` it takes these partitions only: others take the others (see `consumers.apply.sharing`).
+    With `area` its tables are there (`consumers.plan.beside`). With `until` nothing above that position is applied, and
+    what is comes in the order of each key.
     """
 
     def __init__(
@@ -87,12 +92,15 @@ class Applier:
         letters: DeadLetters | None = None,
         standby: bool = False,
         held: Collection[TopicPartition] | None = None,
+        area: str | None = None,
+        until: Position | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reader = reader
         self._connector = ConnectorLog(reader, prefix, report) if written_by == "debezium" else None
         self._target = target
-        self._mapping = EventMapping(settings)
+        self._mapping = EventMapping(settings, area=area)
+        self._until = until
         self._letters = letters
         self._standby = standby
         self._held = held
@@ -113,6 +121,8 @@ class Applier:
         self._log_of_checkpoint: str | None = None
         self._reached: dict[TopicPartition, PartitionProgress] = {}
         self._approach: Approach | None = None
+        self._superseded = False
+        self._newest_end = ORIGIN
         self._load_ends: dict[TopicPartition, int] | None = None
         self._inbox: Inbox | TransactionInbox | PartInbox | None = None
         self._paused: set[TopicPartition] = set()
@@ -192,6 +202,25 @@ class Applier:
             self._log_of_checkpoint, self._reached = begun.log_id, dict(begun.partitions)
         return begun is not None
 
+    @property
+    def reached(self) -> Mapping[TopicPartition, PartitionProgress]:
+        """How far the target is."""
+        return self._reached
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was taken is committed: no transaction has come in part."""
+        return not self._written
+
+    @property
+    def partitions(self) -> list[TopicPartition]:
+        """Those that hold the target's tables."""
+        return [partition for table in self._our_tables() for partition in _partitions(table)]
+
+    def is_past(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether all that is to be applied of what stands before these offsets was (only with `until`)."""
+        return isinstance(self._inbox, Inbox) and self._inbox.is_past(ends)
+
     def finish(self) -> None:
         """Write the checkpoint of what brought no rows. A transaction that came in part is left for the next start."""
         self._delivery.abandon()
@@ -199,7 +228,7 @@ class Applier:
 
     def claim(self) -> None:
         """Write to the target which log its checkpoint belongs to, before anything is applied."""
-        self._delivery.commit({}, log_id=self._log_id)
+        self._delivery.commit({}, log_id=self.log_id)
 
     def leave(self) -> None:
         """Read nothing any more, so that another can be made with the same reader."""
@@ -222,11 +251,6 @@ class Applier:
     def has_refused(self) -> bool:
         """Whether it can't go on with the partitions that it holds, because the target refused an event of them."""
         return isinstance(self._inbox, PartInbox) and self._inbox.has_refused
-
-    @property
-    def reached(self) -> Mapping[TopicPartition, PartitionProgress]:
-        """What the target has, as of the last commit."""
-        return self._reached
 
     def step(self, timeout: float) -> bool:
         """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied.
@@ -251,6 +275,11 @@ class Applier:
         for record in self._reader.poll(self._settings.batch_events, timeout):
             self._add(record)
         self._look_at_connector()
+        if self._superseded:  # not earlier: what was polled must not go into another inbox
+            self._superseded = False
+            self._begin_again()
+        elif isinstance(self._inbox, TransactionInbox) and self._inbox.holds_load:
+            self._begin_again(load=True)
 
     def _find_log(self, stopping: Callable[[], bool]) -> bool:
         """Read the state topic to its end and until it says which log this is, or look at the connector's topics;
@@ -286,7 +315,7 @@ class Applier:
 
     # -- how records are taken -----------------------------------------------------------------------------------
 
-    def _enter(self, *, approached: bool = False) -> None:
+    def _enter(self, *, approached: bool = False, load: bool = False) -> None:
         """Begin to take records in the way that is due where the target stands, from there."""
         tables = self._our_tables()
         for table in tables:
@@ -295,13 +324,20 @@ class Applier:
         crowded_at = 4 * self._settings.batch_events
         if self._held is not None:
             self._inbox = PartInbox(crowded_at=crowded_at, reached=dict(self._reached))
+        elif self._until is not None:
+            until = self._until
+            self._inbox = Inbox(crowded_at=crowded_at, takes=lambda _, event: event.position <= until)
         elif self._settings.consistency == "key":
             resent = is_resent if self._connector is None else self._connector.resent
             self._inbox = Inbox(crowded_at=crowded_at, resent=resent)
+            if self._transactions in self._reached:
+                self._unsaved.update(joined_by_key(self._reached, [table.topic for table in tables]))
         else:
             topics = [*(table.topic for table in tables), self._tables_topic]
             if not approached:
                 self._approach = approach(self._reached, topics, self._transactions, self._epoch)
+                if self._approach is None and load:
+                    self._approach = Approach(self._epoch)
                 self._unsaved.update(left(self._reached, [*topics, self._transactions.topic]))
             if self._approach is None:
                 furthest = furthest_of(self._reached)
@@ -309,6 +345,7 @@ class Applier:
             else:
                 self._inbox = Inbox(crowded_at=crowded_at, takes=self._approach.takes)
                 self._unsaved.update(self._approach.begun())
+                self._look_for_ends()
         # Whole transactions are in the order in which the source took them: nothing comes later that they could need.
         self._waiting = WaitingPartitions(self._reader, self._inbox) if isinstance(self._inbox, Inbox) else None
         self._reader.resume(self._paused)
@@ -316,6 +353,13 @@ class Applier:
         self._follow_tables()
         for table in tables:
             self._assign(table)
+
+    def _look_for_ends(self) -> None:
+        """Follow the newest ENDs: an approach ends with one."""
+        if self._transactions.topic in self._reader.topics():
+            first, end = self._reader.offsets(self._transactions)
+            self._newest_end = ORIGIN
+            self._reader.assign({self._transactions: max(first, end - _ENDS_BACK)})
 
     def _transaction_inbox(self, *, floor: Position) -> TransactionInbox:
         """With the transaction topic assigned."""
@@ -337,24 +381,26 @@ class Applier:
     def _look_at_approach(self, approach: Approach) -> None:
         """Begin with whole transactions once all that comes before them was taken."""
         source = self._state.source
-        if self._load_ends is None and source is not None and source.phase == "streaming":
-            self._load_ends = {
-                partition: self._reader.offsets(partition).next
-                for table in self._our_tables()
-                for partition in _partitions(table)
-            }
+        is_loaded = source is not None and source.phase == "streaming"
+        if self._load_ends is None and is_loaded and self._newest_end >= approach.until:
+            partitions = [partition for table in self._our_tables() for partition in _partitions(table)]
+            partitions.append(TopicPartition(self._tables_topic, 0))
+            self._load_ends = {partition: self._reader.offsets(partition).next for partition in partitions}
         if self._load_ends is None or not isinstance(self._inbox, Inbox) or not self._inbox.is_past(self._load_ends):
             return
         self._unsaved.update(approach.done())
         self._save_progress()
         self._enter(approached=True)
 
-    def _begin_again(self) -> None:
-        """The log's source was loaded anew: what is under way is superseded."""
+    def _begin_again(self, *, load: bool = False) -> None:
+        """The log's source was loaded anew: what is under way is superseded. Or a `load` comes that is still to be
+        approached.
+        """
         self._delivery.abandon()
+        self._written = self._newest_us = 0
         self._save_progress()
         self._reader.unassign([self._transactions])
-        self._enter()
+        self._enter(load=load)
 
     def _follow_tables(self) -> None:
         """Follow the tables topic; a log that cdc did not write has none."""
@@ -369,7 +415,7 @@ class Applier:
         return [table for table in self._state.tables.values() if self._patterns.matches(table.table)]
 
     def _introduce(self, inbox: TransactionInbox, table: TableState) -> None:
-        inbox.know(str(table.table), table.topic if self._patterns.matches(table.table) else None)
+        inbox.know(collection_name(table.table), table.topic if self._patterns.matches(table.table) else None)
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -390,9 +436,11 @@ class Applier:
             self._the_inbox.add(partition, record.offset, event, truncated, altered=altered)
 
     def _add_end(self, record: StoredRecord) -> None:
-        inbox = self._the_inbox
-        if isinstance(inbox, TransactionInbox) and record.offset >= inbox.next_end:
-            inbox.add_end(record.offset, self._decoding.end(record))
+        inbox, end = self._the_inbox, self._decoding.end(record)
+        if isinstance(inbox, TransactionInbox):
+            inbox.add_end(record.offset, end)
+        elif end is not None:
+            self._newest_end = max(self._newest_end, end.position)
 
     def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
         found = self._decoding.alteration(record)
@@ -428,7 +476,7 @@ class Applier:
                 self._introduce(self._inbox, table)
         is_another_epoch = known.source != state.source and self._epoch != _epoch_of(known)
         if is_another_epoch and self._settings.consistency == "transaction":
-            self._begin_again()
+            self._superseded = True
 
     @property
     def _epoch(self) -> int:
@@ -446,17 +494,20 @@ class Applier:
 
     def _progress_of(self, partition: TopicPartition) -> PartitionProgress:
         reached = self._reached.get(partition)
-        return PartitionProgress(ORIGIN, self._beginning(partition)) if reached is None else reached
+        return self._beginning(partition) if reached is None else reached
 
-    def _beginning(self, partition: TopicPartition) -> int:
-        first = self._reader.offsets(partition).first
+    def _beginning(self, partition: TopicPartition) -> PartitionProgress:
+        """Of what is new to the target: the earliest record, or the latest first load if that is gone."""
+        first, load = self._reader.offsets(partition).first, self._state.load
+        if first > 0 and load is not None and first <= load.begin(*partition):
+            return PartitionProgress(below(load), load.begin(*partition))
         if first > 0:
             raise LogGapError(
                 f"topic {partition.topic!r}, partition {partition.partition} no longer holds its first {first} records,"
                 f" and target {self._settings.name!r} has none of them",
                 mend=f"{_START_OVER if self._connector is None else BEGIN_AGAIN}; a longer retention avoids it",
             )
-        return first
+        return PartitionProgress(ORIGIN, first)
 
     def _learn_ends(self) -> bool:
         """Ask the log what the inbox wants to know of it. Whether that was anything."""
@@ -472,7 +523,7 @@ class Applier:
             self._unsaved_since = time.monotonic()
         self._unsaved.update(batch.progress)
         if batch.events:
-            self._delivery.write(batch.events, log_id=self._log_id)
+            self._delivery.write(batch.events, log_id=self.log_id)
             self._written += len(batch.events)
             self._newest_us = max(self._newest_us, *(event.transaction.commit_time_us for event in batch.events))
         if not batch.whole:
@@ -500,7 +551,7 @@ class Applier:
         """
         if not self._unsaved:
             return
-        self._unsaved = dict(self._delivery.commit(self._unsaved, log_id=self._log_id))
+        self._unsaved = dict(self._delivery.commit(self._unsaved, log_id=self.log_id))
         self._reached.update(self._unsaved)
         if self._waiting is not None and self._delivery.waiting:
             self._waiting.begin(self._delivery.waiting, self._reached)
@@ -530,7 +581,8 @@ class Applier:
             self._paused = crowded
 
     @property
-    def _log_id(self) -> str:
+    def log_id(self) -> str:
+        """Known once it has started."""
         if self._state.log_id is None:
             raise AssertionError("nothing is applied before the log is known")
         return self._state.log_id

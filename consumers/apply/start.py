@@ -26,6 +26,7 @@ from cdc.core.state import LogState
 from cdc.log.contents import log_state
 from cdc.log.reading import last_records, read_from
 from cdc.registry.decoding import Decoding
+from consumers.apply.beginning import begin_of_load
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 
 _WAIT_SECONDS: Final = 0.1
@@ -50,9 +51,13 @@ def first_checkpoint(
 
     LogGapError if the log no longer goes back so far.
     """
-    nothing = Checkpoint(version=0, log_id=None, partitions={})
     if target.start == "earliest":
-        return nothing
+        nothing = Checkpoint(version=0, log_id=None, partitions={})
+        known = log_state(reader, log) if log.written_by == "cdc" else LogState()
+        begun = None if known.log_id is None else begin_of_load(reader, known, target, log)
+        if begun is not None:
+            report("begins with the latest first load: the log no longer holds all that came before it")
+        return begun or nothing
     if log.written_by == "debezium":
         raise ConfigError(
             f"[targets.{target.name}] start: a Debezium connector's log can only be read from its earliest event:"
@@ -78,6 +83,13 @@ def first_checkpoint(
         }
         | search.transactions_after(floor),
     )
+
+
+def floor_of(
+    reader: LogReader, registry: SchemaRegistry, target: TargetSettings, log: LogSettings, state: LogState
+) -> Position:
+    """All at or below it was committed before `target.start`. LogGapError if the log no longer goes back so far."""
+    return _Search(reader, registry, log, target).floor(state)
 
 
 def _state(reader: LogReader, log: LogSettings, stopping: Callable[[], bool]) -> LogState | None:

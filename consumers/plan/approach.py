@@ -29,12 +29,14 @@ Reached = Mapping[TopicPartition, PartitionProgress]
 @dataclass(frozen=True, slots=True)
 class Approach:
     """What is applied per key: all before the source's transactions of `epoch`, and of each topic what is not beyond
-    `up_to`. `joining` are the topics of tables that are new to the target.
+    `up_to`. `joining` are the topics of tables that are new to the target. It takes until an END at or beyond `until`
+    is in the log: a transaction of which the target has something may not be there as a whole before.
     """
 
     epoch: int
     up_to: Mapping[str, Position] = field(default_factory=dict)
     joining: frozenset[str] = frozenset()
+    until: Position = ORIGIN
 
     def takes(self, topic: str, event: ChangeEvent) -> bool:
         of = event.transaction
@@ -69,7 +71,7 @@ def approach(reached: Reached, topics: Collection[str], transactions: TopicParti
     applied = reached[transactions].position if transactions in reached else ORIGIN
     furthest = furthest_of(reached)
     if furthest > applied:
-        return Approach(epoch, dict.fromkeys(topics, whole(furthest)))
+        return Approach(epoch, dict.fromkeys(topics, whole(furthest)), until=furthest)
     up_to: dict[str, Position] = {}
     for topic, stage in _stages(reached, topics).items():
         if stage == _UNDER_WAY:
@@ -91,6 +93,12 @@ def left(reached: Reached, topics: Collection[str]) -> dict[TopicPartition, Part
     return {
         joining(topic): PartitionProgress(ORIGIN, _LEFT) for topic, at in _stages(reached, gone).items() if at != _LEFT
     }
+
+
+def joined_by_key(reached: Reached, topics: Collection[str]) -> dict[TopicPartition, PartitionProgress]:
+    """What to checkpoint before these topics are applied per key: of those that are new, that ENDs have gone by."""
+    new = [topic for topic, at in _stages(reached, topics).items() if at != _DONE and joining(topic) not in reached]
+    return {joining(topic): PartitionProgress(ORIGIN, _LEFT) for topic in new}
 
 
 def _stages(reached: Reached, topics: Collection[str]) -> dict[str, int]:

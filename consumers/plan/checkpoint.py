@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
+
+REBUILD: Final = "cdc rebuild"
+"""Who has a checkpoint that a rebuild wrote, until the applier opens it."""
 
 
 @dataclass(frozen=True, slots=True)

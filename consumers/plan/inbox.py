@@ -177,7 +177,8 @@ class Inbox:
             queue.read_position = event.position
             queue.entries.append(_Entry(event, truncated, altered, topics, offset + 1))
             self._forget_ends(partition, queue.entries[-1])
-            if partition != self._tables:  # what a table has become does not end with an epoch
+            # What a table has become does not end with an epoch; nor does anything for one that is not to be taken.
+            if partition != self._tables and self._takes(partition.topic, event):
                 self._drop_before(event.transaction.epoch, partition)
 
     def add_alteration(

@@ -43,6 +43,7 @@ from cdc.core.settings import TargetSettings
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind, has_one_text
 from consumers.plan.alterations import same_columns
+from consumers.plan.beside import beside
 
 _HASH: Final = "hash"
 _NULL: Final = "null"
@@ -60,14 +61,17 @@ class EventMapping:
     `event` and `name` raise ConfigError for what makes no sense, naming table and column.
     """
 
-    def __init__(self, settings: TargetSettings) -> None:
-        """ConfigError if the settings can't be understood."""
+    def __init__(self, settings: TargetSettings, *, area: str | None = None) -> None:
+        """With `area`, tables are there, beside those that have their names. ConfigError if the settings can't be
+        understood.
+        """
         self._target = settings.name
         self._renaming = Renaming(settings.rename)
         self._excluded = ColumnPatterns(settings.exclude_columns)
         self._masks = _Masks(settings)
         self._patterns = (*settings.exclude_columns, *settings.mask)
-        self._is_trivial = not (settings.rename or settings.exclude_columns or settings.mask)
+        self._area = area
+        self._is_trivial = not (area or settings.rename or settings.exclude_columns or settings.mask)
         self._owners: dict[TableId, TableId] = {}
         self._by_object: dict[int, _Version] = {}
         self._versions: dict[TableSchema, _Version] = {}
@@ -77,6 +81,7 @@ class EventMapping:
         if self._is_trivial:
             return table
         name = self._renaming.name(table)
+        name = name if self._area is None else beside(self._area, name)
         owner = self._owners.setdefault(name, table)
         if owner != table:
             raise ConfigError(
@@ -84,6 +89,10 @@ class EventMapping:
                 mend="give one of them another name, or exclude it in the target's tables",
             )
         return name
+
+    def version(self, table: TableSchema) -> TableSchema:
+        """The table version as the target is to see it."""
+        return table if self._is_trivial else self._version(table).table
 
     @property
     def hides(self) -> bool:

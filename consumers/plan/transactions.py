@@ -34,6 +34,7 @@ from cdc.core.errors import GapError, LogGapError
 from cdc.core.events import ChangeEvent, Delete
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
+from consumers.plan.approach import whole
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import PartitionProgress
 
@@ -118,6 +119,7 @@ class TransactionInbox:
         self._added = False
         self._idle = False
         self.dropped = 0
+        self.holds_load = False
 
     def assign(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """Events of this partition will come, from `progress.next_offset`."""
@@ -147,6 +149,11 @@ class TransactionInbox:
         `altered` is the change of shape that it goes on from.
         """
         self._add(partition, offset, None if event is None else event.position, event, altered)
+        if event is not None and event.transaction.xid is None and self._is_new_load(event.position):
+            self.holds_load = True
+
+    def _is_new_load(self, position: Position) -> bool:
+        return position.epoch == self._epoch and position > self._applied
 
     def add_alteration(
         self,
@@ -273,6 +280,9 @@ class TransactionInbox:
                 return True
             del self._open[heapq.heappop(self._open_keys)]
             batch.events += self._pass(sorted(transaction.entries, key=self._place), None)
+            # So that what it was is not beyond where the target stands, after a restart too.
+            self._applied = max(self._applied, whole(transaction.entries[0].position))
+            self._progress[self._transactions] = PartitionProgress(self._applied, self._first_due_offset())
             if self._changes_shape(transaction) and batch.events:
                 return True
         return False

@@ -12,9 +12,11 @@ from cdc.core.errors import ProtocolViolationError
 from cdc.core.log import Record, StoredRecord
 from cdc.core.position import Position
 from cdc.core.state import (
+    LoadState,
     LogState,
     SourceState,
     TableState,
+    load_record,
     log_record,
     read_state,
     recorded_record,
@@ -56,18 +58,38 @@ sources = st.builds(
     phase=st.sampled_from(["creating", "loading", "streaming"]),
 )
 
+loads = st.builds(
+    LoadState,
+    epoch=st.integers(1, 99),
+    commit_lsn=lsns,
+    begins=st.dictionaries(names, st.lists(st.integers(0, 2**63)).map(tuple), max_size=3),
+)
 
-@given(log_id=names, source=sources, recorded=lsns, states=st.lists(tables, unique_by=lambda state: state.topic))
-def test_what_was_written_is_read(log_id: str, source: SourceState, recorded: int, states: list[TableState]) -> None:
+
+@given(
+    log_id=names,
+    source=sources,
+    load=loads,
+    recorded=lsns,
+    states=st.lists(tables, unique_by=lambda state: state.topic),
+)
+def test_what_was_written_is_read(
+    log_id: str, source: SourceState, load: LoadState, recorded: int, states: list[TableState]
+) -> None:
     records = [
         log_record(TOPIC, log_id),
         source_record(TOPIC, source),
+        load_record(TOPIC, load),
         recorded_record(TOPIC, recorded),
         *(table_record(TOPIC, state) for state in states),
     ]
 
     assert read_state(stored(record, offset) for offset, record in enumerate(records)) == LogState(
-        log_id=log_id, source=source, recorded_lsn=recorded, tables={state.topic: state for state in states}
+        log_id=log_id,
+        source=source,
+        load=load,
+        recorded_lsn=recorded,
+        tables={state.topic: state for state in states},
     )
 
 
@@ -129,6 +151,9 @@ def test_what_is_not_ours_to_read_is_left_alone(record: StoredRecord) -> None:
         (b"source", b'{"unknown": 1}'),
         (b"source", json.dumps(WHOLE | {"phase": "resting"}).encode()),
         (b"source", json.dumps(WHOLE | {"epoch": None}).encode()),
+        (b"load", b'{"epoch": 1, "lsn": "0/1"}'),
+        (b"load", b'{"epoch": 1, "lsn": "0/1", "begins": 7}'),
+        (b"load", b'{"epoch": 1, "lsn": "0/1", "begins": {"t": ["many"]}}'),
         (b"recorded", b'{"lsn": "nonsense"}'),
         (b"recorded", b'{"lsn": 5}'),
         (b"recorded", b"null"),

@@ -19,6 +19,7 @@ from cdc.core.events import Alter, ChangeEvent, Create, Delete, KeyImage, Transa
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from cdc.core.tables import TableId, TableSchema
+from consumers.plan.approach import whole
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.transactions import TransactionInbox
 
@@ -402,6 +403,7 @@ def test_a_change_of_shape_is_taken_though_its_transaction_never_ended(inbox: Tr
     assert taken[1].progress == {
         ONE: PartitionProgress(Position(1, 5, 2), 2),
         TABLES: PartitionProgress(Position(1, 5, 1), 1),
+        ENDS: PartitionProgress(whole(Position(1, 5, 0)), 1),  # beyond all that was dropped
     }
 
 

@@ -7,11 +7,12 @@ import socket
 from collections.abc import Mapping
 from typing import Final
 
-from cdc.core.errors import StaleApplierError
+from cdc.core.errors import StaleApplierError, TargetReplacedError
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
-from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.plan.checkpoint import REBUILD, Checkpoint, PartitionProgress
 from consumers.targets.postgresql.session import PostgresSession
+from consumers.targets.postgresql.shares import Shares
 
 _CREATE: Final = (
     """
@@ -89,6 +90,9 @@ class Checkpoints:
             doing="taking the checkpoint",
         )
         if updated != 1:
+            owner = "SELECT 1 FROM public.cdc_applier WHERE name = %s AND owner = %s"
+            if self._session.query(owner, (self._applier, REBUILD), doing="taking the checkpoint"):
+                raise TargetReplacedError(f"a rebuild replaced the tables of {self._applier!r}")
             raise StaleApplierError(f"another applier took over the checkpoint of {self._applier!r}")
 
     def write(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
@@ -102,6 +106,37 @@ class Checkpoints:
                 (self._applier, *partition, *at.position, at.next_offset),
                 doing="writing the checkpoint",
             )
+
+    def hold(self) -> Checkpoint:
+        """The checkpoint, which nobody else can take until the transaction ends."""
+        self._session.query(
+            "SELECT 1 FROM public.cdc_applier WHERE name = %s FOR UPDATE",
+            (self._applier,),
+            doing="waiting for the applier's transaction",
+        )
+        shares = Shares(self._session, self._applier)
+        if shares.exist():
+            shares.take_all(holder=REBUILD, owner=REBUILD)
+        return self.read()
+
+    def hand_over(self, live: str) -> None:
+        """Make this checkpoint that of the applier `live`, whose session is then out."""
+        doing = "handing the checkpoint over"
+        self._session.execute("DELETE FROM public.cdc_checkpoint WHERE applier = %s", (live,), doing=doing)
+        self._session.execute(
+            "UPDATE public.cdc_checkpoint SET applier = %s WHERE applier = %s", (live, self._applier), doing=doing
+        )
+        self._session.execute(
+            "UPDATE public.cdc_applier SET version = version + 1, owner = %s, updated_at = now() WHERE name = %s",
+            (REBUILD, live),
+            doing=doing,
+        )
+        self._session.execute("DELETE FROM public.cdc_applier WHERE name = %s", (self._applier,), doing=doing)
+
+    def forget(self) -> None:
+        doing = "dropping the checkpoint"
+        self._session.execute("DELETE FROM public.cdc_checkpoint WHERE applier = %s", (self._applier,), doing=doing)
+        self._session.execute("DELETE FROM public.cdc_applier WHERE name = %s", (self._applier,), doing=doing)
 
     def create_missing(self) -> None:
         """The checkpoint tables."""

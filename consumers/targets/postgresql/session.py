@@ -64,6 +64,7 @@ class PostgresSession:
         self._connection: PoolProxiedConnection | None = None
         self._used_at = 0.0
         self._waits_shortly = False
+        self._enclosed = False
 
     def connect(self) -> None:
         """PassingError if the server can't be reached now, TargetError if it refuses us."""
@@ -136,8 +137,11 @@ class PostgresSession:
     @contextmanager
     def transaction(self, *, doing: str) -> Iterator[None]:
         """Commit at the end, roll back on any error. A connection lost during the commit is a PassingError: whether
-        it happened is in the checkpoint.
+        it happened is in the checkpoint. Within `enclosing` it is a part of that one.
         """
+        if self._enclosed:
+            yield
+            return
         try:
             yield
         except BaseException:
@@ -149,6 +153,16 @@ class PostgresSession:
         except psycopg2.Error as error:
             self._roll_back()
             raise self._translated(error, doing, ()) from None
+
+    @contextmanager
+    def enclosing(self, *, doing: str) -> Iterator[None]:
+        """ONE transaction, of which all transactions within are parts."""
+        with self.transaction(doing=doing):
+            self._enclosed = True
+            try:
+                yield
+            finally:
+                self._enclosed = False
 
     def query(self, sql: str, parameters: Sequence[Any] | None = None, *, doing: str) -> list[tuple[Any, ...]]:
         """Run one statement; its rows, if it has any."""

@@ -34,9 +34,14 @@ class Shares:
 
     def create_missing(self) -> None:
         doing = "creating the checkpoint tables"
-        if self._session.query("SELECT to_regclass('public.cdc_share') IS NULL", doing=doing) == [(True,)]:
+        if not self.exist():
             self._session.lock_definitions()
             self._session.execute(_CREATE, doing=doing)
+
+    def exist(self) -> bool:
+        """Whether anybody ever shared here."""
+        doing = "looking for appliers that share"
+        return self._session.query("SELECT to_regclass('public.cdc_share') IS NOT NULL", doing=doing) == [(True,)]
 
     def take(self, partitions: Collection[TopicPartition], *, holder: str, owner: str) -> None:
         """Waits for the transactions of those who hold them now."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 from typing_extensions import override
 
@@ -35,17 +35,20 @@ from consumers.targets.postgresql.alterations import Alterer
 from consumers.targets.postgresql.catalog import find_table
 from consumers.targets.postgresql.checkpoints import Checkpoints
 from consumers.targets.postgresql.copying import copy_lines
+from consumers.targets.postgresql.replacing import PostgresReplacing, drop_tables, features, make_alike, tables_in
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.silence import Silence
 from consumers.targets.postgresql.statements import TableStatements, empty_staging
 from consumers.targets.postgresql.tables import PreparedTables
-from consumers.targets.target import SharedTarget, Target, TargetTransaction
+from consumers.targets.replaceable import ReplaceableTarget, Replacement, Replacing
+from consumers.targets.target import SharedTarget, TargetTransaction
 
 # Rows may then come in any order where the target's constraints are DEFERRABLE, whatever they are by themselves.
+_Found = TypeVar("_Found")
 _DEFER: Final = "SET CONSTRAINTS ALL DEFERRED"
 
 
-class PostgresTarget(Target):
+class PostgresTarget(ReplaceableTarget):
     """See `Target`. The applier's name is the target's, unless `applier` is given."""
 
     def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
@@ -162,6 +165,33 @@ class PostgresTarget(Target):
             yield Check(name=name, ok=False, found="its role may not create tables in schema public", mend=mend)
 
     @override
+    def tables_in(self, area: str) -> list[TableId]:
+        return self._looking(lambda session: tables_in(session, area))
+
+    @override
+    def features(self, tables: Iterable[TableId]) -> Mapping[TableId, frozenset[str]]:
+        return self._looking(lambda session: features(session, tables))
+
+    @override
+    def make_alike(self, tables: Sequence[Replacement]) -> None:
+        make_alike(self._opened()[0], tables)
+
+    @override
+    @contextmanager
+    def replacing(self, live: str) -> Iterator[Replacing]:
+        session, _ = self._opened()
+        with session.enclosing(doing="replacing the tables"):
+            checkpoint = Checkpoints(session, live).hold()
+            yield PostgresReplacing(session, applier=self._applier, live=live, checkpoint=checkpoint)
+
+    @override
+    def discard(self, area: str) -> int:
+        session, _ = self._opened()
+        with session.transaction(doing="dropping tables"):
+            Checkpoints(session, self._applier).forget()
+            return drop_tables(session, area)
+
+    @override
     def close(self) -> None:
         session, self._session, self._tables = self._session, None, None
         if session is not None:
@@ -179,6 +209,19 @@ class PostgresTarget(Target):
 
     def _take_lock(self, session: PostgresSession) -> None:
         session.lock_applier()
+
+    def _looking(self, look: Callable[[PostgresSession], _Found]) -> _Found:
+        """What is found by this session, or one made for it if the target is not open."""
+        if self._session is not None:
+            with self._session.transaction(doing="looking at the tables"):
+                return look(self._session)
+        session = PostgresSession(self._url, applier=self._applier)
+        try:
+            session.connect()
+            with session.transaction(doing="looking at the tables"):
+                return look(session)
+        finally:
+            session.close()
 
     def _opened(self) -> tuple[PostgresSession, PreparedTables]:
         if self._session is None or self._tables is None:

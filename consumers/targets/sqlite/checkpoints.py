@@ -7,10 +7,10 @@ import socket
 from collections.abc import Mapping
 from typing import Final
 
-from cdc.core.errors import StaleApplierError
+from cdc.core.errors import StaleApplierError, TargetReplacedError
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
-from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.plan.checkpoint import REBUILD, Checkpoint, PartitionProgress
 from consumers.targets.sqlite.session import SqliteSession
 
 _CREATE: Final = (
@@ -98,6 +98,9 @@ class Checkpoints:
             doing="taking the checkpoint",
         )
         if updated != 1:
+            owner = "SELECT 1 FROM cdc_applier WHERE name = ? AND owner = ?"
+            if self._session.query(owner, (self._applier, REBUILD), doing="taking the checkpoint"):
+                raise TargetReplacedError(f"a rebuild replaced the tables of {self._applier!r}")
             raise StaleApplierError(f"another applier took over the checkpoint of {self._applier!r}")
 
     def write(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
@@ -109,3 +112,22 @@ class Checkpoints:
             [(self._applier, *partition, *at.position, at.next_offset) for partition, at in progress.items()],
             doing="writing the checkpoint",
         )
+
+    def hand_over(self, live: str) -> None:
+        """Make this checkpoint that of the applier `live`, whose session is then out."""
+        doing = "handing the checkpoint over"
+        self._session.execute("DELETE FROM cdc_checkpoint WHERE applier = ?", (live,), doing=doing)
+        self._session.execute(
+            "UPDATE cdc_checkpoint SET applier = ? WHERE applier = ?", (live, self._applier), doing=doing
+        )
+        self._session.execute(
+            "UPDATE cdc_applier SET version = version + 1, owner = ?, updated_at = CURRENT_TIMESTAMP WHERE name = ?",
+            (REBUILD, live),
+            doing=doing,
+        )
+        self._session.execute("DELETE FROM cdc_applier WHERE name = ?", (self._applier,), doing=doing)
+
+    def forget(self) -> None:
+        doing = "dropping the checkpoint"
+        self._session.execute("DELETE FROM cdc_checkpoint WHERE applier = ?", (self._applier,), doing=doing)
+        self._session.execute("DELETE FROM cdc_applier WHERE name = ?", (self._applier,), doing=doing)

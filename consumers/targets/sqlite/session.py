@@ -39,6 +39,7 @@ class SqliteSession:
             poolclass=NullPool,
         )
         self._connection: PoolProxiedConnection | None = None
+        self._enclosed = False
         self._lock: int | None = None
 
     def connect(self, *, locked: bool = True) -> None:
@@ -55,7 +56,10 @@ class SqliteSession:
 
     @contextmanager
     def transaction(self, *, doing: str) -> Iterator[None]:
-        """Commit at the end, roll back on any error."""
+        """Commit at the end, roll back on any error. Within `enclosing` it is a part of that one."""
+        if self._enclosed:
+            yield
+            return
         self.execute("BEGIN IMMEDIATE", doing=doing)
         try:
             yield
@@ -64,6 +68,16 @@ class SqliteSession:
             with suppress(sqlite3.Error):  # SQLite has rolled back already after some errors
                 self._live().execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def enclosing(self, *, doing: str) -> Iterator[None]:
+        """ONE transaction, of which all transactions within are parts."""
+        with self.transaction(doing=doing):
+            self._enclosed = True
+            try:
+                yield
+            finally:
+                self._enclosed = False
 
     def query(self, sql: str, parameters: Sequence[Any] = (), *, doing: str) -> list[tuple[Any, ...]]:
         """Run one statement; its rows, if it has any."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from typing_extensions import override
 
@@ -30,16 +30,20 @@ from consumers.targets.grouping import by_present_columns
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.missing import MissingRows
 from consumers.targets.naming import flat_name
+from consumers.targets.replaceable import ReplaceableTarget, Replacement, Replacing
 from consumers.targets.sqlite.alterations import Alterer
 from consumers.targets.sqlite.catalog import columns_of
 from consumers.targets.sqlite.checkpoints import Checkpoints
+from consumers.targets.sqlite.replacing import SqliteReplacing, drop_tables, features, make_alike, tables_in
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.tables import PreparedTable, PreparedTables, row_id
 from consumers.targets.sqlite.types import Stored
-from consumers.targets.target import Target, TargetTransaction
+from consumers.targets.target import TargetTransaction
+
+_Found = TypeVar("_Found")
 
 
-class SqliteTarget(Target):
+class SqliteTarget(ReplaceableTarget):
     """See `Target`. The applier's name is the target's, unless `applier` is given."""
 
     def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
@@ -134,9 +138,49 @@ class SqliteTarget(Target):
         )
 
     @override
+    def tables_in(self, area: str) -> list[TableId]:
+        return self._looking(lambda session: tables_in(session, area))
+
+    @override
+    def features(self, tables: Iterable[TableId]) -> Mapping[TableId, frozenset[str]]:
+        return self._looking(lambda session: features(session, tables))
+
+    @override
+    def make_alike(self, tables: Sequence[Replacement]) -> None:
+        make_alike(self._opened()[0], tables)
+
+    @override
+    @contextmanager
+    def replacing(self, live: str) -> Iterator[Replacing]:
+        session, _ = self._opened()
+        with session.enclosing(doing="replacing the tables"):
+            checkpoint = Checkpoints(session, live).read()
+            yield SqliteReplacing(session, applier=self._applier, live=live, checkpoint=checkpoint)
+
+    @override
+    def discard(self, area: str) -> int:
+        session, _ = self._opened()
+        with session.transaction(doing="dropping tables"):
+            Checkpoints(session, self._applier).forget()
+            return drop_tables(session, area)
+
+    @override
     def close(self) -> None:
         session, self._session, self._tables = self._session, None, None
         if session is not None:
+            session.close()
+
+    def _looking(self, look: Callable[[SqliteSession], _Found]) -> _Found:
+        """What is found by this session, or one made for it if the target is not open."""
+        if self._session is not None:
+            with self._session.transaction(doing="looking at the tables"):
+                return look(self._session)
+        session = SqliteSession(self._url, applier=self._applier)
+        try:
+            session.connect(locked=False)
+            with session.transaction(doing="looking at the tables"):
+                return look(session)
+        finally:
             session.close()
 
     def _opened(self) -> tuple[SqliteSession, PreparedTables]:

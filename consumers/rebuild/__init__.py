@@ -1,0 +1,1 @@
+"""`cdc rebuild`: a target's tables, made anew from the log beside the live ones."""

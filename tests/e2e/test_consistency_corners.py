@@ -1,0 +1,136 @@
+"""Corners of whole transactions, each found by a review that lost rows in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from replica import Replica
+
+from cdc.capture.capture import Capture
+from cdc.core.position import Position
+from cdc.core.settings import LogSettings
+
+Make = Callable[..., tuple[Replica, str, str]]
+ONE = "CREATE TABLE one (id int PRIMARY KEY, n int)"
+TWO = "CREATE TABLE two (id int PRIMARY KEY, n int)"
+
+
+def rows(url: str, table: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(f"SELECT * FROM {table} ORDER BY 1".encode()).fetchall()
+
+
+def run(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+@pytest.fixture
+def make(new_database: Callable[..., str], unique_name: str) -> Iterator[Make]:
+    made: list[Replica] = []
+
+    def replica(*statements: str, tables=("public.*",), topics=None, partitions=3, **options):
+        source, target = new_database(), new_database()
+        run(source, *statements)
+        settings = LogSettings(prefix=unique_name, partitions=partitions, topics=topics or {})
+        options = {"copy": options}
+        made.append(
+            Replica(source, {"copy": target}, name=unique_name, tables=tables, log_settings=settings, options=options)
+        )
+        return made[-1], source, target
+
+    yield replica
+    for each in made:
+        each.close()
+        each.drop()
+
+
+def test_a_message_just_before_a_commit(make: Make) -> None:
+    """It stands alone, at the same LSN as the commit."""
+    replica, source, target = make(ONE, batch_events=2)
+    replica.catch_up()
+    with psycopg.connect(source) as connection:
+        for number in range(20):
+            connection.execute("INSERT INTO one VALUES (%s, 1), (%s, 2)", [2 * number, 2 * number + 1])
+            connection.execute("SELECT pg_logical_emit_message(false, 'mine', 'x')")
+            connection.commit()
+    replica.catch_up()
+    assert rows(target, "one") == rows(source, "one")
+
+
+def test_a_target_by_key_that_stands_in_a_transaction_which_is_not_whole_yet(make: Make) -> None:
+    replica, source, target = make(ONE, consistency="key")
+    replica.catch_up()
+    run(source, "INSERT INTO one SELECT g, g FROM generate_series(1, 20000) g")
+    capture = replica._opened_capture()
+    while capture.progress.events < 2000:
+        replica.step_capture()
+    replica.apply("copy")
+    assert 0 < len(rows(target, "one")) < 20_000
+    replica.set_options("copy", consistency="transaction")
+    replica.apply("copy")
+    replica.catch_up()
+    assert rows(target, "one") == rows(source, "one")
+
+
+@pytest.mark.parametrize("consistency", ["key", "transaction"])
+def test_a_start_before_the_load(consistency: str, make: Make) -> None:
+    load = "INSERT INTO one SELECT g, g FROM generate_series(1, 10) g"
+    replica, source, target = make(ONE, load, start=Position(0, 1, 0), consistency=consistency)
+    replica.catch_up()
+    run(source, "INSERT INTO one VALUES (11, 11)")
+    replica.catch_up()
+    assert rows(target, "one") == rows(source, "one")
+
+
+@pytest.mark.parametrize("consistency", ["key", "transaction"])
+def test_names_with_dots(consistency: str, make: Make) -> None:
+    replica, source, target = make(
+        "CREATE SCHEMA a",
+        'CREATE SCHEMA "a.b"',
+        'CREATE TABLE a."b.c" (id int PRIMARY KEY)',
+        'CREATE TABLE "a.b".c (id int PRIMARY KEY)',
+        tables=("a.*", '"a.b".*'),
+        topics={'"a"."b.c"': "other"},
+        consistency=consistency,
+    )
+    replica.catch_up()
+    run(source, 'INSERT INTO a."b.c" VALUES (1)', 'INSERT INTO "a.b".c VALUES (2)')
+    replica.catch_up()
+    assert (rows(target, 'a."b.c"'), rows(target, '"a.b".c')) == ([(1,)], [(2,)])
+
+
+def test_a_table_that_began_to_join_by_key(make: Make) -> None:
+    replica, source, target = make(ONE, TWO)
+    replica.set_options("copy", tables=("public.one",), batch_events=10)
+    replica.catch_up()
+    run(source, *(f"INSERT INTO two VALUES ({number}, 1)" for number in range(40)), "INSERT INTO one VALUES (1, 1)")
+    replica.catch_up()
+    replica.set_options("copy", tables=("public.*",), consistency="key")
+    applier, _ = replica._opened_applier("copy")
+    while not applier.progress.events:
+        applier.step(0.0)
+    assert 0 < len(rows(target, "two")) < 40
+    replica.set_options("copy", consistency="transaction")
+    replica.catch_up()
+    assert rows(target, "two") == rows(source, "two")
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_start_over_under_an_open_applier(partitions: int, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill = "INSERT INTO {} SELECT g, g FROM generate_series(1, 100) g"
+    replica, source, target = make(
+        ONE, TWO, fill.format("one"), fill.format("two"), batch_events=10, partitions=partitions
+    )
+    replica.catch_up()
+    replica._capture_session.close()
+    replica._capture = None
+    run(source, "DELETE FROM one WHERE id <= 50", "UPDATE two SET n = 0")
+    start = Capture.start
+    monkeypatch.setattr(Capture, "start", lambda self, stopping=lambda: False: start(self, stopping, start_over=True))
+    replica.capture()
+    replica.apply("copy")
+    assert (rows(target, "one"), rows(target, "two")) == (rows(source, "one"), rows(source, "two"))

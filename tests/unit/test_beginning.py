@@ -1,0 +1,91 @@
+"""Where a target begins in a log that may have lost its oldest records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import pytest
+
+from cdc.core.errors import LogGapError
+from cdc.core.log import Record, TopicPartition, TopicSpec
+from cdc.core.position import Position
+from cdc.core.settings import LogSettings, TargetSettings
+from cdc.core.state import LoadState, LogState, TableState
+from cdc.core.tables import TableId
+from cdc.log.memory import MemoryLog
+from consumers.apply.beginning import begin_of_load
+from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+
+SETTINGS = LogSettings(prefix="shop")
+TARGET = TargetSettings(name="copy", url="sqlite:///copy.db", tables=("public.t",))
+LOAD = LoadState(
+    epoch=2,
+    commit_lsn=700,
+    begins={"shop.public.t": (5, 6), "shop.transaction": (8,), "shop-cdc-tables": (3,), "shop.public.other": (0,)},
+)
+STATE = LogState(
+    log_id="log",
+    load=LOAD,
+    tables={
+        topic: TableState(table=TableId("public", topic.rpartition(".")[2]), topic=topic, partitions=count)
+        for topic, count in {"shop.public.t": 2, "shop.public.other": 1}.items()
+    },
+)
+
+Begin = Callable[..., Checkpoint | None]
+
+
+@pytest.fixture
+def begin() -> Begin:
+    """With ten records in each partition, of which the first `gone` are no more."""
+
+    def found(
+        gone: Mapping[TopicPartition, int], state: LogState = STATE, target: TargetSettings = TARGET
+    ) -> Checkpoint | None:
+        log = MemoryLog(SETTINGS)
+        writer = log.writer()
+        topics = {"shop.public.t": 2, "shop.public.other": 1, "shop.transaction": 1, "shop-cdc-tables": 1}
+        writer.create_topics([TopicSpec(topic, count) for topic, count in topics.items()])
+        writer.append(
+            [Record(topic, number, b"", b"") for topic, count in topics.items() for number in range(count)] * 10
+        )
+        for partition, first in gone.items():
+            log.trim(partition, first)
+        return begin_of_load(log.reader("test"), state, target, SETTINGS)
+
+    return found
+
+
+def test_with_the_earliest_event_while_it_is_there(begin: Begin) -> None:
+    assert begin({}) is None
+    assert begin({TopicPartition("shop.public.other", 0): 10}) is None  # not this target's
+
+
+@pytest.mark.parametrize("gone", [TopicPartition("shop.public.t", 1), TopicPartition("shop.transaction", 0)])
+def test_with_the_load_in_all_partitions_if_anything_before_it_is_gone(begin: Begin, gone: TopicPartition) -> None:
+    """Above all earlier epochs: their barriers are not waited for."""
+    begun = begin({gone: 4})
+
+    assert begun is not None
+    assert begun.log_id == "log"
+    assert {partition: at.next_offset for partition, at in begun.partitions.items()} == {
+        TopicPartition("shop.public.t", 0): 5,
+        TopicPartition("shop.public.t", 1): 6,
+        TopicPartition("shop.transaction", 0): 8,
+        TopicPartition("shop-cdc-tables", 0): 3,
+    }
+    (floor,) = {at.position for at in begun.partitions.values()}
+    assert Position(1, 2**62, 2**62) < floor < Position(2, 0, 0)
+    assert begun.partitions[gone] == PartitionProgress(floor, LOAD.begin(*gone))
+
+
+def test_per_key_no_transactions_are_needed(begin: Begin) -> None:
+    by_key = replace(TARGET, consistency="key")
+    assert begin({TopicPartition("shop.transaction", 0): 10}, target=by_key) is None
+
+
+@pytest.mark.parametrize("state", [STATE, replace(STATE, load=None)])
+def test_a_load_that_is_not_there_as_a_whole_is_a_gap(begin: Begin, state: LogState) -> None:
+    with pytest.raises(LogGapError, match=r"'shop\.public\.t', partition 0 no longer holds its first 6 records"):
+        begin({TopicPartition("shop.public.t", 0): 6}, state)
