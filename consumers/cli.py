@@ -13,13 +13,20 @@ from cdc.cli.console import Rate, Reporter, stop_on_signals
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
 from cdc.retries import Retries
 from consumers import dlq
-from consumers.apply.applier import Applier
+from consumers.apply import applier
 from consumers.plan.beside import Area, area
 from consumers.preflight import all_checks
 from consumers.rebuild.moment import read_moment
 from consumers.rebuild.replay import Progress
 from consumers.status import Status, read_status
-from consumers.wiring import apply_session, copy_session, discard, swap_session, target_settings
+from consumers.wiring import (
+    apply_session,
+    copy_session,
+    discard,
+    shared_session,
+    swap_session,
+    target_settings,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +44,14 @@ def register(app: typer.Typer) -> None:
 def apply(
     target: Annotated[str, typer.Argument(help="A name under [targets].")],
     config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    wait: Annotated[
+        bool, typer.Option(help="Stand by while another applier of this target is at work, and take over from it.")
+    ] = True,
+    shared: Annotated[
+        bool,
+        typer.Option("--shared", help='Share the partitions with others started so (consistency = "key", Kafka).'),
+    ] = False,
 ) -> None:
     """Apply the log's events to one target."""
     settings = load_settings(config)
@@ -46,8 +61,13 @@ def apply(
         retries = Retries(stop, reporter)
 
         def session() -> None:
-            with apply_session(settings, target, reporter) as applier, reporter.live(_Line(applier)):
-                applier.run(stop.is_set, applying=retries.established)
+            opened = (
+                shared_session(settings, target, reporter)
+                if shared
+                else apply_session(settings, target, reporter, standby=wait)
+            )
+            with opened as applying, reporter.live(_Line(applying.progress)):
+                applying.run(stop.is_set, applying=retries.established)
 
         retries.run(session)
     reporter("stopped")
@@ -118,8 +138,8 @@ class _RebuildLine:
 class _Line:
     """What the living line says of an applier."""
 
-    def __init__(self, applier: Applier) -> None:
-        self._progress = applier.progress
+    def __init__(self, progress: applier.Progress) -> None:
+        self._progress = progress
         self._rate = Rate()
 
     def __call__(self, seconds: float) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 from cdc.core.errors import ConfigError
-from cdc.core.log import LogReader
+from cdc.core.log import LogReader, TopicPartition
 from cdc.core.patterns import TablePatterns
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import Settings, TargetSettings
@@ -18,6 +18,7 @@ from cdc.log.open import open_log
 from cdc.wiring import open_registry
 from consumers.apply.applier import Applier
 from consumers.apply.letters import EXTRA_BYTES, DeadLetters
+from consumers.apply.sharing import Sharing
 from consumers.plan.as_text import AsText
 from consumers.plan.beside import Area, area
 from consumers.plan.mapping import EventMapping
@@ -40,8 +41,10 @@ def target_settings(settings: Settings, name: str) -> TargetSettings:
 
 
 @contextmanager
-def apply_session(settings: Settings, name: str, report: Callable[[str], None]) -> Iterator[Applier]:
-    """An applier with everything it needs open: log, registry, target."""
+def apply_session(
+    settings: Settings, name: str, report: Callable[[str], None], *, standby: bool = False
+) -> Iterator[Applier]:
+    """An applier with everything it needs open: log, registry, target. A `standby` waits for another to go."""
     target_of = target_settings(settings, name)
     with ExitStack() as resources:
         log = resources.enter_context(open_log(settings.log))
@@ -57,8 +60,59 @@ def apply_session(settings: Settings, name: str, report: Callable[[str], None]) 
             prefix=settings.log.prefix,
             written_by=settings.log.written_by,
             letters=letters,
+            standby=standby,
             report=report,
         )
+
+
+@contextmanager
+def shared_session(settings: Settings, name: str, report: Callable[[str], None]) -> Iterator[Sharing]:
+    """One of several appliers that share the target's partitions. ConfigError if it can't be shared."""
+    target_of = target_settings(settings, name)
+    _require_shareable(settings, target_of)
+    group = f"{settings.log.prefix}-{name}"
+    with ExitStack() as resources:
+        log = resources.enter_context(open_log(settings.log))
+        target = resources.enter_context(closing(open_target(target_of).shared()))
+        membership = resources.enter_context(closing(log.membership(f"{group}-members", target_of.session_timeout)))
+        reader = resources.enter_context(closing(log.reader(group)))
+        registry = resources.enter_context(closing(open_registry(settings, log)))
+
+        def applier(held: Collection[TopicPartition] | None) -> Applier:
+            return Applier(
+                reader=reader,
+                registry=registry,
+                target=target,
+                settings=target_of,
+                prefix=settings.log.prefix,
+                held=held,
+                report=report,
+            )
+
+        yield Sharing(
+            membership=membership,
+            target=target,
+            make=applier,
+            end=lambda partition: reader.offsets(partition).next,
+            name=name,
+            report=report,
+        )
+
+
+def _require_shareable(settings: Settings, target: TargetSettings) -> None:
+    """ConfigError for what only one applier of a target can do."""
+    refused = {
+        'consistency = "transaction"': target.consistency == "transaction",
+        'on_error = "dead-letter"': target.on_error == "dead-letter",
+        '[log] written_by = "debezium"': settings.log.written_by == "debezium",
+    }
+    for what, is_set in refused.items():
+        if is_set:
+            raise ConfigError(
+                f"appliers can't share target {target.name!r} with {what}",
+                mend='write consistency = "key" and on_error = "stop"; or leave out --shared: a second applier then'
+                " stands by",
+            )
 
 
 @contextmanager

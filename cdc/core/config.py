@@ -72,6 +72,7 @@ _TARGET: Final[Mapping[str, Read]] = {
     "as_text": column_patterns,
     "consistency": one_of(["transaction", "key"]),
     "batch_events": number(1, 1_000_000),
+    "session_timeout": number(2, 1_800),  # Kafka brokers let members of groups have up to half an hour
 }
 _TARGET_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _FIELD_NAMES: Final = {"retention": "retention_hours"}

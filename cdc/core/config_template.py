@@ -37,4 +37,5 @@ url = "postgresql://cdc:${CDC_TARGET_PASSWORD}@localhost:5432/warehouse"   # or 
 # schema_changes = "follow"      # or "add-only": what goes at the source stays; or "stop" at each, with the statements
 # on_error = "stop"              # or "dead-letter": what the target refuses waits, with what depends on it: `cdc dlq`
 # batch_events = 10000           # events in one target transaction, at most
+# session_timeout = 30           # seconds; an applier silent for so long counts as gone: a standby takes over
 """

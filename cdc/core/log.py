@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from cdc.core.errors import ConfigError
+
 
 class TopicPartition(NamedTuple):
     topic: str
@@ -139,6 +141,23 @@ class LogReader(Protocol):
     def close(self) -> None: ...
 
 
+class Membership(Protocol):
+    """One of several processes that share partitions: each is one member's, as long as they all hear of each other.
+    One thread.
+
+    It says who should take a partition, not who may: for some moments two can have the same one.
+    """
+
+    def subscribe(self, topics: Collection[str]) -> None:
+        """Share the partitions of these topics, and of no others."""
+
+    def partitions(self) -> frozenset[TopicPartition]:
+        """Those that are this member's now. Call it often: a member that does not, for minutes, is taken for gone."""
+
+    def close(self) -> None:
+        """Leave; the others get what it had."""
+
+
 class Log(Protocol):
     """A log at a URL. Makes writers and readers; opening one of them is what connects."""
 
@@ -149,6 +168,16 @@ class Log(Protocol):
 
     def reader(self, group: str) -> LogReader:
         """A reader; `group` names it in the log's own lag displays."""
+
+    def membership(self, group: str, session_timeout: float) -> Membership:
+        """Become a member of `group`; one that was silent for `session_timeout` seconds is taken for gone. ConfigError
+        if this kind of log is read by one applier of a target at a time.
+        """
+        del group, session_timeout
+        raise ConfigError(
+            "appliers can share the partitions of a log at kafka:// only",
+            mend="leave out --shared: a second applier then stands by",
+        )
 
     def __enter__(self) -> Self: ...
 

@@ -67,6 +67,8 @@ class TargetSettings:
     in order. `schema_changes`: `follow` the source's, only add (`add-only`: what goes at the source stays, what changes
     stops the applier), or `stop` at each. `on_error`: what becomes of an event that the target refuses, for good.
 
+    `session_timeout`, in seconds: an applier that was silent for so long counts as gone, and others go on in its place.
+
     `start` is where a target without a checkpoint begins; a Position of epoch 0 is an LSN of the log's present epoch.
     `rename`: see `cdc.core.renaming`. `exclude_columns` are globs over `schema.table.column`, and so are the keys of
     `mask`, whose values are `hash` (HMAC-SHA-256 under `mask_key`), `null`, or a text to stand there.
@@ -85,6 +87,7 @@ class TargetSettings:
     schema_changes: SchemaChanges = "follow"
     on_error: OnError = "stop"
     batch_events: int = 10_000
+    session_timeout: int = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

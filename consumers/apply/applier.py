@@ -15,13 +15,13 @@ The commit order, in every target transaction (`Target.transaction` keeps 1 to 4
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic, transaction_topic
 from cdc.avro.transactions import collection_name
-from cdc.core.errors import GapError, LogGapError
+from cdc.core.errors import AlreadyRunningError, GapError, LogGapError
 from cdc.core.events import ChangeEvent
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
@@ -39,14 +39,16 @@ from consumers.apply.delivery import Delivery
 from consumers.apply.following import followed
 from consumers.apply.kept import require_kept
 from consumers.apply.letters import DeadLetters
+from consumers.apply.standby import opened
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
 from consumers.plan.approach import Approach, approach, furthest_of, is_partition, joined_by_key, left, whole
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
-from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.inbox import Inbox, is_resent
 from consumers.plan.mapping import EventMapping
+from consumers.plan.part import PartInbox, Tied
 from consumers.plan.transactions import TransactionInbox
 from consumers.targets.target import Target
 
@@ -72,6 +74,7 @@ class Progress:
 class Applier:
     """One session, from opening the target to a stop or an error; after an error, make a new one.
 
+    With `held` it takes these partitions only: others take the others (see `consumers.apply.sharing`).
     With `area` its tables are there (`consumers.plan.beside`). With `until` nothing above that position is applied, and
     what is comes in the order of each key.
     """
@@ -87,6 +90,8 @@ class Applier:
         written_by: WrittenBy = "cdc",
         delivery: Delivery | None = None,
         letters: DeadLetters | None = None,
+        standby: bool = False,
+        held: Collection[TopicPartition] | None = None,
         area: str | None = None,
         until: Position | None = None,
         report: Callable[[str], None] = lambda _: None,
@@ -97,6 +102,8 @@ class Applier:
         self._mapping = EventMapping(settings, area=area)
         self._until = until
         self._letters = letters
+        self._standby = standby
+        self._held = held
         self._waiting: WaitingPartitions | None = None
         self._delivery = delivery or Delivery(target, self._mapping, letters, self._may_wait)
         self._settings = settings
@@ -117,7 +124,7 @@ class Applier:
         self._superseded = False
         self._newest_end = ORIGIN
         self._load_ends: dict[TopicPartition, int] | None = None
-        self._inbox: Inbox | TransactionInbox | None = None
+        self._inbox: Inbox | TransactionInbox | PartInbox | None = None
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
@@ -132,28 +139,49 @@ class Applier:
 
         `applying` is called once target and log are there.
         """
-        if not self.start(stopping):
+        if not self.start(stopping, applying):
             return
         applying()
         while not stopping():
             self.step(_IDLE_SECONDS)
         self.finish()
 
-    def start(self, stopping: Callable[[], bool] = lambda: False) -> bool:
-        """Open the target, and wait for the log to say what it is. False if stopped before."""
-        checkpoint = self._target.open()
+    def start(
+        self, stopping: Callable[[], bool] = lambda: False, standing_by: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Open the target, and wait for the log to say what it is. False if stopped before. `standing_by` is called if
+        another applier is at work.
+        """
+        checkpoint = self._opened(stopping, standing_by)
+        if checkpoint is None:
+            return False
         self._log_of_checkpoint, self._reached = checkpoint.log_id, dict(checkpoint.partitions)
         if self._letters is not None:
             self._letters.open()
             self.progress.dead_letters = self._letters.count
         if self._mapping.hides:
             self._look_at_mapping()
-        if checkpoint.log_id is None and not self._begin(stopping):
+
+        def stopping_alive() -> bool:
+            self._target.keep_alive()
+            return stopping()
+
+        if checkpoint.log_id is None and not self._begin(stopping_alive):
             return False
-        if not self._find_log(stopping):
+        if not self._find_log(stopping_alive):
             return False
         self._enter()
         return True
+
+    def _opened(self, stopping: Callable[[], bool], standing_by: Callable[[], None]) -> Checkpoint | None:
+        if not self._standby:
+            return self._target.open()
+
+        def standby(error: AlreadyRunningError) -> None:
+            self._report(f"standing by: {error}")
+            standing_by()
+
+        return opened(self._target, self._reader, stopping=stopping, standby=standby, report=self._report)
 
     def _look_at_mapping(self) -> None:
         """Refuse what makes no sense for the tables as they are now, and say what hides nothing: it may be misspelt."""
@@ -198,6 +226,32 @@ class Applier:
         self._delivery.abandon()
         self._save_progress()
 
+    def claim(self) -> None:
+        """Write to the target which log its checkpoint belongs to, before anything is applied."""
+        self._delivery.commit({}, log_id=self.log_id)
+
+    def leave(self) -> None:
+        """Read nothing any more, so that another can be made with the same reader."""
+        self._delivery.abandon()
+        partitions = [partition for table in self._state.tables.values() for partition in _partitions(table)]
+        others = [TopicPartition(topic, 0) for topic in (self._state_topic, self._tables_topic)]
+        self._reader.unassign([*partitions, *others, self._transactions])
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Those of the target's tables, as far as they are known."""
+        return frozenset(table.topic for table in self._our_tables())
+
+    @property
+    def tied(self) -> Tied:
+        """What it can't take with the partitions that it holds."""
+        return self._inbox.tied if isinstance(self._inbox, PartInbox) else {}
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether it can't go on with the partitions that it holds, because the target refused an event of them."""
+        return isinstance(self._inbox, PartInbox) and self._inbox.has_refused
+
     def step(self, timeout: float) -> bool:
         """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied.
         Whether that was anything.
@@ -209,6 +263,7 @@ class Applier:
         self._pause_crowded()
         if self._approach is not None:
             self._look_at_approach(self._approach)
+        self._target.keep_alive()
         return got_on
 
     def _take(self) -> bool:
@@ -267,7 +322,9 @@ class Applier:
             self._mapping.name(table.table)  # refused before anything is applied, if two tables have one name
         self._approach, self._load_ends = None, None
         crowded_at = 4 * self._settings.batch_events
-        if self._until is not None:
+        if self._held is not None:
+            self._inbox = PartInbox(crowded_at=crowded_at, reached=dict(self._reached))
+        elif self._until is not None:
             until = self._until
             self._inbox = Inbox(crowded_at=crowded_at, takes=lambda _, event: event.position <= until)
         elif self._settings.consistency == "key":
@@ -428,6 +485,8 @@ class Applier:
     def _assign(self, table: TableState) -> None:
         start: dict[TopicPartition, int] = {}
         for partition in _partitions(table):
+            if self._held is not None and partition not in self._held:
+                continue
             progress = self._progress_of(partition)
             start[partition] = progress.next_offset
             self._the_inbox.assign(partition, progress)
@@ -506,6 +565,9 @@ class Applier:
         reached("apply.5-offsets-committed")
 
     def _may_wait(self, event: ChangeEvent) -> bool:
+        if isinstance(self._inbox, PartInbox):
+            self._inbox.refuse(event)
+            return True
         return self._waiting is not None and self._waiting.may_wait(event)
 
     def _pause_crowded(self) -> None:
@@ -526,7 +588,7 @@ class Applier:
         return self._state.log_id
 
     @property
-    def _the_inbox(self) -> Inbox | TransactionInbox:
+    def _the_inbox(self) -> Inbox | TransactionInbox | PartInbox:
         if self._inbox is None:
             raise AssertionError("nothing but the state topic is read before the log is known")
         return self._inbox

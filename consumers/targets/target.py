@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cdc.core.checks import Check
+from cdc.core.errors import ConfigError
 from cdc.core.events import Row
 from cdc.core.log import TopicPartition
 from cdc.core.tables import TableId, TableSchema
@@ -56,11 +57,24 @@ class Target(Protocol):
         any error nothing of it stays.
         """
 
+    def keep_alive(self) -> None:
+        """Let the server know that this applier lives, if it has not heard of it for some time. Cheap: called again and
+        again. What keeps silent for the settings' `session_timeout` may be ended by another that waits.
+        """
+        return
+
     def left_out(self) -> Mapping[TableId, int]:
         """How many changes were left out since the target was made, by table: their rows were not there, and need not
         be, because it began late in the log (`start`).
         """
         return {}
+
+    def shared(self) -> SharedTarget:
+        """The same target, for one of several appliers at work. ConfigError if one at a time can write here."""
+        raise ConfigError(
+            "appliers can share a target at postgresql:// only",
+            mend="leave out --shared: a second applier then stands by",
+        )
 
     def read_checkpoint(self) -> Checkpoint:
         """The checkpoint as it stands, without becoming the applier; empty if there is none. Needs no `open`."""
@@ -73,3 +87,20 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Let go of the connection and the applier's lock. Safe to call twice, and after errors."""
+
+
+class SharedTarget(Target, Protocol):
+    """A target that several appliers of one name write to, each the partitions that it holds. `open` takes hold of what
+    `hold` said, from whoever has it: that one's next transaction ends with StaleApplierError before anything is
+    written. May be called again and again.
+    """
+
+    def hold(self, partitions: Collection[TopicPartition] | None) -> None:
+        """What the next `open` takes; None is all of them: that one is alone until it opens again or closes. While
+        somebody is, or while another applier of the name does not share, `open` ends with AlreadyRunningError.
+        """
+
+    def still_going(self, waiting: Collection[TopicPartition]) -> Mapping[TopicPartition, PartitionProgress]:
+        """Tell the others that of what is held, `waiting` go no further for now. How far those are, of anybody's, of
+        which that was not told.
+        """

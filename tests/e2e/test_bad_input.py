@@ -366,7 +366,7 @@ class TestTarget:
         site.capture_once()
         with closing(open_target(load_settings(site.config).targets["replica"])) as first:
             first.open()
-            site.refused("apply", "replica", what="another applier.*'replica'", mend="stop it")
+            site.refused("apply", "replica", "--no-wait", what="another applier.*'replica'", mend="stop it")
 
 
 def _create_topic(settings: LogSettings, name: str, partitions: int) -> None:

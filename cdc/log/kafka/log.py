@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from cdc.core.log import Log
 from cdc.core.settings import LogSettings
+from cdc.log.kafka.membership import KafkaMembership
 from cdc.log.kafka.options import bootstrap_servers, checked_options
 from cdc.log.kafka.reader import KafkaReader
 from cdc.log.kafka.writer import KafkaWriter
@@ -28,6 +29,10 @@ class KafkaLog(Log):
     @override
     def reader(self, group: str) -> KafkaReader:
         return KafkaReader(self._options, group)
+
+    @override
+    def membership(self, group: str, session_timeout: float) -> KafkaMembership:
+        return KafkaMembership(self._options, group, session_timeout)
 
     @override
     def __enter__(self) -> Self:

@@ -97,6 +97,18 @@ def consumer_options(options: Options, group: str) -> Options:
     return {**_QUIET, **_READING, **options, **_EXACT_PLACES, "group.id": group}
 
 
+def membership_options(options: Options, group: str, session_timeout: float) -> Options:
+    """Of a member that is taken for gone after `session_timeout` seconds; brokers want 6 at least."""
+    milliseconds = max(6_000, round(session_timeout * 1000))
+    return {
+        **consumer_options(options, group),
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": milliseconds,
+        "heartbeat.interval.ms": milliseconds // 4,
+        "max.poll.interval.ms": max(300_000, milliseconds),
+    }
+
+
 def admin_options(options: Options) -> Options:
     return {**_QUIET, **options}
 

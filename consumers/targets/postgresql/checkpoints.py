@@ -12,6 +12,7 @@ from cdc.core.log import TopicPartition
 from cdc.core.position import Position
 from consumers.plan.checkpoint import REBUILD, Checkpoint, PartitionProgress
 from consumers.targets.postgresql.session import PostgresSession
+from consumers.targets.postgresql.shares import Shares
 
 _CREATE: Final = (
     """
@@ -49,7 +50,7 @@ class Checkpoints:
     def open(self) -> Checkpoint:
         """Create what is missing, raise the version (whoever held the lower one is out), and read all of it."""
         doing = "reading the checkpoint"
-        self._create_missing()
+        self.create_missing()
         self._session.query(
             "INSERT INTO public.cdc_applier (name, version, owner) VALUES (%s, 1, %s)"
             " ON CONFLICT (name) DO UPDATE SET version = cdc_applier.version + 1, owner = EXCLUDED.owner,"
@@ -113,6 +114,9 @@ class Checkpoints:
             (self._applier,),
             doing="waiting for the applier's transaction",
         )
+        shares = Shares(self._session, self._applier)
+        if shares.exist():
+            shares.take_all(holder=REBUILD, owner=REBUILD)
         return self.read()
 
     def hand_over(self, live: str) -> None:
@@ -134,7 +138,8 @@ class Checkpoints:
         self._session.execute("DELETE FROM public.cdc_checkpoint WHERE applier = %s", (self._applier,), doing=doing)
         self._session.execute("DELETE FROM public.cdc_applier WHERE name = %s", (self._applier,), doing=doing)
 
-    def _create_missing(self) -> None:
+    def create_missing(self) -> None:
+        """The checkpoint tables."""
         doing = "creating the checkpoint tables"
         there = (
             "SELECT to_regclass('public.cdc_applier') IS NOT NULL AND to_regclass('public.cdc_checkpoint') IS NOT NULL"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import psycopg2
 import sqlalchemy
-from psycopg2.extensions import parse_dsn
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, parse_dsn
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 from cdc.core.errors import AlreadyRunningError, ConfigError
@@ -47,6 +48,7 @@ _ALWAYS: Final = {"client_encoding": "UTF8"}  # a parameter, not a setting, for 
 # The server may not have noticed yet that the applier before us, killed or cut off, is gone.
 _LOCK_WAIT: Final = "2s"
 _LOCK_TIMED_OUT: Final = "55P03"
+_ALONE: Final = "looking whether an applier is alone"
 
 
 class PostgresSession:
@@ -60,6 +62,8 @@ class PostgresSession:
             "postgresql+psycopg2://", creator=lambda: psycopg2.connect(**dsn), poolclass=NullPool
         )
         self._connection: PoolProxiedConnection | None = None
+        self._used_at = 0.0
+        self._waits_shortly = False
         self._enclosed = False
 
     def connect(self) -> None:
@@ -72,21 +76,59 @@ class PostgresSession:
             for name, value in _SETTINGS.items():
                 self.query("SELECT set_config(%s, %s, false)", (name, value), doing="preparing the session")
 
-    def lock_applier(self) -> None:
-        """Become the only applier of this name, for as long as the connection lives. AlreadyRunningError."""
+    def lock_applier(self, *, shared: bool = False) -> None:
+        """Become the only applier of this name, for as long as the connection lives; or one of those that share it.
+        AlreadyRunningError.
+        """
         doing = "taking the applier's lock"
         with self.transaction(doing=doing):
-            self.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'", doing=doing)
-            try:
-                self._run("SELECT pg_advisory_lock(%s)", (_lock_number(f"applier:{self._applier}"),))
-            except psycopg2.Error as error:
-                if error.pgcode != _LOCK_TIMED_OUT:
-                    raise translate(error, doing=doing) from None
-                raise AlreadyRunningError(
-                    f"another applier named {self._applier!r} works on this target",
-                    mend="stop it first; it is in pg_stat_activity as "
-                    f"application_name 'cdc:{self._applier}' (pg_terminate_backend ends a lost one)",
-                ) from None
+            self.wait_shortly()
+            self.query(f"SELECT pg_advisory_lock{'_shared' if shared else ''}(%s)", (self._number(),), doing=doing)
+
+    def lock_alone(self) -> None:
+        """Become the one who is alone among those that share, until `unlock_alone` or the connection's end.
+        AlreadyRunningError if another is, or if one takes over partitions just now.
+        """
+        with self.transaction(doing=_ALONE):
+            if self.query("SELECT pg_try_advisory_lock(%s)", (self._number("alone"),), doing=_ALONE) != [(True,)]:
+                raise self._already_running()
+
+    def unlock_alone(self) -> None:
+        """No longer."""
+        with self.transaction(doing=_ALONE):
+            self.query("SELECT pg_advisory_unlock(%s)", (self._number("alone"),), doing=_ALONE)
+
+    def require_nobody_alone(self) -> None:
+        """AlreadyRunningError if somebody is; nobody becomes so until the transaction ends."""
+        locked = self.query("SELECT pg_try_advisory_xact_lock_shared(%s)", (self._number("alone"),), doing=_ALONE)
+        if locked != [(True,)]:
+            raise self._already_running()
+
+    def wait_shortly(self) -> None:
+        """From here to the end of the transaction: AlreadyRunningError for a lock that is not to be had soon."""
+        self.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'", doing="waiting for other appliers")
+        self._waits_shortly = True
+
+    def _number(self, kind: str = "applier") -> int:
+        return _lock_number(f"{kind}:{self._applier}")
+
+    def _already_running(self) -> AlreadyRunningError:
+        return AlreadyRunningError(
+            f"another applier named {self._applier!r} works on this target",
+            mend="stop it first; it is in pg_stat_activity as "
+            f"application_name 'cdc:{self._applier}' (pg_terminate_backend ends a lost one)",
+        )
+
+    def keep_alive(self, every: float) -> None:
+        """Say something to the server if nothing was said for `every` seconds."""
+        if time.monotonic() - self._used_at < every:
+            return
+        doing = "keeping the session alive"
+        if self._live().get_transaction_status() == TRANSACTION_STATUS_IDLE:
+            with self.transaction(doing=doing):
+                self.query("SELECT 1", doing=doing)
+        else:
+            self.query("SELECT 1", doing=doing)
 
     def lock_definitions(self) -> None:
         """Wait until no other applier creates tables here, until the transaction ends: IF NOT EXISTS alone races."""
@@ -105,6 +147,7 @@ class PostgresSession:
         except BaseException:
             self._roll_back()
             raise
+        self._waits_shortly = False
         try:
             self._live().commit()
         except psycopg2.Error as error:
@@ -138,6 +181,7 @@ class PostgresSession:
     def copy_in(self, sql: str, chunks: Iterator[bytes], *, doing: str, columns: Sequence[str]) -> None:
         """COPY … FROM STDIN. `columns` are the names behind c0, c1, … for errors."""
         file = Chunks(chunks)
+        self._used_at = time.monotonic()
         try:
             with self._live().cursor() as cursor:
                 cursor.copy_expert(sql, file)
@@ -151,6 +195,7 @@ class PostgresSession:
                 connection.close()
 
     def _run(self, sql: str, parameters: Sequence[Any] | None) -> tuple[int, list[tuple[Any, ...]]]:
+        self._used_at = time.monotonic()
         with self._live().cursor() as cursor:
             cursor.execute(sql, parameters)
             rows = cursor.fetchall() if cursor.description else []
@@ -162,12 +207,15 @@ class PostgresSession:
         return self._connection
 
     def _translated(self, error: psycopg2.Error, doing: str, columns: Sequence[str]) -> Exception:
+        if error.pgcode == _LOCK_TIMED_OUT and self._waits_shortly:
+            return self._already_running()
         translated = translate(error, doing=doing, columns=columns)
         if is_broken(error):
             self.close()
         return translated
 
     def _roll_back(self) -> None:
+        self._waits_shortly = False
         if self._connection is not None:
             try:
                 self._connection.rollback()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 
 from cdc.core.errors import TargetSchemaError
@@ -19,8 +19,10 @@ from consumers.targets.schema_check import refuse_own_table, require_same_column
 class PreparedTables:
     """The table versions that a session can write. As temporary tables do, they end with the session."""
 
-    def __init__(self, session: PostgresSession) -> None:
+    def __init__(self, session: PostgresSession, fence: Callable[[], None] = lambda: None) -> None:
+        """`fence` is called first in each transaction of its own."""
         self._session = session
+        self._fence = fence
         self._prepared: dict[TableSchema, TableStatements] = {}
         self._uncommitted: list[TableSchema] = []
         self._numbers = count(1)
@@ -31,6 +33,7 @@ class PreparedTables:
         statements = self._prepared.get(version)
         if statements is None:
             with self._session.transaction(doing=f"preparing table {version.id}"):
+                self._fence()
                 statements = self._made_ready(version)
             self._prepared[version] = statements
         return statements

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, FidelityError, PassingError, TargetError
+from cdc.core.errors import AlreadyRunningError, CdcError, FidelityError, PassingError, TargetError
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
@@ -37,10 +37,11 @@ from consumers.targets.postgresql.checkpoints import Checkpoints
 from consumers.targets.postgresql.copying import copy_lines
 from consumers.targets.postgresql.replacing import PostgresReplacing, drop_tables, features, make_alike, tables_in
 from consumers.targets.postgresql.session import PostgresSession
+from consumers.targets.postgresql.silence import Silence
 from consumers.targets.postgresql.statements import TableStatements, empty_staging
 from consumers.targets.postgresql.tables import PreparedTables
 from consumers.targets.replaceable import ReplaceableTarget, Replacement, Replacing
-from consumers.targets.target import TargetTransaction
+from consumers.targets.target import SharedTarget, TargetTransaction
 
 # Rows may then come in any order where the target's constraints are DEFERRABLE, whatever they are by themselves.
 _Found = TypeVar("_Found")
@@ -51,12 +52,15 @@ class PostgresTarget(ReplaceableTarget):
     """See `Target`. The applier's name is the target's, unless `applier` is given."""
 
     def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
+        self._settings = settings
         self._applier = applier or settings.name
         self._url = settings.url
         self._session: PostgresSession | None = None
         self._tables: PreparedTables | None = None
         self._policy = settings.schema_changes
         self._missing = MissingRows(settings)
+        self._silence = Silence(self._applier, settings.session_timeout)
+        self._alive_seconds = settings.session_timeout / 4
         self._version = 0
 
     @override
@@ -65,7 +69,7 @@ class PostgresTarget(ReplaceableTarget):
         session = PostgresSession(self._url, applier=self._applier)
         try:
             session.connect()
-            session.lock_applier()
+            self._lock(session)
             with session.transaction(doing="reading the checkpoint"):
                 checkpoint = Checkpoints(session, self._applier).open()
         except CdcError:
@@ -85,7 +89,7 @@ class PostgresTarget(ReplaceableTarget):
         checkpoints = Checkpoints(session, self._applier)
         try:
             with session.transaction(doing="committing the batch"):
-                checkpoints.compare_and_set(self._version, log_id)
+                self._fence(checkpoints, log_id)
                 session.execute(_DEFER, doing="beginning a batch")
                 failpoints.reached("apply.1-fenced")
                 yield _Writer(session, tables, Alterer(session, self._policy), checkpoints, self._missing)
@@ -97,6 +101,16 @@ class PostgresTarget(ReplaceableTarget):
         self._missing.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    @override
+    def keep_alive(self) -> None:
+        self._opened()[0].keep_alive(self._alive_seconds)
+
+    @override
+    def shared(self) -> SharedTarget:
+        from consumers.targets.postgresql.shared import PostgresShare  # noqa: PLC0415  # it is one of us
+
+        return PostgresShare(self._settings, self._applier)
 
     @override
     def left_out(self) -> Mapping[TableId, int]:
@@ -182,6 +196,19 @@ class PostgresTarget(ReplaceableTarget):
         session, self._session, self._tables = self._session, None, None
         if session is not None:
             session.close()
+
+    def _fence(self, checkpoints: Checkpoints, log_id: str) -> None:
+        checkpoints.compare_and_set(self._version, log_id)
+
+    def _lock(self, session: PostgresSession) -> None:
+        try:
+            self._take_lock(session)
+        except AlreadyRunningError:
+            self._silence.end(session)  # for the next one who tries
+            raise
+
+    def _take_lock(self, session: PostgresSession) -> None:
+        session.lock_applier()
 
     def _looking(self, look: Callable[[PostgresSession], _Found]) -> _Found:
         """What is found by this session, or one made for it if the target is not open."""
