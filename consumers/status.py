@@ -153,14 +153,17 @@ def _target(
         for partition, (first, end) in wanted.items()
     )
     newest = max((progress.position for progress in done.values() if progress), default=ORIGIN)
-    applied = 0
+    taken = 0
     if isinstance(before, Checkpoint):
-        applied = sum(p.next_offset for p in now.partitions.values()) - sum(
-            p.next_offset for p in before.partitions.values()
+        was = before.partitions
+        taken = sum(
+            progress.next_offset - (was[partition].next_offset if partition in was else wanted[partition][0])
+            for partition, progress in done.items()
+            if progress is not None
         )
     return {
         "records_behind": behind,
-        "events_per_second": round(applied / _RATE_SECONDS),
+        "events_per_second": round(taken / _RATE_SECONDS),
         "version": now.version,
         "position": str(newest),
         "applied_to": format_lsn(newest.commit_lsn),

@@ -365,13 +365,14 @@ class Applier:
         """With the transaction topic assigned."""
         topics = [table.topic for table in self._our_tables()]
         require_kept(self._reader, topics, self._transactions.topic, self._report)
-        progress = self._progress_of(self._transactions)
+        progress, trimmed = self._progress_of_transactions()
         inbox = TransactionInbox(
             crowded_at=max(2, self._settings.batch_events),  # both halves of a moved row
             transactions=self._transactions,
             progress=progress,
             epoch=self._epoch,
             floor=floor,
+            trimmed=trimmed,
         )
         for table in self._state.tables.values():
             self._introduce(inbox, table)
@@ -495,6 +496,13 @@ class Applier:
     def _progress_of(self, partition: TopicPartition) -> PartitionProgress:
         reached = self._reached.get(partition)
         return self._beginning(partition) if reached is None else reached
+
+    def _progress_of_transactions(self) -> tuple[PartitionProgress, bool]:
+        """And whether records before it are gone, of which the target may have nothing."""
+        first, load, reached = self._reader.offsets(self._transactions).first, self._state.load, self._reached
+        if self._transactions in reached or first == 0 or (load and first <= load.begin(*self._transactions)):
+            return self._progress_of(self._transactions), False
+        return PartitionProgress(ORIGIN, first), True
 
     def _beginning(self, partition: TopicPartition) -> PartitionProgress:
         """Of what is new to the target: the earliest record, or the latest first load if that is gone."""

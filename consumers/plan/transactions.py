@@ -88,7 +88,8 @@ class _Due:
 
 class TransactionInbox:
     """Holds what was read. `floor`: all that stands at or below it was taken before. ENDs of an epoch after `epoch`
-    wait for another inbox.
+    wait for another inbox. With `trimmed`, records before `progress` are gone from the transaction topic: what comes
+    first there must have been taken before, or else ENDs are missing between.
     """
 
     def __init__(
@@ -99,8 +100,10 @@ class TransactionInbox:
         progress: PartitionProgress,
         epoch: int,
         floor: Position,
+        trimmed: bool = False,
     ) -> None:
         self._crowded_at = crowded_at
+        self._trimmed = trimmed
         self._transactions = transactions
         self._epoch = epoch
         self.next_end = progress.next_offset
@@ -168,9 +171,13 @@ class TransactionInbox:
         self._add(partition, offset, position, event)
 
     def add_end(self, offset: int, end: End | None) -> None:
-        """One record of the transaction topic; None for any but an END."""
+        """One record of the transaction topic; None for any but an END. LogGapError if one before it is not there."""
         if offset != self.next_end:
             raise _lost(self._transactions, self.next_end, offset)
+        if self._trimmed and end is not None and end.end.is_transaction:
+            if end.position > self._applied:
+                raise _trimmed(self._transactions, end, self._applied)
+            self._trimmed = False
         self.next_end = offset + 1
         self._added = True
         # What is no transaction may stand at the place of the one after it, and has nothing to be waited for.
@@ -417,6 +424,14 @@ class TransactionInbox:
 
 def _awaits_create(event: ChangeEvent | None) -> bool:
     return event is not None and isinstance(event.change, Delete) and event.change.awaits_create
+
+
+def _trimmed(partition: TopicPartition, end: End, applied: Position) -> LogGapError:
+    return LogGapError(
+        f"topic {partition.topic!r} begins with transaction {end.end.id} now, and the target has all up to {applied}:"
+        " transactions between may be gone",
+        mend=f'go on with consistency = "key"; {_START_OVER}',
+    )
 
 
 def _lost(partition: TopicPartition, wanted: int, found: int) -> LogGapError:
