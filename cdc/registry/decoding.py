@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from cdc.avro.alterations import Alteration, read_alteration
 from cdc.avro.decoder import EventDecoder
-from cdc.avro.framing import unframe
+from cdc.avro.framing import HEADER_LENGTH, unframe
 from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
+from cdc.avro.scanning import Transactions
 from cdc.avro.transactions import End, TransactionEnd, decode_boundary
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import Alter, ChangeEvent
@@ -29,21 +30,19 @@ class Decoding:
     ) -> None:
         self._registry = registry
         self._seen = seen
+        self._transactions = Transactions()
+        self._framed: dict[bytes, EventDecoder] = {}  # ours, by the header of their framing
         self._decoders: dict[int, EventDecoder] = {}
         self._connectors: dict[tuple[int, int], EventDecoder] = {}
 
     def event(self, record: StoredRecord) -> ChangeEvent | None:
         """The record's event, or None for a tombstone. An error says which record could not be read."""
-        if record.value is None:
+        value = record.value
+        if value is None:
             return None
         try:
-            schema_id, _ = unframe(record.value)
-            decoder = self._decoders.get(schema_id)
-            if decoder is None:
-                decoder = self._decoders[schema_id] = self._decoder(schema_id)
-            if not decoder.ours and record.key is not None:
-                decoder = self._connectors_decoder(schema_id, unframe(record.key)[0])
-            return decoder.decode(record.key, record.value, record.headers, Place(*record[:3]))
+            decoder = self._framed.get(value[:HEADER_LENGTH]) or self._found(record, value)
+            return decoder.decode(record.key, value, record.headers, Place(*record[:3]))
         except CdcError as error:
             raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
 
@@ -78,6 +77,17 @@ class Decoding:
         event = replace(event, table=self._seen(event.table), change=change, place=Place(*record[:3]))
         return found._replace(event=event)
 
+    def _found(self, record: StoredRecord, value: bytes) -> EventDecoder:
+        schema_id, _ = unframe(value)
+        decoder = self._decoders.get(schema_id)
+        if decoder is None:
+            decoder = self._decoders[schema_id] = self._decoder(schema_id)
+        if decoder.ours:
+            self._framed[value[:HEADER_LENGTH]] = decoder
+        elif record.key is not None:
+            decoder = self._connectors_decoder(schema_id, unframe(record.key)[0])
+        return decoder
+
     def _connectors_decoder(self, value_id: int, key_id: int) -> EventDecoder:
         known = self._connectors.get((value_id, key_id))
         if known is None:
@@ -87,7 +97,7 @@ class Decoding:
 
     def _decoder(self, value_id: int, key_id: int | None = None) -> EventDecoder:
         key = None if key_id is None else self._registry.schema(key_id)
-        made = EventDecoder(self._registry.schema(value_id), key)
+        made = EventDecoder(self._registry.schema(value_id), key, transactions=self._transactions)
         made.table = self._seen(made.table)
         return made
 
