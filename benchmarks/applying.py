@@ -24,6 +24,7 @@ from rich.table import Table
 
 from cdc.avro.names import schemas_topic, state_topic, tables_topic, transaction_topic
 from cdc.capture.publisher import Publisher
+from cdc.cli.garbage import collect_rarely
 from cdc.core.events import Change, ChangeEvent, Commit, Create, Delete, KeyImage, Transaction, Update
 from cdc.core.log import Log, Record, TopicSpec
 from cdc.core.settings import Consistency, LogSettings, TargetSettings
@@ -216,6 +217,7 @@ def main() -> int:
     parser.add_argument("--target", choices=["postgresql", "sqlite"], action="append")
     arguments = parser.parse_args()
     found: list[Cost] = []
+    collect_rarely()  # as `cdc apply` does
     with ExitStack() as resources, tempfile.TemporaryDirectory(prefix="cdc-bench-") as name:
         folder = Path(name)
         targets = _Targets(resources, folder)

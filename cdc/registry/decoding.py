@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from typing import Final
 
 from cdc.avro.alterations import Alteration, read_alteration
+from cdc.avro.boundaries import EndScanner, is_begin
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import HEADER_LENGTH, unframe
 from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
 from cdc.avro.scanning import Transactions
-from cdc.avro.transactions import End, TransactionEnd, decode_boundary
+from cdc.avro.transactions import End, TransactionBegin, TransactionEnd, decode_boundary
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import Place, StoredRecord
 from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
 from cdc.core.tables import TableSchema
+
+_NO_BARRIERS: Final = (ORIGIN, ORIGIN)
 
 
 class Decoding:
@@ -31,6 +36,8 @@ class Decoding:
         self._registry = registry
         self._seen = seen
         self._transactions = Transactions()
+        self._boundaries: set[bytes] = set()
+        self._ends = EndScanner()
         self._framed: dict[bytes, EventDecoder] = {}  # ours, by the header of their framing
         self._decoders: dict[int, EventDecoder] = {}
         self._connectors: dict[tuple[int, int], EventDecoder] = {}
@@ -50,12 +57,22 @@ class Decoding:
         """The END of a transaction; None for any other record of the transaction topic."""
         if record.value is None:
             return None
-        try:
-            boundary = decode_boundary(record.value, self._registry.schema)
-        except CdcError as error:
-            raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
+        boundary: TransactionBegin | TransactionEnd | None = None
+        framing = record.value[:HEADER_LENGTH]
+        if framing in self._boundaries:  # of ours, as one was that was read the plain way
+            if is_begin(record.value):
+                return None
+            boundary = self._ends.end(record.value)
+        if boundary is None:
+            try:
+                boundary = decode_boundary(record.value, self._registry.schema)
+            except CdcError as error:
+                raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
+            self._boundaries.add(framing)
         if not isinstance(boundary, TransactionEnd):
             return None
+        if not record.headers:
+            return End(end=boundary)
         headers = dict(record.headers)
         try:
             alterations = int(headers.get(ALTERATIONS, b"0"))
@@ -106,14 +123,22 @@ def barriers(record: StoredRecord) -> tuple[Position, Position]:
     """The positions of the latest truncate and the latest change of shape of the record's table that it comes after;
     ORIGIN where there was none.
     """
+    if not record.headers:
+        return _NO_BARRIERS
     found = {TRUNCATED: ORIGIN, ALTERED: ORIGIN}
     for name, value in record.headers:
         if name in found:
             try:
-                found[name] = Position.parse(value.decode())
+                found[name] = _position(value)
             except ValueError:
                 raise ProtocolViolationError(f"{_where(record)}: damaged header {name}") from None
     return found[TRUNCATED], found[ALTERED]
+
+
+@lru_cache(maxsize=1024)
+def _position(value: bytes) -> Position:
+    """All events after a barrier say the same."""
+    return Position.parse(value.decode())
 
 
 def _where(record: StoredRecord) -> str:
