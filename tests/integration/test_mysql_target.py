@@ -391,7 +391,7 @@ def is_alive(database: MariaDB, session: object) -> bool:
 def test_rows_that_others_hold_pass(database):
     with database.opened() as target, closing(raw(database)) as other, other.cursor() as cursor:
         upsert(target, ITEM, (b"1", b"x"))
-        target._open.rows.execute("SET SESSION innodb_lock_wait_timeout = 1", doing="testing")
+        target._session.execute("SET SESSION innodb_lock_wait_timeout = 1", doing="testing")
         cursor.execute("START TRANSACTION")
         cursor.execute("UPDATE item SET v = 'held' WHERE id = 1")
         with pytest.raises(PassingError, match=r"public\.item"):

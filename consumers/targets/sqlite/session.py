@@ -28,7 +28,7 @@ _SETTINGS: Final = (
 
 
 class SqliteSession:
-    """Transactions are explicit, BEGIN IMMEDIATE: with the driver's own, DDL would stand outside of them."""
+    """Transactions are explicit: with the driver's own, DDL would stand outside of them."""
 
     def __init__(self, url: str, *, applier: str) -> None:
         self._applier = applier
@@ -42,10 +42,14 @@ class SqliteSession:
         self._enclosed = False
         self._lock: int | None = None
 
-    def connect(self, *, locked: bool = True) -> None:
-        """AlreadyRunningError if another applier of the name is at work, TargetError if the file can't be opened."""
-        if locked:
-            self._lock = self._locked()
+    def lock_applier(self) -> None:
+        """Become the only applier of this name, until `close`. AlreadyRunningError; TargetError if there is no place
+        for the lock.
+        """
+        self._lock = self._locked()
+
+    def connect(self) -> None:
+        """TargetError if the file can't be opened."""
         doing = "opening the target"
         try:
             self._connection = self._engine.raw_connection()
@@ -60,7 +64,8 @@ class SqliteSession:
         if self._enclosed:
             yield
             return
-        self.execute("BEGIN IMMEDIATE", doing=doing)
+        # Whoever only looks waits for no writer.
+        self.execute("BEGIN" if self._lock is None else "BEGIN IMMEDIATE", doing=doing)
         try:
             yield
             self.execute("COMMIT", doing=doing)
