@@ -134,16 +134,23 @@ class Applier:
         self._report = report
         self.progress = Progress()
 
-    def run(self, stopping: Callable[[], bool], *, applying: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self,
+        stopping: Callable[[], bool],
+        *,
+        applying: Callable[[], None] = lambda: None,
+        got_on: Callable[[], None] = lambda: None,
+    ) -> None:
         """Apply until `stopping()`. What was applied is committed, with its checkpoint, at every moment.
 
-        `applying` is called once target and log are there.
+        `applying` is called once target and log are there, `got_on` whenever something was applied.
         """
         if not self.start(stopping, applying):
             return
         applying()
         while not stopping():
-            self.step(_IDLE_SECONDS)
+            if self.step(_IDLE_SECONDS):
+                got_on()
         self.finish()
 
     def start(
