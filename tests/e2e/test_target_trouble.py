@@ -19,14 +19,20 @@ import psycopg
 import pymysql
 import pytest
 import sqlalchemy
+from confluent_kafka import OFFSET_END
+from confluent_kafka import TopicPartition as Place
+from confluent_kafka.admin import AdminClient
 from replica import Replica
 from target_databases import Database, DuckDB, MariaDB, Sqlite
 
 from cdc.core.errors import CdcError
 from cdc.core.settings import LogSettings, RegistrySettings, Settings, TargetSettings
 from cdc.embedded import EmbeddedMariaDB, EmbeddedPostgres
+from cdc.log.local.retention import remove_older
 from cdc.log.open import open_log
 from cdc.retries import Retries
+from consumers.preflight import all_checks
+from consumers.status import read_status
 from consumers.targets.mysql import session as mysql_session
 from consumers.targets.postgresql import session as postgres_session
 from consumers.targets.sqlite import session as sqlite_session
@@ -94,12 +100,14 @@ class Applying:
 class Site:
     """A source with the table `item`, whose target is in trouble. `url` is how the applier comes to the target."""
 
-    def __init__(self, source: str, database: Database, folder: Path, name: str) -> None:
+    def __init__(self, source: str, database: Database, folder: Path, name: str, kafka: str | None = None) -> None:
         self.database = database
         self.url = database.url
         self.name = name
         self.options: dict[str, Any] = {}
-        self.log = LogSettings(url=f"sqlite:///{folder / 'log.db'}", prefix=name, partitions=2)
+        self.log_file = folder / "log.db"
+        url = f"sqlite:///{self.log_file}" if kafka is None else f"kafka://{kafka}"
+        self.log = LogSettings(url=url, prefix=name, partitions=2)
         self.writer = psycopg.connect(source, autocommit=True)
         self.replica = Replica(source, {}, name=name, log=open_log(self.log), log_settings=self.log)
         self._rows = 0
@@ -150,6 +158,28 @@ class Site:
             found = self.database.execute("SELECT id, body FROM item")
             return sorted((str(_text(number)), _text(body)) for number, body in found)
         return []
+
+    def checkpoint(self) -> list[list[tuple[Any, ...]]]:
+        return [self.database.execute(f"SELECT {', '.join(columns)} FROM {table}") for table, columns in self._own()]
+
+    def restore(self, kept: list[list[tuple[Any, ...]]]) -> None:
+        """As it was, in tables that are as they were."""
+        self.database.execute("DROP TABLE IF EXISTS cdc_checkpoint")
+        with self.database.opened(self.name):  # makes it
+            pass
+        for (table, columns), rows in zip(self._own(), kept, strict=True):
+            self.database.execute(f"DELETE FROM {table}")
+            for row in rows:
+                values = ", ".join("NULL" if value is None else f"'{_text(value)}'" for value in row)
+                self.database.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})")
+
+    def _own(self) -> list[tuple[str, list[str]]]:
+        number = "`partition`" if isinstance(self.database, MariaDB) else "partition"
+        position = ["epoch", "commit_lsn", "ordinal", "next_offset"]
+        return [
+            ("cdc_applier", ["name", "version", "log_id", "owner"]),
+            ("cdc_checkpoint", ["applier", "topic", number, *position]),
+        ]
 
     def end_sessions(self) -> None:
         """Of the applier, as a restart of the server would."""
@@ -357,3 +387,112 @@ class TestCredentials:
                 applying.await_end("Access denied|password authentication failed", "password in the target's url")
             else:
                 applying.await_end("account is locked|not permitted to log in", "ACCOUNT UNLOCK|ALTER ROLE … LOGIN")
+
+
+# -- a checkpoint that was edited ------------------------------------------------------------------------------------
+
+ITEM = "topic LIKE '%item'"
+EDITS = [
+    (f"UPDATE cdc_checkpoint SET next_offset = -7 WHERE {ITEM}", "item: next_offset can't be -7", "DELETE FROM"),
+    (f"UPDATE cdc_checkpoint SET next_offset = 999 WHERE {ITEM}", "item never held offset 999", "another log"),
+    (f"UPDATE cdc_checkpoint SET epoch = 7 WHERE {ITEM}", "ahead of the log: .*item stands in epoch 7", "start-over"),
+    ("UPDATE cdc_applier SET log_id = 'another'", "belongs to another log", r"\[log\] url"),
+    ("UPDATE cdc_applier SET log_id = NULL", "does not say of which log", "write what was there before"),
+    ("DELETE FROM cdc_applier", "does not say of which log", "write what was there before"),
+    ("DELETE FROM cdc_checkpoint", "cdc_checkpoint was emptied", "DELETE FROM cdc_applier"),
+    ("DROP TABLE cdc_checkpoint", "cdc_checkpoint was emptied or dropped", "DELETE FROM cdc_applier"),
+    ("ALTER TABLE cdc_checkpoint DROP COLUMN ordinal", "altered cdc's own tables", "put them back"),
+]
+GARBAGE = [(f"UPDATE cdc_checkpoint SET ordinal = 'x' WHERE {ITEM}", "ordinal can't be 'x'", "DELETE FROM")]
+
+
+class TestEditedCheckpoint:
+    """Stops before anything is applied, and goes on when it is put right."""
+
+    @ON_EACH
+    def test_before_a_session(self, site: Site) -> None:
+        with site.in_step():
+            pass
+        kept = site.checkpoint()
+        before = site.rows()
+        site.change()
+        for edit, what, mend in EDITS + (GARBAGE if isinstance(site.database, Sqlite) else []):
+            site.database.execute(edit)
+            with site.applying() as applying:
+                applying.await_end(what, mend)
+            assert site.rows() == before, edit
+            site.restore(kept)
+        with site.in_step():
+            pass
+
+    @ON_EACH
+    def test_during_one(self, site: Site) -> None:
+        for edit in ("UPDATE cdc_applier SET version = version - 1", "UPDATE cdc_applier SET version = version + 1"):
+            with site.in_step() as applying:
+                site.database.execute(edit)
+                site.change()
+                applying.await_end(
+                    "another applier took over", "somebody edited the checkpoint .* start this one again"
+                )
+
+    @ON_EACH
+    def test_its_table_is_dropped_during_one(self, site: Site) -> None:
+        with site.in_step() as applying:
+            site.database.execute("DROP TABLE cdc_checkpoint")
+            site.change()
+            applying.await_end("cdc_checkpoint was emptied or dropped", "DELETE FROM cdc_applier")
+        site.database.execute("DROP TABLE item")
+        site.database.execute("DELETE FROM cdc_applier")
+        with site.in_step():
+            pass
+
+
+# -- a checkpoint that is older than what the log holds ---------------------------------------------------------------
+
+
+class TestRetention:
+    @pytest.mark.parametrize("consistency", ["transaction", "key"])
+    def test_of_a_local_log(self, consistency: str, site: Site) -> None:
+        def trim() -> None:
+            site.replica.close()
+            with closing(sqlite3.connect(site.log_file)) as log, log:
+                assert not remove_older(log, (int(time.time()) + 60) * 1000)
+
+        site.options = {"consistency": consistency}
+        self._assert_told(site, trim)
+
+    def test_of_topics_in_kafka(
+        self, new_database: Callable[..., str], kafka: str, tmp_path: Path, unique_name: str
+    ) -> None:
+        with closing(Site(new_database(), Sqlite(tmp_path), tmp_path, unique_name, kafka)) as site:
+
+            def trim() -> None:
+                admin = AdminClient({"bootstrap.servers": kafka})
+                places = [Place(f"{unique_name}.public.item", number, OFFSET_END) for number in range(2)]
+                for removed in admin.delete_records(places).values():
+                    removed.result()
+
+            self._assert_told(site, trim)
+
+    @staticmethod
+    def _assert_told(site: Site, trim: Callable[[], None]) -> None:
+        """The applier stops, and `cdc status` and `cdc check` say why."""
+        with site.in_step():
+            pass
+        before = site.rows()
+        site.change()
+        assert all(check.ok for check in all_checks(site.settings))
+        trim()
+        lost = "no longer holds offset .* were removed before they were read"
+        with site.applying() as applying:
+            applying.await_end(lost, "--start-over")
+        assert site.rows() == before
+        assert re.search(lost, read_status(site.settings).targets[site.name]["error"])
+        (wrong,) = [check for check in all_checks(site.settings) if not check.ok]
+        assert re.search(lost, wrong.found)
+        assert "--start-over" in str(wrong.mend)
+        site.run("DELETE FROM item WHERE id < 3")
+        site.replica.start_over()
+        with site.applying() as applying:
+            site.replica.capture()
+            site.await_equal(applying)
