@@ -125,11 +125,13 @@ class Applier:
         self._newest_end = ORIGIN
         self._load_ends: dict[TopicPartition, int] | None = None
         self._inbox: Inbox | TransactionInbox | PartInbox | None = None
+        self._known: dict[tuple[str, int], TopicPartition] = {}  # one object for all records of each
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
         self._written = 0  # events, in the target's open transaction
         self._newest_us = 0
+        self._got_on = False
         self._said_left_out: set[TableId] = set()
         self._report = report
         self.progress = Progress()
@@ -272,7 +274,8 @@ class Applier:
         """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied.
         Whether that was anything.
         """
-        self._read(timeout)
+        # What is left of what was read before must not wait for more.
+        self._read(0 if self._got_on else timeout)
         got_on = self._take()
         while self._learn_ends():
             got_on |= self._take()
@@ -280,6 +283,7 @@ class Applier:
         if self._approach is not None:
             self._look_at_approach(self._approach)
         self._target.keep_alive()
+        self._got_on = got_on
         return got_on
 
     def _take(self) -> bool:
@@ -437,7 +441,10 @@ class Applier:
     # -- records -------------------------------------------------------------------------------------------------
 
     def _add(self, record: StoredRecord) -> None:
-        partition = TopicPartition(record.topic, record.partition)
+        place = record[:2]
+        partition = self._known.get(place)
+        if partition is None:
+            partition = self._known[place] = TopicPartition(*place)
         if record.topic == self._state_topic:
             self._state_offset = record.offset + 1
             self._learn_state(self._state.with_record(record))
@@ -546,7 +553,7 @@ class Applier:
         if batch.events:
             self._delivery.write(batch.events, log_id=self.log_id)
             self._written += len(batch.events)
-            self._newest_us = max(self._newest_us, *(event.transaction.commit_time_us for event in batch.events))
+            self._newest_us = max([self._newest_us, *[event.transaction.commit_time_us for event in batch.events]])
         if not batch.whole:
             return
         if self._written:

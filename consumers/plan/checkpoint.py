@@ -9,12 +9,13 @@ from typing import Final
 from cdc.core.errors import GapError, TargetError
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
+from cdc.core.values import value
 
 REBUILD: Final = "cdc rebuild"
 """Who has a checkpoint that a rebuild wrote, until the applier opens it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class PartitionProgress:
     """Events at or below `position` are in the target; the next record to read is `next_offset` (past skipped
     tombstones and control records too).
