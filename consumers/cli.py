@@ -69,7 +69,7 @@ def apply(
                 else apply_session(settings, target, reporter, standby=wait)
             )
             with opened as applying, reporter.live(_Line(applying.progress)):
-                applying.run(stop.is_set, applying=retries.established)
+                applying.run(stop.is_set, applying=retries.established, got_on=retries.got_on)
 
         retries.run(session)
     reporter("stopped")

@@ -5,6 +5,7 @@ https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-d
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from cdc.core.errors import ProtocolViolationError
@@ -13,6 +14,7 @@ _MAGIC: Final = 0
 HEADER_LENGTH: Final = 5
 
 
+@lru_cache(maxsize=1024)
 def header(schema_id: int) -> bytes:
     """What stands in front of Avro bytes of that schema."""
     return b"\x00" + schema_id.to_bytes(4, "big")

@@ -216,7 +216,7 @@ def test_transactions_come_back_with_counts_and_positions():
     codec = TransactionCodec("shop")
     texts = {5: codec.key_schema, 6: codec.value_schema}
     commit = Commit(TRANSACTION, end_lsn=510, last_ordinal=7, event_counts={ORDERS: 4, TableId("public", "items"): 2})
-    begin, end = codec.encode(commit, {table: str(table) for table in commit.event_counts}, key_id=5, value_id=6)
+    begin, end = codec.encode(commit, key_id=5, value_id=6)
     assert codec.topic == "shop.transaction"
     about = {"id": "2:9:500", "epoch": 2, "commit_lsn": 500, "commit_time_ms": 1_700_000_000_123}
     assert decode_boundary(begin.value, texts.__getitem__) == TransactionBegin(**about)
@@ -236,7 +236,7 @@ def test_messages_are_counted_as_a_connector_counts_them():
     codec = TransactionCodec("shop")
     commit = Commit(TRANSACTION, end_lsn=510, last_ordinal=3, event_counts={ORDERS: 1}, messages=2)
     end = decode_end(
-        codec.encode_end(commit, {ORDERS: "public.orders"}, key_id=5, value_id=6).value,
+        codec.encode(commit, key_id=5, value_id=6)[1].value,
         {6: codec.value_schema}.__getitem__,
     )
     assert (end.event_count, end.event_counts) == (3, {"public.orders": 1, "LOGICAL_DECODING_MESSAGE": 2})
