@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple, assert_never
@@ -107,6 +107,12 @@ class GenericTarget(Target):
         self._missing.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    @override
+    def present(self, tables: Iterable[TableId]) -> Collection[TableId]:
+        session, doing = self._opened().session, "looking up tables"
+        with session.transaction(doing=doing):
+            return [table for table in tables if session.has_table(flat_name(table), doing=doing)]
 
     @override
     def left_out(self) -> Mapping[TableId, int]:

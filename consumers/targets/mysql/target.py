@@ -10,7 +10,7 @@ order, are written in the shape that their table has got.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, assert_never
 
@@ -104,6 +104,11 @@ class MysqlTarget(Target):
         self._missing.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    @override
+    def present(self, tables: Iterable[TableId]) -> Collection[TableId]:
+        session, doing = self._opened().definer, "looking up tables"
+        return [table for table in tables if find_table(session, flat_name(table), doing=doing) is not None]
 
     @override
     def left_out(self) -> Mapping[TableId, int]:

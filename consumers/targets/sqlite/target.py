@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar, assert_never
 
@@ -91,6 +91,11 @@ class SqliteTarget(ReplaceableTarget):
         self._missing.committed()
         self._version += 1
         failpoints.reached("apply.4-committed")
+
+    @override
+    def present(self, tables: Iterable[TableId]) -> Collection[TableId]:
+        session, doing = self._opened()[0], "looking up tables"
+        return [table for table in tables if columns_of(session, flat_name(table), doing=doing)]
 
     @override
     def left_out(self) -> Mapping[TableId, int]:
