@@ -37,7 +37,7 @@ from consumers.apply.beginning import below, resumed
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.following import followed
-from consumers.apply.kept import require_kept, require_of_log
+from consumers.apply.kept import look_beyond, require_kept, require_of_log
 from consumers.apply.letters import DeadLetters
 from consumers.apply.present import PresentTables
 from consumers.apply.standby import opened
@@ -179,6 +179,9 @@ class Applier:
 
         if checkpoint.log_id is None and not self._begin(stopping_alive):
             return False
+        if self._connector is None and self._held is None:
+            furthest = furthest_of(self._reached)
+            look_beyond(self._reader, self._decoding.end, self._transactions, furthest, self._report)
         if not self._find_log(stopping_alive):
             return False
         if self._connector is None:

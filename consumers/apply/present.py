@@ -96,7 +96,7 @@ class PresentTables:
         for topic in sorted(topics - self._there(topics, tables)) if topics else ():
             raise TargetSchemaError(
                 f"target table {self._name(tables[topic].table)} is gone, with the rows that it had: somebody dropped"
-                " or renamed it",
+                " or renamed it, or the target's rename has changed",
                 mend="put it back with its rows; or stop the applier, and DELETE FROM cdc_checkpoint WHERE topic ="
                 f" '{topic}': the table is made and filled anew from the log",
             )

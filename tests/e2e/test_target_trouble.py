@@ -468,8 +468,12 @@ class TestEditedCheckpoint:
                 applying.await_end(what, mend)
             assert site.rows() == before, edit
             site.restore(kept)
-        with site.in_step():
-            pass
+        site.database.execute(f"UPDATE cdc_checkpoint SET commit_lsn = commit_lsn + 100000000 WHERE {ITEM}")
+        with site.applying() as applying:
+            applying.await_said("beyond .* the last transaction that the log has as a whole")
+        site.restore(kept)
+        with site.in_step() as applying:
+            assert applying.said == []
 
     @ON_EACH
     def test_during_one(self, site: Site) -> None:
