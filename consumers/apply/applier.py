@@ -15,8 +15,10 @@ The commit order, in every target transaction (`Target.transaction` keeps 1 to 4
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic, transaction_topic
@@ -56,6 +58,7 @@ from consumers.targets.target import Target
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again"
 _IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
 _ENDS_BACK: Final = 1_000  # records of the transaction topic among which its newest END surely is
+_place: Final = itemgetter(0, 1)  # a record's topic and partition
 _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
 
 
@@ -127,7 +130,6 @@ class Applier:
         self._load_ends: dict[TopicPartition, int] | None = None
         self._tables: PresentTables | None = None
         self._inbox: Inbox | TransactionInbox | PartInbox | None = None
-        self._known: dict[tuple[str, int], TopicPartition] = {}  # one object for all records of each
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
@@ -299,8 +301,8 @@ class Applier:
         return bool(batch.events or batch.progress)
 
     def _read(self, timeout: float) -> None:
-        for record in self._reader.poll(self._settings.batch_events, timeout):
-            self._add(record)
+        for place, records in groupby(self._reader.poll(self._settings.batch_events, timeout), key=_place):
+            self._add(TopicPartition(*place), records)
         self._look_at_connector()
         if self._superseded:  # not earlier: what was polled must not go into another inbox
             self._superseded = False
@@ -447,31 +449,36 @@ class Applier:
 
     # -- records -------------------------------------------------------------------------------------------------
 
-    def _add(self, record: StoredRecord) -> None:
-        place = record[:2]
-        partition = self._known.get(place)
-        if partition is None:
-            partition = self._known[place] = TopicPartition(*place)
-        if record.topic == self._state_topic:
-            self._state_offset = record.offset + 1
-            self._learn_state(self._state.with_record(record))
+    def _add(self, partition: TopicPartition, records: Iterable[StoredRecord]) -> None:
+        if partition.topic == self._state_topic:
+            for record in records:
+                self._state_offset = record.offset + 1
+                self._learn_state(self._state.with_record(record))
         elif partition == self._transactions:
-            self._add_end(record)
-        elif record.topic == self._tables_topic:
-            self._add_alteration(partition, record)
+            self._add_ends(records)
+        elif partition.topic == self._tables_topic:
+            for record in records:
+                self._add_alteration(partition, record)
         else:
+            self._add_events(partition, records)
+
+    def _add_events(self, partition: TopicPartition, records: Iterable[StoredRecord]) -> None:
+        inbox, decode = self._the_inbox, self._decoding.event
+        for record in records:
             truncated, altered = barriers(record)
-            event = self._decoding.event(record)
+            event = decode(record)
             if event is not None and self._connector is not None:
                 self._connector.require_applicable(event, record.topic)
-            self._the_inbox.add(partition, record.offset, event, truncated, altered=altered)
+            inbox.add(partition, record.offset, event, truncated, altered=altered)
 
-    def _add_end(self, record: StoredRecord) -> None:
-        inbox, end = self._the_inbox, self._decoding.end(record)
-        if isinstance(inbox, TransactionInbox):
-            inbox.add_end(record.offset, end)
-        elif end is not None:
-            self._newest_end = max(self._newest_end, end.position)
+    def _add_ends(self, records: Iterable[StoredRecord]) -> None:
+        inbox = self._the_inbox
+        for record in records:
+            end = self._decoding.end(record)
+            if isinstance(inbox, TransactionInbox):
+                inbox.add_end(record.offset, end)
+            elif end is not None:
+                self._newest_end = max(self._newest_end, end.position)
 
     def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
         found = self._decoding.alteration(record)
