@@ -18,8 +18,8 @@ check: $(READY)  ## format, lint, types, layers
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
-bench: $(READY)  ## changes per second beside PostgreSQL's own tools, from one run on the same data
-	$(RUN)/python -m benchmarks
+bench: $(READY)  ## speed beside PostgreSQL's own tools and others; ARGS="--quick", "--only PATH…", "--list"
+	$(RUN)/python -m benchmarks $(ARGS)
 
 format: $(READY)
 	$(RUN)/ruff format .

@@ -1,120 +1,103 @@
-"""Drain one backlog in several ways, in turn; print changes per second, and write them to a JSON file."""
+"""Measure cdc beside PostgreSQL's own tools and other systems, in turn, on the same data and the same servers."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks import drains, latency, snapshots, startup, targets
+from benchmarks.plan import Comparison
+from benchmarks.results import RESULTS, Result, document, is_under, machine, read, tables, write
+from benchmarks.stage import Stage
+from benchmarks.workloads import HotKeys, LargeTransactions, OneChange, Pulses, Rows, TpcB, WideRows, Workload
 
-from benchmarks import contenders
-from benchmarks.backlog import Backlog
-from cdc.embedded.postgres import EmbeddedPostgres
+_EPILOG: Final = """\
+Paths begin with capture, drain, debezium, latency, snapshot, resources, startup or targets; `--list` prints them all.
+docs/performance.md says what they are.
+"""
 
-_SETTINGS: Final = {"wal_level": "logical", "max_wal_size": "8GB", "max_wal_senders": "20"}
-_PROGRESS: Final = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Contender = Callable[[Backlog], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    path: str
-    ours: Contender
-    reference: Contender
-    reference_name: str
-
-
-COMPARISONS: Final = (
-    Comparison("capture alone", contenders.capture_alone, contenders.pg_recvlogical, "pg_recvlogical -f /dev/null"),
-    Comparison("end to end, local log", contenders.end_to_end, contenders.native, "native logical replication"),
-)
+Measure = Callable[[Stage, Sequence[Comparison], int], list[Result]]
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """Medians, in changes per second; `runs` has every run of both, in their order."""
+class Part:
+    """Comparisons that are measured together, and how."""
 
-    path: str
-    ours: int
-    reference: int
-    reference_name: str
-    ratio: float
-    unit: str
-    runs: dict[str, list[int]]
+    comparisons: Sequence[Comparison]
+    measure: Measure
+
+
+def parts(*, quick: bool) -> Iterator[Part]:
+    workloads: list[Workload] = (
+        [TpcB(2_000, scale=1), LargeTransactions(20_000), WideRows(2_000), HotKeys(10_000)]
+        if quick
+        else [TpcB(120_000, scale=5), LargeTransactions(1_000_000), WideRows(100_000), HotKeys(200_000)]
+    )
+    for workload in workloads:
+        yield _drain(workload, drains.comparisons(workload))
+    pulses, seconds = Pulses(), 3 if quick else 20
+    yield Part(list(latency.comparisons(pulses)), lambda *given: latency.measure(pulses, seconds, *given))
+    rows = Rows(20_000 if quick else 1_000_000)
+    yield Part(list(snapshots.comparisons(rows)), lambda *given: snapshots.measure(rows, *given))
+    one = OneChange()
+    yield _drain(one, drains.starting(one))
+    yield Part(list(startup.comparisons()), startup.measure)
+    count = 10_000 if quick else 50_000
+    yield Part(list(targets.comparisons(count)), lambda *given: targets.measure(count, *given))
+
+
+def _drain(workload: Workload, comparisons: Iterable[Comparison]) -> Part:
+    return Part(list(comparisons), lambda stage, wanted, runs: drains.drain(stage, workload, wanted, runs))
+
+
+def chosen(all_parts: Iterable[Part], only: Sequence[str]) -> list[Part]:
+    """What is left of each, if anything is."""
+    left = [
+        replace(part, comparisons=[each for each in part.comparisons if is_under(each.path, only)])
+        for part in all_parts
+    ]
+    return [part for part in left if part.comparisons]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--transactions", type=int, default=30_000, help="of pgbench in the backlog; 4 changes each")
-    parser.add_argument("--scale", type=int, default=5, help="of pgbench; 100,000 accounts each")
-    parser.add_argument("--runs", type=int, default=3, help="of each contender")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results.json"))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=_EPILOG)
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], metavar="PATH", help="or the beginning, or a pattern of some"
+    )
+    parser.add_argument("--quick", action="store_true", help="little data, one run: shows that all works, not how fast")
+    parser.add_argument("--runs", type=int, help="of each contender in turn; 3, with --quick 1")
+    parser.add_argument("--json", type=Path, help="results of other paths stay in it; with --quick none is written")
+    parser.add_argument("--list", action="store_true", help="print the paths and what each is compared with")
     arguments = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="cdc-bench-") as name,
-        EmbeddedPostgres(Path(name) / "source", version=18, settings=_SETTINGS) as source,
-        EmbeddedPostgres(Path(name) / "target", version=18, settings=_SETTINGS) as target,
-    ):
-        backlog = Backlog(source, target, Path(name), scale=arguments.scale, transactions=arguments.transactions)
-        backlog.prepare(_PROGRESS.print)
-        results = [compare(comparison, backlog, arguments.runs) for comparison in COMPARISONS]
-    workload = f"pgbench TPC-B, scale {arguments.scale}, {backlog.changes:,} changes"
-    report = {"machine": machine(), "workload": workload, "results": [asdict(result) for result in results]}
-    arguments.json.write_text(json.dumps(report, indent=2) + "\n")
-    show(workload, results)
+    wanted = chosen(parts(quick=arguments.quick), arguments.only)
+    if not wanted:
+        parser.error("no such path: see --list")
+    if arguments.list:
+        for each in (comparison for part in wanted for comparison in part.comparisons):
+            sys.stdout.write(f"{each.path}: {each.ours} beside {each.reference or 'nothing'}; {each.workload}\n")
+        return 0
+    json = arguments.json or (None if arguments.quick else RESULTS)
+    measure(wanted, arguments.runs or (1 if arguments.quick else 3), json)
     return 0
 
 
-def compare(comparison: Comparison, backlog: Backlog, runs: int) -> Result:
-    """Alternate between both, so that what the machine does meanwhile meets both."""
-    ours, reference = [], []
-    for _ in range(runs):
-        ours.append(_measure(comparison.path, "cdc", comparison.ours, backlog))
-        reference.append(_measure(comparison.path, comparison.reference_name, comparison.reference, backlog))
-    mine, theirs = statistics.median(ours), statistics.median(reference)
-    return Result(
-        path=comparison.path,
-        ours=round(mine),
-        reference=round(theirs),
-        reference_name=comparison.reference_name,
-        ratio=round(mine / theirs, 3),
-        unit="changes/s",
-        runs={"ours": ours, "reference": reference},
-    )
-
-
-def _measure(path: str, name: str, contender: Contender, backlog: Backlog) -> int:
-    rate = round(backlog.changes / contender(backlog))
-    _PROGRESS.print(f"{path}: {name}: {rate:,} changes/s")
-    return rate
-
-
-def show(workload: str, results: Iterable[Result]) -> None:
-    table = Table("path", "cdc", "reference", "", "ratio", title=workload)
-    for each in results:
-        table.add_row(
-            each.path, _figure(each.runs["ours"]), _figure(each.runs["reference"]), each.reference_name, str(each.ratio)
-        )
-    Console(width=120).print(table)
-
-
-def _figure(runs: Sequence[int]) -> str:
-    return f"{statistics.median(runs):,.0f} ({min(runs):,}-{max(runs):,})"
-
-
-def machine() -> dict[str, str | int | None]:
-    return {"processors": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
+def measure(wanted: Iterable[Part], runs: int, json: Path | None) -> None:
+    """What was measured is written after each part."""
+    earlier = read(json) if json else []
+    results: list[Result] = []
+    with Stage() as stage:
+        stage.report(machine())
+        for part in wanted:
+            results += part.measure(stage, part.comparisons, runs)
+            if json:
+                write(json, results, keep=earlier)
+            if json == RESULTS:
+                document()
+    sys.stdout.write(f"\n{tables(results)}")
 
 
 if __name__ == "__main__":

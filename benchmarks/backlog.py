@@ -4,166 +4,159 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Final
 
-from benchmarks.measuring import await_true, execute, found, hashed, run
-from cdc.demo.processes import Processes
-from cdc.embedded.postgres import EmbeddedPostgres
+from benchmarks.measuring import LONGEST_SECONDS, await_true, execute, found, hashed
+from benchmarks.stage import Stage
+from benchmarks.workloads import END, Workload
 
-TABLES: Final = ("pgbench_accounts", "pgbench_branches", "pgbench_history", "pgbench_tellers")
-DATABASE: Final = "bench"
 PUBLICATION: Final = "bench"
-_BEFORE: Final = "before"  # the slot, and each target's database, at the moment before the backlog
-SLOT: Final = "cdc"
-_CLIENTS: Final = 8
-_CONFIG: Final = """\
-[source]
-url = "{source}"
-tables = ["public.*"]
-slot = "cdc"
-publication = "bench"
+PLAIN: Final = "plain"
+"""The state before the backlog of who needs no more than a slot and a copy of the tables."""
 
-[log]
-url = "sqlite:///{log}"
-prefix = "bench"
-
-[targets.copy]
-url = "{target}"
-"""
-_SUMS: Final = {
-    "pgbench_history": "SELECT count(*) FROM pgbench_history",
-    "pgbench_branches": "SELECT sum(bbalance) FROM pgbench_branches",
-    "pgbench_tellers": "SELECT sum(tbalance) FROM pgbench_tellers",
-    "pgbench_accounts": "SELECT sum(abalance) FROM pgbench_accounts",
-}
-"""Each changes with every transaction; the cheapest first."""
+Alive = Callable[[], None]
 
 
 class Backlog:
-    """pgbench's standard workload (TPC-B): 4 changes a transaction, of which 3 are updates.
+    """A database of its own at the stage's source, for one workload.
 
-    `source` and `target` run already. Use `prepare` once, then drain as often as wanted: every drain starts from copies
-    of the same slot, the same target database and the same log, and so reads the same WAL.
+    Use `create`, let every contender prepare, then `change`. Then drain as often as wanted: every drain starts from
+    copies of the slot and of the target database that its contender had before the backlog: it reads the same WAL.
     """
 
-    def __init__(
-        self, source: EmbeddedPostgres, target: EmbeddedPostgres, folder: Path, *, scale: int, transactions: int
-    ) -> None:
-        self.source = source
-        self._target = target
-        self._folder = folder
-        self._scale = scale
-        self._transactions = transactions // _CLIENTS * _CLIENTS
+    def __init__(self, stage: Stage, workload: Workload) -> None:
+        self.stage = stage
+        self.workload = workload
+        self.database = workload.name
+        self.source_url = stage.source.url(self.database)
+        self.tables = (*workload.tables, END)
         self._expected: dict[str, Any] = {}
+        self._kept_databases: list[str] = []
         self._number = 0
 
     @property
-    def source_url(self) -> str:
-        return self.source.url(DATABASE)
-
-    @property
     def changes(self) -> int:
-        return 4 * self._transactions
+        return self.workload.changes + 1
 
-    def prepare(self, report: Callable[[str], None]) -> None:
-        report(f"pgbench -i -s {self._scale}")
-        self.source.create_database(DATABASE)
-        self._pgbench("-i", "-q", "-s", str(self._scale))
-        execute(self.source_url, "ALTER TABLE pgbench_history ADD COLUMN hid bigserial PRIMARY KEY")
+    def create(self) -> None:
+        self.stage.report(f"# {self.workload.title}")
+        self.stage.source.create_database(self.database)
+        self.workload.create(self.stage.source, self.source_url)
+        execute(self.source_url, f"CREATE TABLE {END} (id int PRIMARY KEY)")
+        tables = ", ".join(self.tables)
         execute(
-            self.source_url,
-            f"CREATE PUBLICATION {PUBLICATION} FOR TABLE {', '.join(TABLES)} WITH (publish_via_partition_root)",
+            self.source_url, f"CREATE PUBLICATION {PUBLICATION} FOR TABLE {tables} WITH (publish_via_partition_root)"
         )
-        report("first loads")
-        self._load_native()
-        self._load_ours()
-        report(f"backlog: {self._transactions:,} transactions, {self.changes:,} changes")
-        self._pgbench("-n", "-c", str(_CLIENTS), "-j", "2", "-t", str(self._transactions // _CLIENTS))
-        self._expected = {table: execute(self.source_url, sums) for table, sums in _SUMS.items()}
+        self.expect()
 
-    # -- the state before the backlog ------------------------------------------------------------------------------
+    def change(self) -> None:
+        """Make the backlog. All slots that drains start from are there before it."""
+        execute(self.source_url, f"SELECT pg_create_logical_replication_slot('{self._before(PLAIN)}', 'pgoutput')")
+        self.workload.change(self.stage.source, self.source_url)
+        execute(self.source_url, f"INSERT INTO {END} VALUES (1)")
+        self.expect()
 
-    def _load_native(self) -> None:
-        self._target.create_database(f"native_{_BEFORE}")
-        dump = [str(self.source.bin("pg_dump")), "--no-publications", "-d", self.source_url]
-        with subprocess.Popen(dump, stdout=subprocess.PIPE) as dumped:
-            psql = [str(self._target.bin("psql")), "-q", "-d", self._target.url(f"native_{_BEFORE}")]
-            subprocess.run(psql, stdin=dumped.stdout, check=True, stdout=subprocess.DEVNULL)
+    def expect(self) -> None:
+        """From now on a target has it all when it equals the source of this moment."""
+        signs = (f"SELECT count(*) FROM {END}", *self.workload.signs)
+        self._expected = {sign: execute(self.source_url, sign) for sign in signs}
+        self._rows = [hashed(self.source_url, table) for table in self.tables]
 
-    def _load_ours(self) -> None:
-        database = f"ours_{_BEFORE}"
-        url = self._target.create_database(database)
-        with Processes(self._config(url, self._log(_BEFORE))) as processes:
-            processes.start("capture", "capture")
-            processes.start("apply", "apply", "copy")
-            await_true(lambda: self._equal(url), processes.require_running)
-        execute(self.source_url, f"SELECT pg_copy_logical_replication_slot('{SLOT}', '{_BEFORE}')")
-        self._drop_slot(SLOT)
+    def drop(self) -> None:
+        """With all that contenders keep of it."""
+        self.stage.source.drop_database(self.database)
+        for name in self._kept_databases:
+            self.stage.target.drop_database(name)
 
-    def _config(self, target: str, log: Path) -> Path:
-        config = self._folder / "cdc.toml"
-        config.write_text(_CONFIG.format(source=self.source_url, target=target, log=log))
-        return config
+    # -- the state before --------------------------------------------------------------------------------------------
 
-    def _log(self, name: str) -> Path:
-        return self._folder / f"log-{name}.db"
-
-    # -- one drain ---------------------------------------------------------------------------------------------------
+    def keep_slot(self, name: str, slot: str) -> None:
+        """What `name` starts from is this slot, which goes."""
+        execute(self.source_url, f"SELECT pg_copy_logical_replication_slot('{slot}', '{self._before(name)}')")
+        self.drop_slot(slot)
 
     @contextmanager
-    def slot(self, name: str | None = None) -> Iterator[str]:
-        """A slot at the moment before the backlog, dropped at the end. `name` is only needed by who insists on it."""
-        self._number += 1
-        name = name or f"run_{self._number}"
-        execute(self.source_url, f"SELECT pg_copy_logical_replication_slot('{_BEFORE}', '{name}')")
-        yield name
-        self._drop_slot(name)
+    def slot(self, before: str, name: str | None = None) -> Iterator[str]:
+        """A slot as `before` had it, dropped at the end. `name` is only needed by who insists on it."""
+        name = name or self.new_name("run")
+        execute(self.source_url, f"SELECT pg_copy_logical_replication_slot('{self._before(before)}', '{name}')")
+        try:
+            yield name
+        finally:
+            self.drop_slot(name)
 
-    @contextmanager
-    def target(self, contender: str) -> Iterator[str]:
-        """The URL of a target as `contender`'s first load left it; dropped at the end."""
-        self._number += 1
-        name = f"{contender}_{self._number}"
-        execute(self._target.url(), f"CREATE DATABASE {name} TEMPLATE {contender}_{_BEFORE} STRATEGY file_copy")
-        execute(self._target.url(), "CHECKPOINT")
-        yield self._target.url(name)
-        self._target.drop_database(name)
-
-    def config(self, target: str) -> Path:
-        """A cdc.toml for this target and a copy of the log as the first load left it."""
-        log = self._log("run")
-        for suffix in ("", "-wal", "-shm"):  # SQLite may have left a write-ahead file
-            old, new = Path(f"{self._log(_BEFORE)}{suffix}"), Path(f"{log}{suffix}")
-            new.unlink(missing_ok=True)
-            if old.exists():
-                new.write_bytes(old.read_bytes())
-        return self._config(target, log)
-
-    def await_all(self, target: str, began: float, alive: Callable[[], None] = lambda: None) -> float:
-        """Seconds from `began` until the target has it all; then every row is compared."""
-        for table, expected in self._expected.items():
-
-            def is_there(table: str = table, expected: object = expected) -> bool:
-                return found(target, _SUMS[table]) == expected
-
-            await_true(is_there, alive)
-        lasted = time.monotonic() - began
-        if not self._equal(target):
-            raise SystemExit(f"{target} differs from the source")
-        return lasted
-
-    def _drop_slot(self, name: str) -> None:
+    def drop_slot(self, name: str) -> None:
         """Once the walsender that uses it has noticed that its client is gone."""
-        active = f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{name}' AND active"
-        await_true(lambda: not execute(self.source_url, active))
-        execute(self.source_url, f"SELECT pg_drop_replication_slot('{name}')")
+        slot = f"FROM pg_replication_slots WHERE slot_name = '{name}'"
+        await_true(lambda: not execute(self.source_url, f"SELECT 1 {slot} AND active"))
+        execute(self.source_url, f"SELECT pg_drop_replication_slot(slot_name) {slot}")
 
-    def _equal(self, url: str) -> bool:
-        """Ground truth: every row of every table."""
-        return all(hashed(url, table) == hashed(self.source_url, table) for table in TABLES)
+    def new_name(self, kind: str) -> str:
+        self._number += 1
+        return f"{self.database}_{kind}_{self._number}"
 
-    def _pgbench(self, *arguments: str) -> None:
-        run([str(self.source.bin("pgbench")), *arguments, "-d", self.source_url])
+    @contextmanager
+    def database_like(self, template: str | None = None) -> Iterator[str]:
+        """The URL of a database at the target: a copy of the template, or an empty one. Dropped at the end."""
+        name = self.new_name("copy")
+        like = f"TEMPLATE {template} STRATEGY file_copy" if template else ""
+        execute(self.stage.target.url(), f"CREATE DATABASE {name} {like}")
+        execute(self.stage.target.url(), "CHECKPOINT")
+        yield self.stage.target.url(name)
+        self.stage.target.drop_database(name)
+
+    @contextmanager
+    def plain_target(self, *, with_rows: bool = True) -> Iterator[str]:
+        """A database at the target with the tables, and their rows of before the backlog."""
+        with self.database_like(self._copied) as url:
+            if not with_rows:
+                execute(url, f"TRUNCATE {', '.join(self.tables)}")
+            yield url
+
+    def copy_tables(self) -> None:
+        """Now, before the backlog, for `plain_target`."""
+        assert self._copied
+
+    def keep_database(self, kind: str) -> str:
+        """The name of a new database at the target, which is there until `drop`."""
+        name = self.new_name(kind)
+        self.stage.target.create_database(name)
+        self._kept_databases.append(name)
+        return name
+
+    @cached_property
+    def _copied(self) -> str:
+        name = self.keep_database("plain")
+        dump = [str(self.stage.source.bin("pg_dump")), "--no-publications", "-d", self.source_url]
+        with subprocess.Popen(dump, stdout=subprocess.PIPE) as dumped:
+            psql = [str(self.stage.target.bin("psql")), "-q", "-d", self.stage.target.url(name)]
+            subprocess.run(psql, stdin=dumped.stdout, check=True, stdout=subprocess.DEVNULL)
+        return name
+
+    def _before(self, name: str) -> str:
+        return f"{self.database}_before_{name}"
+
+    # -- ground truth --------------------------------------------------------------------------------------------------
+
+    def await_all(self, target: str, began: float, alive: Alive) -> float:
+        """Seconds from `began` until the target has it all, which is so when every row of every table is equal."""
+        for sign, expected in self._expected.items():
+            await_true(lambda sign=sign, expected=expected: found(target, sign) == expected, alive)  # type: ignore[misc]
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while True:
+            looked = time.monotonic()
+            if self._is_equal(target):
+                return looked - began
+            alive()
+            if looked > deadline:
+                raise SystemExit(f"{target} differs from the source")
+
+    def _is_equal(self, target: str) -> bool:
+        return self._hashed(target, self.tables) == self._rows
+
+    @staticmethod
+    def _hashed(url: str, tables: Iterable[str]) -> list[Any]:
+        return [hashed(url, table) for table in tables]

@@ -1,50 +1,49 @@
-"""Capture without a log: `python -m benchmarks.capture_alone URL SLOT PUBLICATION CHANGES` prints the seconds taken."""
+"""Capture into a log that throws away: `python -m benchmarks.capture_alone CONFIG CHANGES` prints the seconds taken.
+
+What the log of the configuration holds tells where to begin, as it tells `cdc capture`; it stays as it is.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 from benchmarks.null_log import NullRegistry, NullWriter
-from cdc.capture.pipeline import Pipeline
-from cdc.capture.publisher import Publisher
-from cdc.core.events import ChangeEvent, Commit
-from cdc.core.log import Record
-from cdc.core.settings import LogSettings, SourceSettings
+from cdc.capture.capture import Capture
+from cdc.cli.options import load_settings
+from cdc.log.open import open_log
 from cdc.sources.postgres.source import PostgresSource
+from cdc.wiring import open_registry
 
 
-def main(url: str, slot: str, publication: str, changes: int) -> float:
+def main(config: Path, changes: int) -> float:
     """Receive, decode, assemble, encode and confirm `changes` changes; all that capture does but writing the log."""
-    writer = NullWriter()
-    pipeline = Pipeline(writer.append)
-    publisher = Publisher(
-        settings=LogSettings(prefix="bench", partitions=4),
-        state_topic="state",
-        tables={},
-        existing={},
-        writer=writer,
-        registry=NullRegistry(),
-    )
+    settings = load_settings(config)
+    captured = settings.captured()
     began = time.monotonic()
-    with PostgresSource(SourceSettings(url=url, tables=("public.*",), slot=slot, publication=publication)) as source:
-        source.start(epoch=1)
-        seen = 0
-        while seen < changes or not pipeline.idle:
-            records: list[Record] = []
-            for item in source.receive(5_000, 0.1):
-                if isinstance(item, ChangeEvent):
-                    records += publisher.records(item)
-                    seen += 1
-                elif isinstance(item, Commit):
-                    pipeline.produce(records)
-                    records = []
-                    if item.event_counts:
-                        pipeline.end(publisher.transaction_records(item), item.end_lsn)
-            pipeline.produce(records)
-            source.confirm(pipeline.advance(writer.poll(0)))
-        return time.monotonic() - began
+    with ExitStack() as resources:
+        source = resources.enter_context(PostgresSource(captured))
+        log = resources.enter_context(open_log(settings.log))
+        reader = resources.enter_context(closing(log.reader("bench")))
+        registry = resources.enter_context(closing(open_registry(settings, log)))
+        capture = Capture(
+            source=source,
+            writer=NullWriter(),
+            reader=reader,
+            registry=NullRegistry(registry),
+            settings=settings.log,
+            slot=captured.slot,
+        )
+        capture.start()
+        while capture.progress.events < changes:
+            capture.step()
+        capture.finish()
+        if capture.progress.events != changes:
+            raise SystemExit(f"{capture.progress.events} events of {changes} changes")
+    return time.monotonic() - began
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))}\n")
+    sys.stdout.write(f"{main(Path(sys.argv[1]), int(sys.argv[2]))}\n")

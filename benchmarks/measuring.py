@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import psycopg2
 
-_LONGEST_SECONDS: Final = 600
-_LOOK_SECONDS: Final = 0.1
+LONGEST_SECONDS: Final = 1800
+_LOOK_SECONDS: Final = 0.05
 
 
 def execute(url: str, sql: str) -> list[tuple[Any, ...]]:
@@ -40,7 +40,7 @@ def hashed(url: str, table: str) -> list[tuple[Any, ...]]:
 
 def run(command: Sequence[str]) -> str:
     """Its standard output; SystemExit with its errors if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LONGEST_SECONDS)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_SECONDS)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     return done.stdout
@@ -48,9 +48,9 @@ def run(command: Sequence[str]) -> str:
 
 def await_true(condition: Callable[[], bool], alive: Callable[[], None] = lambda: None) -> None:
     """Ask again and again; `alive` raises when waiting has become useless."""
-    deadline = time.monotonic() + _LONGEST_SECONDS
+    deadline = time.monotonic() + LONGEST_SECONDS
     while not condition():
         alive()
         if time.monotonic() > deadline:
-            raise SystemExit(f"waited for {_LONGEST_SECONDS} s in vain")
+            raise SystemExit(f"waited for {LONGEST_SECONDS} s in vain")
         time.sleep(_LOOK_SECONDS)

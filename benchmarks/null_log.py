@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cdc.core.log import Record, TopicSpec
+from cdc.core.registry import SchemaRegistry
 
 
 class NullWriter:
@@ -28,14 +29,17 @@ class NullWriter:
 
 
 class NullRegistry:
-    def __init__(self) -> None:
+    """Numbers of its own for what it is given; what another registry has, it has too."""
+
+    def __init__(self, other: SchemaRegistry) -> None:
+        self._other = other
         self._ids: dict[str, int] = {}
 
     def register(self, subject: str, schema: str) -> int:
         return self._ids.setdefault(schema, len(self._ids) + 1)
 
     def schema(self, schema_id: int) -> str:
-        return next(schema for schema, number in self._ids.items() if number == schema_id)
+        return self._other.schema(schema_id)
 
     def close(self) -> None:
         """Nothing is open."""

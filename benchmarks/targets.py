@@ -1,35 +1,29 @@
-"""How fast each target writes: rows per second of batches of inserts, updates and deletes, through the applier's port.
-
-`python -m benchmarks.targets` measures all that can run here.
-"""
+"""How fast each target writes batches of inserts, updates and deletes, through the applier's port."""
 
 from __future__ import annotations
 
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.plan import Comparison, Figures, alternate, compared, contenders
+from benchmarks.results import Result
+from benchmarks.stage import Stage
 from cdc.core.events import UNCHANGED, Key, Row
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
-from cdc.embedded import EmbeddedMariaDB, EmbeddedPostgres
+from cdc.embedded import EmbeddedMariaDB
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.steps import WriteRows
 from consumers.targets.open import open_target
 from consumers.targets.target import Target
 
-_ROWS: Final = 50_000
 _BATCH: Final = 10_000  # the default of `batch_events`
 _PARTITION: Final = TopicPartition("bench.public.item", 0)
 _TYPES: Final = {
@@ -46,44 +40,57 @@ _TABLE: Final = TableSchema(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Rows per second. `partial` updates leave a large value as it is at the target."""
-
-    target: str
-    insert: int
-    update: int
-    partial: int
-    delete: int
+_TARGETS: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL 18", "mariadb": "MariaDB", "duckdb": "DuckDB, generic"}
+_WRITES: Final = ("insert", "update", "partial-update", "delete")
+"""A partial update leaves a large value as it is at the target."""
 
 
-def main() -> int:
-    with ExitStack() as servers, tempfile.TemporaryDirectory(prefix="cdc-bench-") as name:
-        results = [measured(target, url) for target, url in _urls(servers, Path(name))]
-    show(results)
-    return 0
+def comparisons(count: int) -> Iterator[Comparison]:
+    for name, target in _TARGETS.items():
+        for write in _WRITES:
+            yield Comparison(
+                path=f"targets/{name}/{write}",
+                figure=write,
+                unit="rows/s",
+                workload=f"{count:,} rows of 5 columns, {_BATCH:,} in a transaction",
+                ours=target,
+            )
 
 
-def _urls(servers: ExitStack, directory: Path) -> Iterator[tuple[str, str]]:
-    yield "sqlite", f"sqlite:///{directory / 'target.db'}"
-    yield "duckdb (generic)", f"duckdb:///{directory / 'target.duckdb'}"
-    postgres = servers.enter_context(EmbeddedPostgres(directory / "postgresql", version=18))
-    yield "postgresql 18", postgres.create_database("bench")
-    mariadb = servers.enter_context(EmbeddedMariaDB(directory / "mariadb"))
-    yield "mariadb", mariadb.create_database("bench")
+def measure(count: int, stage: Stage, wanted: Sequence[Comparison], runs: int) -> list[Result]:
+    with ExitStack() as servers:
+        mariadb = servers.enter_context(EmbeddedMariaDB(stage.folder / "mariadb"))
+
+        def write(target: str) -> Figures:
+            with TemporaryDirectory(dir=stage.folder) as folder:
+                return _measured(_urls(stage, mariadb, Path(folder))[target](), count)
+
+        return compared(wanted, alternate(contenders(wanted), runs, write, stage.report))
 
 
-def measured(name: str, url: str) -> Rates:
+def _urls(stage: Stage, mariadb: EmbeddedMariaDB, folder: Path) -> Mapping[str, Callable[[], str]]:
+    """What makes each target's empty database."""
+    name = folder.name.lower()
+    urls = (
+        lambda: f"sqlite:///{folder / 'target.db'}",
+        lambda: stage.target.create_database(name),
+        lambda: mariadb.create_database(name),
+        lambda: f"duckdb:///{folder / 'target.duckdb'}",
+    )
+    return dict(zip(_TARGETS.values(), urls, strict=True))
+
+
+def _measured(url: str, count: int) -> Figures:
+    steps: tuple[Callable[[Sequence[int]], WriteRows], ...] = (
+        lambda numbers: WriteRows(_TABLE, upserts=[_row(n, b"first") for n in numbers]),
+        lambda numbers: WriteRows(_TABLE, upserts=[_row(n, b"second") for n in numbers]),
+        lambda numbers: WriteRows(_TABLE, partials=[_partial(n) for n in numbers]),
+        lambda numbers: WriteRows(_TABLE, deletes=[_key(n) for n in numbers]),
+    )
     with closing(open_target(TargetSettings(name="bench", url=url))) as target:
         target.open()
         target.prepare(_TABLE)
-        return Rates(
-            target=name,
-            insert=_rate(target, lambda numbers: WriteRows(_TABLE, upserts=[_row(n, b"first") for n in numbers])),
-            update=_rate(target, lambda numbers: WriteRows(_TABLE, upserts=[_row(n, b"second") for n in numbers])),
-            partial=_rate(target, lambda numbers: WriteRows(_TABLE, partials=[_partial(n) for n in numbers])),
-            delete=_rate(target, lambda numbers: WriteRows(_TABLE, deletes=[_key(n) for n in numbers])),
-        )
+        return {write: _rate(target, step, count) for write, step in zip(_WRITES, steps, strict=True)}
 
 
 def _row(number: int, name: bytes) -> Row:
@@ -99,22 +106,11 @@ def _key(number: int) -> Key:
     return (b"%d" % number,)
 
 
-def _rate(target: Target, step: Callable[[Sequence[int]], WriteRows]) -> int:
-    steps = [step(range(start, start + _BATCH)) for start in range(0, _ROWS, _BATCH)]
+def _rate(target: Target, step: Callable[[Sequence[int]], WriteRows], count: int) -> float:
+    steps = [step(range(start, start + _BATCH)) for start in range(0, count, _BATCH)]
     begun = time.perf_counter()
     for number, each in enumerate(steps):
         with target.transaction(log_id="bench") as transaction:
             transaction.run([each])
             transaction.advance({_PARTITION: PartitionProgress(Position(1, 1, number + 1), number)})
-    return round(_ROWS / (time.perf_counter() - begun))
-
-
-def show(results: Sequence[Rates]) -> None:
-    table = Table("target", "insert", "update", "partial update", "delete", title="rows/s")
-    for each in results:
-        table.add_row(each.target, *(f"{rate:,}" for rate in (each.insert, each.update, each.partial, each.delete)))
-    Console(width=100).print(table)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return count / (time.perf_counter() - begun)

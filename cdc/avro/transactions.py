@@ -18,6 +18,7 @@ from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import Commit
 from cdc.core.position import Position
 from cdc.core.tables import TableId
+from cdc.core.values import value
 
 MESSAGES: Final = "LOGICAL_DECODING_MESSAGE"
 """What Debezium calls a transaction's logical messages among its data collections."""
@@ -51,7 +52,7 @@ class TransactionBegin:
     commit_time_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class TransactionEnd:
     """The transaction is in the log as a whole. `event_counts` are by data collection, as `encode` named them."""
 
@@ -70,7 +71,7 @@ class TransactionEnd:
         return _XID.fullmatch(self.id) is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class End:
     """An END: `alterations` counts the changes of shape in its transaction. `resent`: an earlier capture may have
     written the transaction too.

@@ -48,6 +48,9 @@ class Processes:
             )
         warden.watch(self._running[name].pid, signal.SIGTERM)
 
+    def pid(self, name: str) -> int:
+        return self._running[name].pid
+
     def kill(self, name: str) -> None:
         """`kill -9`."""
         process = self._running[name]

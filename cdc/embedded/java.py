@@ -40,6 +40,11 @@ class JavaServer:
         return self._process is not None and self._process.running
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started yet"
+        return self._process.pid
+
+    @property
     def log(self) -> Path:
         return self._directory / "server.log"
 

@@ -70,12 +70,14 @@ def missing_partition(partition: TopicPartition, offset: int) -> LogGapError:
     )
 
 
-def topic_mismatch(spec: TopicSpec, partitions: int) -> TopicMismatchError:
-    return TopicMismatchError(
-        f"topic {spec.name} has {partitions} partitions, not {spec.partitions}",
-        mend=f"set [log] partitions to {partitions}, or choose another [log] prefix (more partitions for a topic that "
-        "has records would move keys)",
-    )
+def require_partitions(spec: TopicSpec, there: int) -> None:
+    """TopicMismatchError if the topic, which exists, has another number of partitions."""
+    if there != spec.partitions and not spec.single:
+        raise TopicMismatchError(
+            f"topic {spec.name} has {there} partitions, not {spec.partitions}",
+            mend=f"set [log] partitions to {there}, or choose another [log] prefix (more partitions for a topic that "
+            "has records would move keys)",
+        )
 
 
 def keyless_in_compacted(topic: str) -> LogError:

@@ -27,6 +27,7 @@ import heapq
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 from cdc.avro.transactions import MESSAGES, End
@@ -88,7 +89,8 @@ class _Due:
 
 class TransactionInbox:
     """Holds what was read. `floor`: all that stands at or below it was taken before. ENDs of an epoch after `epoch`
-    wait for another inbox.
+    wait for another inbox. With `trimmed`, records before `progress` are gone from the transaction topic: what comes
+    first there must have been taken before, or else ENDs are missing between.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class TransactionInbox:
         progress: PartitionProgress,
         epoch: int,
         floor: Position,
+        trimmed: bool = False,
     ) -> None:
         self._crowded_at = crowded_at
+        self._trimmed = trimmed
         self._transactions = transactions
         self._epoch = epoch
         self.next_end = progress.next_offset
@@ -148,9 +152,10 @@ class TransactionInbox:
 
         `altered` is the change of shape that it goes on from.
         """
-        self._add(partition, offset, None if event is None else event.position, event, altered)
-        if event is not None and event.transaction.xid is None and self._is_new_load(event.position):
-            self.holds_load = True
+        position = None if event is None else event.position
+        self._add(partition, offset, position, event, altered)
+        if position is not None and event is not None and event.transaction.xid is None:
+            self.holds_load |= self._is_new_load(position)
 
     def _is_new_load(self, position: Position) -> bool:
         return position.epoch == self._epoch and position > self._applied
@@ -168,9 +173,13 @@ class TransactionInbox:
         self._add(partition, offset, position, event)
 
     def add_end(self, offset: int, end: End | None) -> None:
-        """One record of the transaction topic; None for any but an END."""
+        """One record of the transaction topic; None for any but an END. LogGapError if one before it is not there."""
         if offset != self.next_end:
             raise _lost(self._transactions, self.next_end, offset)
+        if self._trimmed and end is not None and end.end.is_transaction:
+            if end.position > self._applied:
+                raise _trimmed(self._transactions, end, self._applied)
+            self._trimmed = False
         self.next_end = offset + 1
         self._added = True
         # What is no transaction may stand at the place of the one after it, and has nothing to be waited for.
@@ -259,7 +268,8 @@ class TransactionInbox:
             transaction = self._open[key] = _Transaction()
             heapq.heappush(self._open_keys, key)
         transaction.entries.append(entry)
-        transaction.altered = max(transaction.altered, altered)
+        if altered != ORIGIN:
+            transaction.altered = max(transaction.altered, altered)
         topic = partition.topic
         transaction.counts[topic] = transaction.counts.get(topic, 0) + 1
 
@@ -350,7 +360,8 @@ class TransactionInbox:
     def _take_whole(self, due: _Due, here: _Transaction, batch: Batch) -> None:
         if self._open.pop(due.said.key, None) is not None:
             heapq.heappop(self._open_keys)
-        batch.events += self._pass(sorted(here.entries, key=self._place), due)
+        order = self._place if self._changes_shape(here) else _position
+        batch.events += self._pass(sorted(here.entries, key=order), due)
         self._due.popleft()
         del self._due_by_key[due.said.key]
         self._applied = due.said.position
@@ -415,8 +426,19 @@ class TransactionInbox:
         )
 
 
+_position: Final = attrgetter("position")
+
+
 def _awaits_create(event: ChangeEvent | None) -> bool:
     return event is not None and isinstance(event.change, Delete) and event.change.awaits_create
+
+
+def _trimmed(partition: TopicPartition, end: End, applied: Position) -> LogGapError:
+    return LogGapError(
+        f"topic {partition.topic!r} begins with transaction {end.end.id} now, and the target has all up to {applied}:"
+        " transactions between may be gone",
+        mend=f'go on with consistency = "key"; {_START_OVER}',
+    )
 
 
 def _lost(partition: TopicPartition, wanted: int, found: int) -> LogGapError:

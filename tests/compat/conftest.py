@@ -9,202 +9,51 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-from zipfile import ZipFile
 
 import pytest
 
 from cdc.core.errors import CdcError
 from cdc.core.log import LogReader, Offsets, StoredRecord, TopicPartition
 from cdc.core.settings import LogSettings
+from cdc.embedded.connect import EmbeddedConnect, Installation, converter_settings, installed
 from cdc.embedded.jars import fetched
-from cdc.embedded.java import JavaServer, find_java
-from cdc.embedded.ports import LOOPBACK, free_port
+from cdc.embedded.java import find_java
 from cdc.log.open import open_log
 
 HERE = Path(__file__).parent
 PATIENCE_SECONDS = 60.0
+PROMPT = {
+    "offset.flush.interval.ms": "2000",
+    "consumer.metadata.max.age.ms": "500",  # a sink finds new topics that soon, instead of after 5 minutes
+}
 JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
-LOGGING = """\
-status = error
-appender.file.type = Console
-appender.file.name = file
-appender.file.layout.type = PatternLayout
-appender.file.layout.pattern = [%d] %p %m (%c)%n
-rootLogger.level = WARN
-rootLogger.appenderRef.file.ref = file
-"""
-CONVERTER = "io.apicurio.registry.utils.converter.AvroConverter"
-
-
-def converter_settings(registry: str) -> dict[str, str]:
-    """With these Apicurio's converter reads and writes Confluent's wire format, ids of the registry's Confluent API."""
-    return {
-        "apicurio.registry.url": registry.replace("/apis/ccompat/v7", "/apis/registry/v2"),
-        "apicurio.registry.id-handler": "io.apicurio.registry.serde.Legacy4ByteIdHandler",
-        "apicurio.registry.use-id": "contentId",
-        "apicurio.registry.headers.enabled": "false",
-        "apicurio.registry.auto-register": "true",
-    }
-
-
-class Installation(NamedTuple):
-    """Directories of jars."""
-
-    connect: Path
-    converter: Path
-    debezium: Path
-    compiler: Path
-
-    def converter_jars(self) -> list[Path]:
-        """Without Kafka's own, which the worker has, in another version."""
-        jars = sorted(self.converter.iterdir())
-        return [jar for jar in jars if not jar.name.startswith(("connect-", "kafka-clients-"))]
 
 
 @pytest.fixture(scope="session")
 def installation() -> Installation:
     """Kafka Connect and its plugins, fetched the first time."""
     try:
-        return Installation(
-            connect=fetched(HERE / "connect.lock"),
-            converter=fetched(HERE / "converter.lock"),
-            debezium=fetched(HERE / "debezium.lock", unpack=True),
-            compiler=fetched(HERE / "compiler.lock"),
-        )
+        return installed()
     except CdcError as error:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(f"{error}: {error.mend}")
 
 
-class Connect:
-    """A standalone worker. Connectors are added and removed; their offsets stay in `directory`."""
-
-    def __init__(self, directory: Path, jars: Installation, kafka: str, registry: str) -> None:
-        self._directory = directory
-        self._jars = jars
-        self._kafka = kafka
-        self._registry = registry
-        self._port = free_port()
-        self._connectors: dict[str, dict[str, str]] = {}
-        self._server = JavaServer("Kafka Connect", directory)
-
-    def start(self) -> None:
-        """Return when it runs the connectors that it had, if it was killed."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        (self._directory / "log4j2.properties").write_text(LOGGING)
-        worker = self._directory / "worker.properties"
-        worker.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
-        self._server.start(
-            [
-                *JVM,
-                f"-Dlog4j2.configurationFile={self._directory / 'log4j2.properties'}",
-                *("-cp", f"{self._jars.connect}/*", "org.apache.kafka.connect.cli.ConnectStandalone", str(worker)),
-            ],
-            lambda: self._ask("GET", "/connectors") is not None,
-        )
-        for name, settings in self._connectors.items():
-            self.add(name, settings)
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def kill(self) -> None:
-        self._server.kill()
-
-    def add(self, name: str, settings: Mapping[str, str]) -> None:
-        """Return when the connector's task runs."""
-        self._connectors[name] = dict(settings)
-        body = {"name": name, "config": {"name": name, **settings}}
-        assert self._ask("POST", "/connectors", json.dumps(body)) is not None, self.log.read_text()[-4000:]
-        self._await(lambda: self._runs(name), f"{name} does not run")
-
-    def remove(self, name: str) -> None:
-        """Return when its task has ended. Its offsets stay."""
-        del self._connectors[name]
-        self._ask("DELETE", f"/connectors/{name}")
-        self._await(lambda: self._status(name) is None, f"{name} does not end")
-
+class Connect(EmbeddedConnect):
     def await_saved_offsets(self) -> None:
         """Return when it has just saved offsets, which it does again after 2 s."""
         before = self._saved_at()
-        self._await(lambda: self._saved_at() != before, "no offsets are saved")
-
-    @property
-    def log(self) -> Path:
-        return self._server.log
-
-    def require_running(self) -> None:
-        """AssertionError, with what a task says, if one failed."""
-        for name in self._connectors:
-            self._runs(name)
-
-    @property
-    def _offsets(self) -> Path:
-        return self._directory / "offsets"
-
-    def _saved_at(self) -> int:
-        return self._offsets.stat().st_mtime_ns if self._offsets.exists() else 0
-
-    def _runs(self, name: str) -> bool:
-        status = self._status(name)
-        if status is None:
-            return False
-        for task in status["tasks"]:
-            assert task["state"] != "FAILED", task["trace"]
-        return bool(status["tasks"]) and all(task["state"] == "RUNNING" for task in status["tasks"])
-
-    def _status(self, name: str) -> dict[str, Any] | None:
-        return self._ask("GET", f"/connectors/{name}/status")
-
-    def _ask(self, method: str, path: str, body: str | None = None) -> Any:
-        """The answer, or None for a refusal."""
-        connection = HTTPConnection(LOOPBACK, self._port, timeout=30)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            said = answer.read()
-            return json.loads(said or "{}") if answer.status < 300 else None
-        except (OSError, HTTPException):
-            return None
-        finally:
-            connection.close()
-
-    def _await(self, is_so: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not is_so():
-            assert time.monotonic() < deadline, f"{otherwise}\n{self.log.read_text()[-4000:]}"
+        while self._saved_at() == before:
+            assert time.monotonic() < deadline, f"no offsets are saved\n{self.log.read_text()[-4000:]}"
             time.sleep(0.05)  # between two looks at a server that tells no one when it changes
 
-    def _settings(self) -> dict[str, str]:
-        converter = {"": CONVERTER} | {f".{name}": value for name, value in converter_settings(self._registry).items()}
-        return {
-            "bootstrap.servers": self._kafka,
-            "listeners": f"http://{LOOPBACK}:{self._port}",
-            "plugin.path": str(self._plugins()),
-            "plugin.discovery": "service_load",
-            "offset.storage.file.filename": str(self._offsets),
-            "offset.flush.interval.ms": "2000",
-            "consumer.metadata.max.age.ms": "500",  # a sink finds new topics that soon, instead of after 5 minutes
-            **{f"{part}.converter{name}": value for part in ("key", "value") for name, value in converter.items()},
-        }
-
-    def _plugins(self) -> Path:
-        plugins = self._directory / "plugins"
-        if not plugins.exists():
-            converter = plugins / "apicurio"
-            converter.mkdir(parents=True)
-            for jar in self._jars.converter_jars():
-                (converter / jar.name).symlink_to(jar)
-            with ZipFile(converter / "manifest.jar", "w") as manifest:  # what `connect-plugin-path sync-manifests` adds
-                manifest.writestr("META-INF/services/org.apache.kafka.connect.storage.Converter", CONVERTER)
-            for plugin in self._jars.debezium.iterdir():
-                (plugins / plugin.name).symlink_to(plugin)
-        return plugins
+    def _saved_at(self) -> int:
+        return self.offsets.stat().st_mtime_ns if self.offsets.exists() else 0
 
 
 @pytest.fixture(scope="session")
@@ -212,10 +61,9 @@ def connect(
     tmp_path_factory: pytest.TempPathFactory, installation: Installation, kafka: str, schema_registry_url: str
 ) -> Iterator[Connect]:
     """The session's worker. Use connectors of your own, and remove them."""
-    worker = Connect(tmp_path_factory.mktemp("connect"), installation, kafka, schema_registry_url)
-    worker.start()
-    yield worker
-    worker.stop()
+    directory = tmp_path_factory.mktemp("connect")
+    with Connect(directory, kafka=kafka, registry=schema_registry_url, settings=PROMPT, jvm_options=JVM) as worker:
+        yield worker
 
 
 @pytest.fixture(scope="session")
@@ -289,7 +137,7 @@ class ConnectView:
 
     @cached_property
     def _program(self) -> Path:
-        (compiler,) = self._jars.compiler.iterdir()
+        (compiler,) = fetched(HERE / "compiler.lock").iterdir()
         command = [str(find_java()), *JVM, "-jar", str(compiler), "--release", "21", "-cp", self._class_path]
         subprocess.run([*command, "-d", str(self._directory), str(HERE / "ConnectView.java")], check=True)
         return self._directory

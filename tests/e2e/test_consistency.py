@@ -173,6 +173,28 @@ def test_without_its_transaction_topic_a_target_stops(pair: Pair) -> None:
         pair.replica.apply("copy")
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_from_key_to_transaction_where_the_first_ends_are_gone(kept: bool, pair: Pair) -> None:
+    """It can be told that none is missing while the log still has one of what the target has."""
+    pair.replica.set_options("copy", consistency="key")
+    pair.run(20)
+    pair.replica.catch_up()
+    log, topic = pair.replica.log, TopicPartition(transaction_topic(pair.replica._log_settings.prefix), 0)
+    assert isinstance(log, MemoryLog)
+    with closing(log.reader("test")) as reader:
+        before = reader.offsets(topic).next
+    pair.run(20)
+    pair.replica.capture()
+    log.trim(topic, before - 4 if kept else before + 4)
+    pair.replica.set_options("copy", consistency="transaction")
+    if kept:
+        pair.replica.catch_up()
+        pair.assert_equal()
+    else:
+        with pytest.raises(LogGapError, match="may be gone"):
+            pair.replica.catch_up()
+
+
 def test_a_compacted_topic_is_refused(pair: Pair) -> None:
     pair.replica.capture()
     log, prefix = pair.replica.log, pair.replica._log_settings.prefix

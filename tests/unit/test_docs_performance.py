@@ -1,0 +1,68 @@
+"""`docs/performance.md` says what the last benchmark measured."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import chosen, parts
+from benchmarks.results import DOCUMENT, HEADINGS, RESULTS, Runs, documented, group, is_under, read, result, write
+
+PATHS = [each.path for quick in (True, False) for part in parts(quick=quick) for each in part.comparisons]
+
+
+def test_the_document_has_the_tables_of_the_results():
+    document = DOCUMENT.read_text()
+    assert documented(document, read(RESULTS)) == document, "run `python -m benchmarks.results`"
+
+
+def test_results_are_of_paths_that_are_measured():
+    assert {each.path for each in read(RESULTS)} <= set(PATHS)
+    assert {group(path) for path in PATHS} == set(HEADINGS)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_each_path_is_measured_once(quick):
+    paths = [each.path for part in parts(quick=quick) for each in part.comparisons]
+    assert len(paths) == len(set(paths))
+
+
+@pytest.mark.parametrize("each", read(RESULTS), ids=lambda each: each.path)
+def test_medians_and_ratios_are_of_the_runs(each):
+    again = result(
+        Runs(
+            path=each.path,
+            unit=each.unit,
+            workload=each.workload,
+            ours=each.runs["ours"],
+            reference=each.runs["reference"],
+            reference_name=each.reference_name,
+        )
+    )
+    assert (again.ours, again.reference, again.ratio) == (each.ours, each.reference, each.ratio)
+    assert each.ours == pytest.approx(statistics.median(each.runs["ours"]), rel=0.01)
+
+
+def test_some_paths_are_chosen():
+    (part,) = chosen(parts(quick=True), ["drain/*/hot", "capture/hot"])
+    assert [each.path for each in part.comparisons] == [
+        "capture/hot",
+        "drain/local/hot",
+        "drain/kafka-1/hot",
+        "drain/kafka-4/hot",
+    ]
+    assert is_under("drain/local/hot", ["drain"])
+    assert not is_under("drain/local/hot", ["drai", "local"])
+
+
+def test_a_run_of_some_paths_keeps_the_others(tmp_path: Path):
+    path = tmp_path / "results.json"
+    one, two = (
+        result(Runs(path=name, unit="s", workload="", ours=[1.0, 2.0, 4.0])) for name in ("capture/hot", "capture/wide")
+    )
+    write(path, [one, two])
+    newer = result(Runs(path="capture/hot", unit="s", workload="", ours=[3.0]))
+    write(path, [newer], keep=read(path))
+    assert read(path) == [newer, two]
