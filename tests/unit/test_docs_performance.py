@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import chosen, parts
+from benchmarks.plan import Comparison, PeerFailedError, alternate, compared
 from benchmarks.results import DOCUMENT, HEADINGS, RESULTS, Runs, documented, group, is_under, read, result, write
 
 PATHS = [each.path for quick in (True, False) for part in parts(quick=quick) for each in part.comparisons]
@@ -66,3 +67,21 @@ def test_a_run_of_some_paths_keeps_the_others(tmp_path: Path):
     newer = result(Runs(path="capture/hot", unit="s", workload="", ours=[3.0]))
     write(path, [newer], keep=read(path))
     assert read(path) == [newer, two]
+
+
+def test_a_peer_that_fails_is_left_out():
+    said: list[str] = []
+
+    def measure(name: str) -> dict[str, float]:
+        if name == "theirs":
+            raise PeerFailedError("out of memory")
+        return {"changes/s": 4.0}
+
+    measured = alternate(["ours", "theirs"], 2, measure, said.append)
+    assert measured == {"ours": [{"changes/s": 4.0}] * 2}
+    assert any("out of memory" in line for line in said)
+    compared_with = Comparison(
+        path="debezium/hot", figure="changes/s", unit="changes/s", workload="", ours="ours", reference="theirs"
+    )
+    (left,) = compared([compared_with], measured)
+    assert (left.ours, left.reference, left.reference_name, left.ratio) == (4.0, None, None, None)
