@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import chosen, parts
+from benchmarks.document import DOCUMENT, documented
+from benchmarks.goals import GOALS
+from benchmarks.paths import HEADINGS, group, is_under
 from benchmarks.plan import Comparison, PeerFailedError, alternate, compared
-from benchmarks.results import DOCUMENT, HEADINGS, RESULTS, Runs, documented, group, is_under, read, result, write
+from benchmarks.results import RESULTS, Runs, read, result, write
 
 PATHS = [each.path for quick in (True, False) for part in parts(quick=quick) for each in part.comparisons]
 
 
 def test_the_document_has_the_tables_of_the_results():
     document = DOCUMENT.read_text()
-    assert documented(document, read(RESULTS)) == document, "run `python -m benchmarks.results`"
+    assert documented(document, read(RESULTS)) == document, "run `python -m benchmarks.document`"
 
 
 def test_results_are_of_paths_that_are_measured():
@@ -44,6 +47,27 @@ def test_medians_and_ratios_are_of_the_runs(each):
     )
     assert (again.ours, again.reference, again.ratio) == (each.ours, each.reference, each.ratio)
     assert each.ours == pytest.approx(statistics.median(each.runs["ours"]), rel=0.01)
+
+
+@pytest.mark.parametrize("goal", GOALS, ids=lambda goal: goal.name)
+def test_goals_are_of_paths_that_are_measured(goal):
+    assert all(any(is_under(path, [each]) for path in PATHS) for each in goal.paths)
+
+
+def test_a_goal_is_judged_by_its_worst():
+    capture, memory = GOALS[0], GOALS[-1]
+    half, full = (
+        result(Runs(path=path, unit="", workload="", ours=[ours], reference=[2.0], reference_name="x"))
+        for path, ours in (("capture/hot", 1.0), ("capture/wide", 2.0))
+    )
+    small, large = (
+        result(Runs(path=f"resources/local/memory/{process}/hot", unit="MB", workload="", ours=[megabytes]))
+        for process, megabytes in (("capture", 80.0), ("apply", 90.0))
+    )
+    results = [full, half, small, large]
+    assert capture.worst(results) == half
+    assert memory.worst(results) == large
+    assert memory.worst([half]) is None
 
 
 def test_some_paths_are_chosen():
