@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cdc.cli.console import Rate, Reporter, stop_on_signals
+from cdc.cli.garbage import collect_rarely
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
 from cdc.retries import Retries
 from consumers import dlq
@@ -57,6 +58,7 @@ def apply(
     settings = load_settings(config)
     target_settings(settings, target)
     reporter = Reporter(f"apply {target}")
+    collect_rarely()
     with stop_on_signals() as stop:
         retries = Retries(stop, reporter)
 
@@ -67,7 +69,7 @@ def apply(
                 else apply_session(settings, target, reporter, standby=wait)
             )
             with opened as applying, reporter.live(_Line(applying.progress)):
-                applying.run(stop.is_set, applying=retries.established)
+                applying.run(stop.is_set, applying=retries.established, got_on=retries.got_on)
 
         retries.run(session)
     reporter("stopped")
@@ -99,6 +101,7 @@ def rebuild(
     moment = None if until is None else read_moment(until)
     reporter = Reporter(f"rebuild {target}")
     finished = False
+    collect_rarely()
     with stop_on_signals() as stop:
         retries = Retries(stop, reporter)
 

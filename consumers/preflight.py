@@ -10,10 +10,12 @@ from cdc.core.errors import CdcError
 from cdc.core.patterns import TablePatterns
 from cdc.core.settings import Settings, TargetSettings
 from cdc.core.urls import redact
-from cdc.log.contents import table_versions
+from cdc.log.contents import log_state, table_versions
 from cdc.log.open import open_log
 from cdc.sources.postgres.database import SourceDatabase
 from cdc.sources.postgres.preflight import checks as source_checks
+from consumers.apply.kept import require_readable
+from consumers.plan.checkpoint import require_sound
 from consumers.plan.mapping import EventMapping
 from consumers.targets.open import open_target
 
@@ -30,6 +32,7 @@ def all_checks(settings: Settings) -> Iterator[Check]:
     for target in settings.targets.values():
         yield from _checked(f"target {target.name}", lambda target=target: _target(target))  # type: ignore[misc]
         yield from _checked(f"target {target.name}", lambda target=target: _mapping(settings, target))  # type: ignore[misc]
+        yield from _checked(f"target {target.name}", lambda target=target: _checkpoint(settings, target))  # type: ignore[misc]
 
 
 def _checked(name: str, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
@@ -67,6 +70,19 @@ def _registry(settings: Settings) -> Iterator[Check]:
 def _target(settings: TargetSettings) -> Iterator[Check]:
     with closing(open_target(settings)) as target:
         yield from target.checks()
+
+
+def _checkpoint(settings: Settings, target: TargetSettings) -> Iterator[Check]:
+    """Whether the log holds what the target goes on from."""
+    try:
+        with closing(open_target(target)) as opened:
+            checkpoint = opened.read_checkpoint()
+    except CdcError:
+        return  # `_target` tells of it
+    require_sound(checkpoint, target.name, may_be_empty=True)
+    with open_log(settings.log) as log, closing(log.reader(f"{settings.log.prefix}-check")) as reader:
+        require_readable(reader, log_state(reader, settings.log), target, settings.log, checkpoint)
+    yield from ()
 
 
 def _mapping(settings: Settings, target: TargetSettings) -> Iterator[Check]:

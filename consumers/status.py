@@ -18,7 +18,8 @@ from cdc.log.contents import log_state
 from cdc.log.open import open_log
 from cdc.sources.postgres.database import SourceDatabase
 from cdc.sources.postgres.quoting import quote_literal
-from consumers.plan.checkpoint import Checkpoint
+from consumers.apply.kept import require_readable
+from consumers.plan.checkpoint import Checkpoint, require_sound
 from consumers.plan.letters import INDEX, read_index
 from consumers.targets.open import open_target
 
@@ -54,6 +55,8 @@ def read_status(settings: Settings) -> Status:
             first = {name: _checkpoint(target) for name, target in settings.targets.items()}
             time.sleep(_RATE_SECONDS)
             ends = _ends(reader, state)
+            now = {name: _checkpoint(target) for name, target in settings.targets.items()}
+            gaps = {name: _gap(settings, name, reader, state, found) for name, found in now.items()}
     except CdcError as error:
         status.log = {"error": str(error)}
         return status
@@ -61,7 +64,8 @@ def read_status(settings: Settings) -> Status:
     if source is None:
         status.log["phase"] = "written by a Debezium connector"
     for name, target in settings.targets.items():
-        status.targets[name] = _target(target, state, ends, first[name], _checkpoint(target))
+        status.targets[name] = _target(target, state, ends, first[name], now[name])
+        status.targets[name]["error"] = status.targets[name]["error"] or gaps[name]
     return status
 
 
@@ -115,9 +119,22 @@ def _log(
 def _checkpoint(target: TargetSettings) -> Checkpoint | CdcError:
     try:
         with closing(open_target(target)) as opened:
-            return opened.read_checkpoint()
+            checkpoint = opened.read_checkpoint()
+        require_sound(checkpoint, target.name, may_be_empty=True)
+        return checkpoint  # noqa: TRY300  # what can be raised is raised above
     except CdcError as error:
         return error
+
+
+def _gap(settings: Settings, name: str, reader: LogReader, state: LogState, found: Checkpoint | CdcError) -> str | None:
+    """Why the target can't go on from its checkpoint, if it can't."""
+    if isinstance(found, CdcError):
+        return None
+    try:
+        require_readable(reader, state, settings.targets[name], settings.log, found)
+    except CdcError as error:
+        return str(error)
+    return None
 
 
 def _dead_letters(target: TargetSettings) -> int | None:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -20,9 +20,10 @@ import psycopg
 from cdc.avro.names import schemas_topic
 from cdc.capture.capture import Capture
 from cdc.core.errors import PassingError, SlotInUseError
-from cdc.core.log import Log, LogReader, LogWriter, StoredRecord, TopicPartition
+from cdc.core.log import Log, LogWriter
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings, RegistrySettings, SourceSettings, TargetSettings
+from cdc.log.followed import FollowedReader
 from cdc.log.memory import MemoryLog
 from cdc.registry.confluent import ConfluentRegistry
 from cdc.registry.embedded import EmbeddedRegistry
@@ -66,7 +67,7 @@ class Replica:
         self._capture_session = ExitStack()
         self._resources = ExitStack()
         self._capture: Capture | None = None
-        self._appliers: dict[str, tuple[Applier, _Followed]] = {}
+        self._appliers: dict[str, tuple[Applier, FollowedReader]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +112,7 @@ class Replica:
         """Bring all that is in the log into the target."""
         applier, reader = self._opened_applier(target)
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while applier.step(_WAIT_SECONDS) or not reader.at_end():
+        while applier.step(0.0 if reader.at_end() else _WAIT_SECONDS) or not reader.at_end():
             assert time.monotonic() < deadline, "the applier does not get on"
 
     def left_out(self, target: str) -> int:
@@ -173,9 +174,9 @@ class Replica:
             return ConfluentRegistry(RegistrySettings(url=self._registry))
         return EmbeddedRegistry(self.log, writer, schemas_topic(self._log_settings.prefix))
 
-    def _opened_applier(self, name: str) -> tuple[Applier, _Followed]:
+    def _opened_applier(self, name: str) -> tuple[Applier, FollowedReader]:
         if name not in self._appliers:
-            reader = _Followed(self.log.reader(name))
+            reader = FollowedReader(self.log.reader(name))
             self._resources.callback(reader.close)
             registry = self._opened_registry(None)
             self._resources.callback(registry.close)
@@ -224,36 +225,3 @@ def _started(capture: Capture, *, start_over: bool) -> None:
             time.sleep(0.01)
         else:
             return
-
-
-class _Followed(LogReader):
-    """Tells whether all that is in the log was read."""
-
-    def __init__(self, reader: LogReader) -> None:
-        self._reader = reader
-        self._next: dict[TopicPartition, int] = {}
-        self.topics = reader.topics
-        self.offsets = reader.offsets
-        self.retention = reader.retention
-        self.pause = reader.pause
-        self.resume = reader.resume
-        self.commit = reader.commit
-        self.close = reader.close
-
-    def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
-        self._reader.assign(offsets)
-        self._next.update(offsets)
-
-    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
-        gone = set(partitions)
-        self._reader.unassign(gone)
-        self._next = {partition: offset for partition, offset in self._next.items() if partition not in gone}
-
-    def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
-        records = self._reader.poll(max_records, 0.0 if self.at_end() else timeout)
-        for record in records:
-            self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
-        return records
-
-    def at_end(self) -> bool:
-        return all(self._next[partition] >= self._reader.offsets(partition).next for partition in self._next)

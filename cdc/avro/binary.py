@@ -21,23 +21,28 @@ _FLOAT: Final = struct.Struct("<f")
 _DOUBLE: Final = struct.Struct("<d")
 
 
-def _varint(n: int) -> bytes:
-    out = bytearray()
-    while n > 127:
-        out.append((n & 127) | 128)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
-_SMALL: Final = tuple(_varint(n << 1) for n in range(2048))
+# All pairs of seven bits, lowest first: as the last ones of a number, and as those that others follow.
+_MORE: Final = tuple(bytes((bits | 128,)) for bits in range(128))
+_ENDS: Final = tuple(bytes((bits,)) for bits in range(128))
+_LAST: Final = _ENDS + tuple(low + high for high in _ENDS[1:] for low in _MORE)
+_LOWER: Final = tuple(low + high for high in _MORE for low in _MORE)
+_PAIR: Final = (1 << 14) - 1
 
 
 def long(n: int) -> bytes:
-    """`int` and `long`: zigzag, then seven bits a byte, lowest first."""
-    if 0 <= n < 2048:
-        return _SMALL[n]
-    return _varint((n << 1) ^ (n >> 63))
+    """`int` and `long`, of up to 64 bits: zigzag, then seven bits a byte, lowest first."""
+    z = (n << 1) ^ (n >> 63)
+    if z <= _PAIR:
+        return _LAST[z]
+    if z < 1 << 28:
+        return _LOWER[z & _PAIR] + _LAST[z >> 14]
+    lower = _LOWER[z & _PAIR] + _LOWER[z >> 14 & _PAIR]
+    z >>= 28
+    if z <= _PAIR:
+        return lower + _LAST[z]
+    if z < 1 << 28:
+        return lower + _LOWER[z & _PAIR] + _LAST[z >> 14]
+    return lower + _LOWER[z & _PAIR] + _LOWER[z >> 14 & _PAIR] + _LAST[z >> 28]
 
 
 def data(value: bytes) -> bytes:

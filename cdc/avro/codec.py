@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, assert_never
+from collections.abc import Sequence
+from typing import Final, NamedTuple, assert_never
 
 from cdc.avro import binary, headers
 from cdc.avro.framing import header
+from cdc.avro.packers import UNUSUAL
+from cdc.avro.packing import row_packers
 from cdc.avro.rows import Packed, RowWriter
 from cdc.avro.schemas import envelope_schema, key_schema
-from cdc.avro.source import SourceWriter
+from cdc.avro.source import SourceWriter, table_bytes
 from cdc.core.errors import FidelityError
 from cdc.core.events import (
     Alter,
+    Change,
     ChangeEvent,
     Create,
     Delete,
@@ -30,6 +34,14 @@ from cdc.core.log import Headers
 from cdc.core.tables import ReplicaIdentity, TableSchema
 from cdc.core.types import has_one_text
 
+_OPS: Final[dict[type[Change], bytes]] = {
+    Read: b"\x02r",
+    Create: b"\x02c",
+    Update: b"\x02u",
+    Delete: b"\x02d",
+    Truncate: b"\x02t",
+}
+
 
 class EncodedEvent(NamedTuple):
     """A record of the table's topic. A delete's tombstone is the caller's to write. With a key, `place` decides the
@@ -42,89 +54,115 @@ class EncodedEvent(NamedTuple):
     place: bytes | None = None
 
 
-class _Rows(NamedTuple):
-    """The rows of an envelope: their nullable fields' bytes, those of the key's columns, and what goes into headers."""
-
-    before: bytes
-    after: bytes
-    key: list[bytes] | None
-    headers: Headers
+_Rows = tuple[bytes, bytes, bytes | None, bytes | None, Headers]
+"""The rows of an envelope: bytes of `before` and `after`, of the key's fields, of those of them that decide the key's
+partition, and headers.
+"""
 
 
 class TableCodec:
     """Encodes the events of one table version. `prefix` is the log's, which the events name as their connector's.
 
-    `key_schema` (None for a table without a key) and `value_schema` are what to register.
+    `key_schema` (None for a table without a key) and `value_schema` are what to register. Codecs may share `source`,
+    which is cheapest for the events of one transaction in a row.
+
+    Usual rows, which are nearly all, go through compiled packers; what those refuse is written plainly.
     """
 
-    def __init__(self, table: TableSchema, topic: str, *, prefix: str) -> None:
+    def __init__(self, table: TableSchema, topic: str, *, prefix: str, source: SourceWriter | None = None) -> None:
         self.table = table
         self.key_schema = key_schema(table, topic)
         self.value_schema = envelope_schema(table, topic)
         self._rows = RowWriter(table)
-        self._source = SourceWriter(prefix, table.id)
+        self._pack_row, self._pack_key = row_packers(table, self._rows.fillers)
+        self._source = source or SourceWriter(prefix)
+        self._table = table_bytes(table.id)
+        self._has_key = bool(table.key)
         self._usual_image = FullImage if table.identity is ReplicaIdentity.FULL else KeyImage
-        self._captured: tuple[int, bytes] = (0, _captured(0))
         self._placing = [place for place, column in enumerate(table.key_columns) if has_one_text(column.type)]
 
     def encode(self, event: ChangeEvent, *, key_id: int, value_id: int) -> EncodedEvent:
         """FidelityError, naming table and column, for a value that is none of its column's type."""
-        op, rows = self._change(event, key_id)
-        if event.captured_us != self._captured[0]:
-            self._captured = event.captured_us, _captured(event.captured_us)
+        change = event.change
+        try:
+            before, after, key, place, said = self._usual(change)
+        except UNUSUAL:
+            before, after, key, place, said = self._plain(change, key_id)
         value = b"".join(
             (
                 header(value_id),
-                rows.before,
-                rows.after,
-                self._source.source(event.transaction, event.lsn, event.snapshot),
-                self._source.block(event.transaction, event.ordinal, event.table_ordinal),
-                op,
-                self._captured[1],
+                before,
+                after,
+                self._source.write(
+                    event.transaction, self._table, event.lsn, event.snapshot, event.ordinal, event.table_ordinal
+                ),
+                _OPS[type(change)],
+                self._source.captured(event.captured_us),
             )
         )
-        if rows.key is None:
-            return EncodedEvent(None, value, rows.headers)
-        key = header(key_id) + b"".join(rows.key)
-        exact = len(self._placing) == len(rows.key)
-        place = key if exact else b"".join([rows.key[place] for place in self._placing])
-        return EncodedEvent(key, value, rows.headers, place)
+        if key is None or not self._has_key:
+            return EncodedEvent(None, value, said)
+        framed = header(key_id) + key
+        return EncodedEvent(framed, value, said, framed if place is key else place)
 
-    def _change(self, event: ChangeEvent, key_id: int) -> tuple[bytes, _Rows]:
-        match event.change:
+    # -- what is usual: compiled ---------------------------------------------------------------------------------------
+
+    def _usual(self, change: Change) -> _Rows:
+        """Raises one of UNUSUAL for all that needs a closer look."""
+        if type(change) is Update:
+            after, key, place = self._pack_row(change.after)
+            return binary.NULL if change.before is None else self._usual_old(change.before)[0], after, key, place, ()
+        if type(change) is Delete and change.moved_to is None and not change.awaits_create:
+            before, key, place = self._usual_old(change.before)
+            return before, binary.NULL, key, place, ()
+        if type(change) is Read or (type(change) is Create and change.moved_from is None):
+            after, key, place = self._pack_row(change.after)
+            return binary.NULL, after, key, place, ()
+        raise TypeError(change)
+
+    def _usual_old(self, image: OldImage) -> tuple[bytes, bytes, bytes]:
+        if type(image) is not self._usual_image:
+            raise TypeError(image)
+        return self._pack_row(image.row) if isinstance(image, FullImage) else self._pack_key(image.key)
+
+    # -- whatever it is: plain -----------------------------------------------------------------------------------------
+
+    def _plain(self, change: Change, key_id: int) -> _Rows:
+        match change:
             case Read(after):
-                return b"\x02r", self._written(None, after)
+                return self._written(None, after)
             case Create(after, moved_from):
-                return b"\x02c", self._moved(self._written(None, after), headers.OLD_KEY, moved_from, key_id)
+                return self._moved(self._written(None, after), headers.OLD_KEY, moved_from, key_id)
             case Update(before, after):
-                return b"\x02u", self._written(before, after)
+                return self._written(before, after)
             case Delete(before, moved_to, awaits_create):
-                rows = self._moved(self._deleted(before), headers.NEW_KEY, moved_to, key_id)
-                if awaits_create:
-                    rows = rows._replace(headers=(*rows.headers, (headers.AWAITS_CREATE, b"")))
-                return b"\x02d", rows
+                old, new, key, place, said = self._moved(self._deleted(before), headers.NEW_KEY, moved_to, key_id)
+                return old, new, key, place, (*said, (headers.AWAITS_CREATE, b"")) if awaits_create else said
             case Truncate():
-                return b"\x02t", _Rows(binary.NULL, binary.NULL, None, ())
+                return binary.NULL, binary.NULL, None, None, ()
             case Alter() | Drop():
                 raise AssertionError("what becomes of a table is not in its topic: see cdc.avro.alterations")
             case _:
-                assert_never(event.change)
+                assert_never(change)
 
     def _written(self, before: OldImage | None, after: Row) -> _Rows:
         packed = self._rows.row(after)
         old = None if before is None else self._image(before)
-        said = self._headers(old, packed, before)
-        return _Rows(
-            before=binary.NULL if old is None else binary.PRESENT + old.record,
-            after=binary.PRESENT + packed.record,
-            key=self._key_of(after, packed, old),
-            headers=said,
+        return (
+            binary.NULL if old is None else binary.PRESENT + old.record,
+            binary.PRESENT + packed.record,
+            *self._keyed(self._key_of(after, packed, old)),
+            self._headers(old, packed, before),
         )
 
     def _deleted(self, before: OldImage) -> _Rows:
         old = self._image(before)
-        key = [old.parts[i] for i in self.table.key] if self.table.key else None
-        return _Rows(binary.PRESENT + old.record, binary.NULL, key, self._headers(old, None, before))
+        keyed = self._keyed([old.parts[i] for i in self.table.key])
+        return binary.PRESENT + old.record, binary.NULL, *keyed, self._headers(old, None, before)
+
+    def _keyed(self, parts: Sequence[bytes]) -> tuple[bytes, bytes]:
+        key = b"".join(parts)
+        return key, key if len(self._placing) == len(parts) else b"".join([parts[i] for i in self._placing])
 
     def _image(self, before: OldImage) -> Packed:
         match before:
@@ -135,10 +173,8 @@ class TableCodec:
             case _:
                 assert_never(before)
 
-    def _key_of(self, after: Row, packed: Packed, old: Packed | None) -> list[bytes] | None:
+    def _key_of(self, after: Row, packed: Packed, old: Packed | None) -> list[bytes]:
         """The key's bytes are those of its fields in the row. A key that is UNCHANGED stands in the old image."""
-        if not self.table.key:
-            return None
         parts = []
         for i in self.table.key:
             if after[i] is not Unchanged.UNCHANGED:
@@ -155,11 +191,10 @@ class TableCodec:
     def _moved(self, rows: _Rows, name: str, key: Key | None, key_id: int) -> _Rows:
         if key is None:
             return rows
+        before, after, own_key, place, said = rows
         packed = self._rows.key(key)
-        said = ((name, header(key_id) + packed.record), *rows.headers)
-        if packed.exact:
-            said = _with_exact(said, packed)
-        return rows._replace(headers=said)
+        said = ((name, header(key_id) + packed.record), *said)
+        return before, after, own_key, place, _with_exact(said, packed) if packed.exact else said
 
     def _headers(self, old: Packed | None, new: Packed | None, before: OldImage | None) -> Headers:
         exact = {
@@ -181,7 +216,3 @@ def _with_exact(said: Headers, moved: Packed) -> Headers:
     parts = next((headers.read_exact(value) for name, value in said if name == headers.EXACT), {})
     others = tuple(item for item in said if item[0] != headers.EXACT)
     return (*others, (headers.EXACT, headers.write_exact({**parts, "moved": moved.exact})))
-
-
-def _captured(us: int) -> bytes:
-    return binary.optional_long(us // 1000) + binary.optional_long(us) + binary.optional_long(us * 1000)

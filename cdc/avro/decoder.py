@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from cdc.avro import headers
+from cdc.avro.compiled import row_reader, row_types
 from cdc.avro.framing import unframe
 from cdc.avro.reader import AvroReader
 from cdc.avro.rows import RowReader
+from cdc.avro.scanning import EnvelopeScanner, Transactions
 from cdc.avro.schemas import key_schema
 from cdc.avro.source import SourceReader, connector_place
-from cdc.avro.tables import readable_table
+from cdc.avro.tables import ReadableTable, readable_table
 from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import (
     UNKNOWN_KEY,
@@ -44,7 +47,14 @@ class EventDecoder:
     after its delete. Such a position is not unique: the rows of one COPY may share it, and those of a snapshot do.
     """
 
-    def __init__(self, value_schema_text: str, key_schema_text: str | None = None) -> None:
+    def __init__(
+        self,
+        value_schema_text: str,
+        key_schema_text: str | None = None,
+        *,
+        transactions: Transactions | None = None,
+    ) -> None:
+        """Decoders that share `transactions` give the same object for a transaction."""
         readable = readable_table(value_schema_text, key_schema_text)
         self.table: TableSchema = readable.table
         self.ours = readable.ours
@@ -54,16 +64,24 @@ class EventDecoder:
         self._keys = None if key_text is None else AvroReader(key_text)
         self._rows = RowReader(self.table, readable.fields)
         self._source = SourceReader()
+        self._scanner = _scanner(readable, value_schema_text, transactions or Transactions()) if self.ours else None
 
     def decode(self, key: bytes | None, value: bytes, said: Headers = (), place: Place | None = None) -> ChangeEvent:
         """The event of a record. ProtocolViolationError if it is none, or not of this schema."""
+        if self._scanner is not None:
+            scanned = self._scanner.event(value, said, self.table, place)
+            if scanned is not None:
+                return scanned
         record = self._values.read(value, unframe(value)[1])
         try:
-            return self._event(record, key, dict(said), place)
+            event = self._event(record, key, dict(said), place)
+            if self._scanner is not None:
+                self._scanner.learn(record["source"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ProtocolViolationError(
                 f"{self.table.id}: an event with a value that its schema can't mean"
             ) from error
+        return event
 
     def _event(
         self, record: Mapping[str, Any], key: bytes | None, said: Mapping[str, bytes], place: Place | None
@@ -141,6 +159,13 @@ class EventDecoder:
         if not self.ours:
             return UNKNOWN_KEY  # Connect's own form of header values says no types
         return self._rows.key(self._keys.read(value, unframe(value)[1]), exact.get("moved", _NOTHING))
+
+
+def _scanner(readable: ReadableTable, schema: str, transactions: Transactions) -> EnvelopeScanner | None:
+    table, types = readable.table, row_types(json.loads(schema))
+    codecs = [field.codec for field in readable.fields]
+    row, key = row_reader(types, codecs), row_reader(types, codecs, table.key)
+    return None if row is None or key is None else EnvelopeScanner(table, row, key, transactions)
 
 
 def _connectors_ordinal(source: Mapping[str, Any], change: Change) -> int:

@@ -5,14 +5,16 @@ https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-d
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from cdc.core.errors import ProtocolViolationError
 
 _MAGIC: Final = 0
-_HEADER_LENGTH: Final = 5
+HEADER_LENGTH: Final = 5
 
 
+@lru_cache(maxsize=1024)
 def header(schema_id: int) -> bytes:
     """What stands in front of Avro bytes of that schema."""
     return b"\x00" + schema_id.to_bytes(4, "big")
@@ -24,9 +26,9 @@ def frame(schema_id: int, payload: bytes) -> bytes:
 
 def unframe(data: bytes) -> tuple[int, int]:
     """The schema's id, and the offset at which the Avro bytes begin. ProtocolViolationError for anything else."""
-    if len(data) < _HEADER_LENGTH or data[0] != _MAGIC:
+    if len(data) < HEADER_LENGTH or data[0] != _MAGIC:
         raise ProtocolViolationError(
             f"{len(data)} bytes that do not start with a zero byte and a schema id: not Avro in Confluent's framing",
             mend="Read topics that hold Avro with a schema registry; this one may hold JSON.",
         )
-    return int.from_bytes(data[1:_HEADER_LENGTH], "big"), _HEADER_LENGTH
+    return int.from_bytes(data[1:HEADER_LENGTH], "big"), HEADER_LENGTH

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import schemas
 from cdc.avro import binary
@@ -13,10 +13,12 @@ from cdc.avro.codec import EncodedEvent
 from cdc.avro.framing import header, unframe
 from cdc.avro.names import message_topic
 from cdc.avro.reader import AvroReader
-from cdc.avro.source import SourceReader, SourceWriter
+from cdc.avro.source import SourceReader, SourceWriter, table_bytes
 from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import LogicalMessage, SnapshotMark
 from cdc.core.tables import TableId
+
+_NO_TABLE: Final = table_bytes(TableId("", ""))
 
 
 class MessageCodec:
@@ -26,7 +28,7 @@ class MessageCodec:
         self.topic = message_topic(prefix)
         self.key_schema = json.dumps(schemas.load("message_key"), separators=(",", ":"))
         self.value_schema = json.dumps(schemas.load("message_value"), separators=(",", ":"))
-        self._source = SourceWriter(prefix, TableId("", ""))
+        self._source = SourceWriter(prefix)
 
     def encode(self, message: LogicalMessage, *, key_id: int, value_id: int) -> EncodedEvent:
         prefix = binary.optional_string(message.prefix)
@@ -35,8 +37,14 @@ class MessageCodec:
                 header(value_id),
                 binary.string("m"),
                 binary.optional_long(message.captured_us // 1000),
-                self._source.source(message.transaction, message.lsn, SnapshotMark.NO),
-                self._source.block(message.transaction, message.ordinal, message.message_ordinal),
+                self._source.write(
+                    message.transaction,
+                    _NO_TABLE,
+                    message.lsn,
+                    SnapshotMark.NO,
+                    message.ordinal,
+                    message.message_ordinal,
+                ),
                 prefix,
                 binary.PRESENT + binary.data(message.content),
                 binary.optional_long(message.captured_us),

@@ -43,12 +43,12 @@ class _Packer:
 
 
 class RowWriter:
-    """Writes rows and keys."""
+    """Writes rows and keys. `fillers` are the bytes of fields of which nothing is known."""
 
     def __init__(self, table: TableSchema) -> None:
         self._table = table
         self._packers = tuple(_packer(column) for column in table.columns)
-        self._fillers = [packer.filler for packer in self._packers]
+        self.fillers = [packer.filler for packer in self._packers]
 
     def row(self, row: Row) -> Packed:
         packed = Packed(parts=[])
@@ -80,7 +80,7 @@ class RowWriter:
 
     def key_row(self, key: Key) -> Packed:
         """A row of which nothing but the key is known: all else is null."""
-        packed = Packed(parts=self._fillers.copy())
+        packed = Packed(parts=self.fillers.copy())
         for i, text in zip(self._table.key, key, strict=True):
             packed.parts[i] = self._one(i, text, packed)
         return packed

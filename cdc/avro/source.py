@@ -1,7 +1,4 @@
-"""The envelope's `source` and `transaction`: where an event comes from.
-
-Of one transaction, most of both is the same for all events of a table: it is made once and joined.
-"""
+"""The envelope's `source` and `transaction`: where an event comes from."""
 
 from __future__ import annotations
 
@@ -20,61 +17,90 @@ _SNAPSHOT: Final = {mark: b"\x00" + binary.string(mark.value) for mark in Snapsh
 
 
 class SourceWriter:
-    """Writes both blocks for the events of one table. Cheap for the events of one transaction in a row."""
+    """Writes both blocks, of which most is the same for all events of a transaction."""
 
-    def __init__(self, name: str, table: TableId) -> None:
+    def __init__(self, name: str) -> None:
         self._head = binary.string(cdc.__version__) + binary.string("postgresql") + binary.string(name)
-        self._table = binary.string(table.schema) + binary.string(table.name)
         self._transaction: Transaction | None = None
-        self._before_snapshot = self._before_sequence = self._before_lsn = self._after_lsn = self._id = b""
-        self._sequence = ""
+        self._mark = SnapshotMark.NO
+        self._digits = -1
+        self._captured_us = -1
+        self._captured = b""
+        self._before_sequence = self._before_lsn = self._between = self._times = self._xid = self._rest = b""
 
-    def source(self, transaction: Transaction, lsn: int | None, mark: SnapshotMark) -> bytes:
-        if transaction is not self._transaction:
-            self._begin(transaction)
-        sequence = f'{self._sequence}"{lsn}"]' if lsn is not None else f"{self._sequence}null]"
+    def write(
+        self,
+        transaction: Transaction,
+        table: bytes,
+        lsn: int | None,
+        mark: SnapshotMark,
+        ordinal: int,
+        table_ordinal: int,
+    ) -> bytes:
+        """An event's `source`, with `table` as `table_bytes` has it, and then `transaction`, as the nullable field it
+        is.
+        """
+        if transaction is not self._transaction or mark is not self._mark:
+            self._begin(transaction, mark)
+        text = b"" if lsn is None else b"%d" % lsn
+        if len(text) != self._digits:
+            self._fit(transaction, len(text))
         return b"".join(
             (
-                self._before_snapshot,
-                _SNAPSHOT[mark],
-                self._before_sequence,
-                binary.optional_string(sequence),
                 self._before_lsn,
-                binary.optional_long(lsn),
-                self._after_lsn,
+                text,
+                self._between,
+                table,
+                self._xid,
+                binary.NULL if lsn is None else binary.PRESENT + binary.long(lsn),
+                self._rest,
+                binary.long(ordinal),
+                binary.long(table_ordinal),
             )
         )
 
-    def block(self, transaction: Transaction, ordinal: int, table_ordinal: int) -> bytes:
-        """`transaction`, as the nullable field it is."""
-        if transaction is not self._transaction:
-            self._begin(transaction)
-        return self._id + binary.long(ordinal) + binary.long(table_ordinal)
+    def captured(self, us: int) -> bytes:
+        """The envelope's last three fields: when capture handled the event, which it says of many alike."""
+        if us != self._captured_us:
+            self._captured_us = us
+            self._captured = binary.optional_long(us // 1000) + _times(us)
+        return self._captured
 
-    def _begin(self, of: Transaction) -> None:
+    def _begin(self, of: Transaction, mark: SnapshotMark) -> None:
         us = of.commit_time_us
-        self._transaction = of
-        self._before_snapshot = self._head + binary.long(us // 1000)
-        self._before_sequence = binary.string(of.database)
-        self._sequence = f'["{of.commit_lsn}",'
-        self._before_lsn = b"".join(
-            (
-                binary.optional_long(us),
-                binary.optional_long(us * 1000),
-                self._table,
-                binary.optional_long(of.xid),
-            )
+        self._transaction, self._mark, self._digits = of, mark, -1
+        self._before_sequence = b"".join(
+            (self._head, binary.long(us // 1000), _SNAPSHOT[mark], binary.string(of.database), binary.PRESENT)
         )
-        self._after_lsn = b"".join(
+        self._times = _times(us)
+        self._xid = binary.optional_long(of.xid)
+        self._rest = b"".join(
             (
                 binary.NULL,  # xmin
                 binary.optional_string(of.origin),
                 binary.optional_long(of.origin_lsn),
                 binary.optional_long(of.commit_lsn),
                 binary.optional_long(of.epoch),
+                binary.PRESENT,
+                binary.string(of.id),
             )
         )
-        self._id = binary.PRESENT + binary.string(of.id)
+
+    def _fit(self, of: Transaction, digits: int) -> None:
+        """The parts around an LSN of that many digits, 0 for none, in `sequence`: `["<commit lsn>","<lsn>"]`."""
+        first, last = (b'["%d","' % of.commit_lsn, b'"]') if digits else (b'["%d",null' % of.commit_lsn, b"]")
+        self._digits = digits
+        self._before_lsn = self._before_sequence + binary.long(len(first) + digits + len(last)) + first
+        self._between = last + self._times
+
+
+def _times(us: int) -> bytes:
+    return binary.optional_long(us) + binary.optional_long(us * 1000)
+
+
+def table_bytes(table: TableId) -> bytes:
+    """What `source` says of the table."""
+    return binary.string(table.schema) + binary.string(table.name)
 
 
 class Place(NamedTuple):

@@ -15,13 +15,18 @@ from cdc.avro.framing import header, unframe
 from cdc.avro.names import transaction_topic
 from cdc.avro.reader import AvroReader
 from cdc.core.errors import ProtocolViolationError
-from cdc.core.events import Begin, Commit, Transaction
+from cdc.core.events import Commit
 from cdc.core.position import Position
 from cdc.core.tables import TableId
+from cdc.core.values import value
 
 MESSAGES: Final = "LOGICAL_DECODING_MESSAGE"
 """What Debezium calls a transaction's logical messages among its data collections."""
 
+_BEGIN: Final = binary.string("BEGIN")
+_END: Final = binary.string("END")
+_NO_COUNTS: Final = binary.NULL + binary.NULL
+_MOST_COUNTS: Final = 1024
 _XID: Final = re.compile(r"\d+:\d+:\d+")
 
 
@@ -47,7 +52,7 @@ class TransactionBegin:
     commit_time_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class TransactionEnd:
     """The transaction is in the log as a whole. `event_counts` are by data collection, as `encode` named them."""
 
@@ -66,7 +71,7 @@ class TransactionEnd:
         return _XID.fullmatch(self.id) is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class End:
     """An END: `alterations` counts the changes of shape in its transaction. `resent`: an earlier capture may have
     written the transaction too.
@@ -92,52 +97,46 @@ class TransactionCodec:
         self.topic = transaction_topic(prefix)
         self.key_schema = json.dumps(schemas.load("transaction_key"), separators=(",", ":"))
         self.value_schema = json.dumps(schemas.load("transaction_value"), separators=(",", ":"))
+        self._counts: dict[tuple[object, ...], bytes] = {}
 
-    def encode(
-        self, commit: Commit, names: Mapping[TableId, str], *, key_id: int, value_id: int
-    ) -> tuple[EncodedBoundary, EncodedBoundary]:
-        """BEGIN and END. `names` says how each table is called among the data collections."""
-        begin = self.encode_begin(Begin(commit.transaction), key_id=key_id, value_id=value_id)
-        return begin, self.encode_end(commit, names, key_id=key_id, value_id=value_id)
-
-    def encode_begin(self, begin: Begin, *, key_id: int, value_id: int) -> EncodedBoundary:
-        nothing = binary.NULL + binary.NULL
-        return _boundary(begin.transaction, "BEGIN", nothing, nothing[:1], binary.NULL, (key_id, value_id))
-
-    def encode_end(
-        self, commit: Commit, names: Mapping[TableId, str], *, key_id: int, value_id: int
-    ) -> EncodedBoundary:
-        named = {names[table]: count for table, count in commit.event_counts.items()}
-        if commit.messages:
-            named[MESSAGES] = commit.messages
-        collections = [binary.string(name) + binary.long(count) for name, count in named.items()]
-        counts = binary.optional_long(sum(named.values())) + binary.PRESENT + binary.array(collections)
-        return _boundary(
-            commit.transaction,
-            "END",
-            counts,
+    def encode(self, commit: Commit, *, key_id: int, value_id: int) -> tuple[EncodedBoundary, EncodedBoundary]:
+        """BEGIN and END."""
+        of = commit.transaction
+        name = binary.string(of.id)
+        key, begins = header(key_id) + name, header(value_id)
+        time_ms, commit_lsn = binary.long(of.commit_time_us // 1000), binary.optional_long(of.commit_lsn)
+        epoch = binary.optional_long(of.epoch)
+        begin = (begins, _BEGIN, name, _NO_COUNTS, time_ms, commit_lsn, binary.NULL, epoch, binary.NULL)
+        end = (
+            begins,
+            _END,
+            name,
+            self._counted(commit),
+            time_ms,
+            commit_lsn,
             binary.optional_long(commit.end_lsn),
+            epoch,
             binary.optional_long(commit.last_ordinal),
-            (key_id, value_id),
         )
+        return EncodedBoundary(key, b"".join(begin)), EncodedBoundary(key, b"".join(end))
+
+    def _counted(self, commit: Commit) -> bytes:
+        """The END's counts, which many transactions have alike."""
+        counts = (*commit.event_counts.items(), commit.messages)
+        known = self._counts.get(counts)
+        if known is None:
+            if len(self._counts) >= _MOST_COUNTS:
+                self._counts.clear()
+            known = self._counts[counts] = _counts(commit)
+        return known
 
 
-def _boundary(
-    of: Transaction, status: str, counts: bytes, end_lsn: bytes, last_ordinal: bytes, ids: tuple[int, int]
-) -> EncodedBoundary:
-    name = binary.string(of.id)
-    parts = (
-        header(ids[1]),
-        binary.string(status),
-        name,
-        counts,
-        binary.long(of.commit_time_us // 1000),
-        binary.optional_long(of.commit_lsn),
-        end_lsn,
-        binary.optional_long(of.epoch),
-        last_ordinal,
-    )
-    return EncodedBoundary(header(ids[0]) + name, b"".join(parts))
+def _counts(commit: Commit) -> bytes:
+    named = {collection_name(table): count for table, count in commit.event_counts.items()}
+    if commit.messages:
+        named[MESSAGES] = commit.messages
+    collections = [binary.string(name) + binary.long(count) for name, count in named.items()]
+    return binary.optional_long(sum(named.values())) + binary.PRESENT + binary.array(collections)
 
 
 def decode_boundary(value: bytes, schema: Callable[[int], str]) -> TransactionBegin | TransactionEnd:

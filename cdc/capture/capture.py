@@ -159,11 +159,11 @@ class Capture:
         prefix = self._settings.prefix
         self._writer.create_topics(
             [
-                TopicSpec(self._state_topic, 1, compacted=True),
-                TopicSpec(schemas_topic(prefix), 1, compacted=True),
-                TopicSpec(tables_topic(prefix), 1, compacted=True),
-                TopicSpec(transaction_topic(prefix), 1),
-                TopicSpec(message_topic(prefix), 1),
+                TopicSpec(self._state_topic, compacted=True, single=True),
+                TopicSpec(schemas_topic(prefix), compacted=True, single=True),
+                TopicSpec(tables_topic(prefix), compacted=True, single=True),
+                TopicSpec(transaction_topic(prefix), single=True),
+                TopicSpec(message_topic(prefix), single=True),
             ]
         )
         state = read_state(read_to_end(self._reader, self._state_topic))

@@ -10,7 +10,8 @@ from cdc.avro.codec import TableCodec
 from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
 from cdc.avro.messages import MessageCodec
 from cdc.avro.names import claim_topic, topic_name
-from cdc.avro.transactions import TransactionCodec, collection_name
+from cdc.avro.source import SourceWriter
+from cdc.avro.transactions import TransactionCodec
 from cdc.capture.sizes import check_size
 from cdc.core.errors import ConfigError, GapError, TopicMismatchError
 from cdc.core.events import Alter, ChangeEvent, Commit, Delete, Drop, LogicalMessage, Truncate
@@ -56,6 +57,7 @@ class Publisher:
         self._given = [(TablePatterns([pattern]), topic) for pattern, topic in settings.topics.items()]
         self._state_topic = state_topic
         self._tables = dict(tables)
+        self._barriers = {topic: _barrier(table) for topic, table in tables.items()}
         self._owners: dict[str, TableId] = {}
         self._topics: dict[TableId, str] = {}
         for topic, state in tables.items():
@@ -65,6 +67,7 @@ class Publisher:
         self._writer = writer
         self._registry = registry
         self._versions: dict[int, tuple[TableSchema, _Version]] = {}
+        self._source = SourceWriter(prefix)
         self._transactions = TransactionCodec(prefix)
         self._transaction_ids: tuple[int, int] | None = None
         self._messages = MessageCodec(prefix)
@@ -93,27 +96,20 @@ class Publisher:
 
         RecordTooLargeError, naming table and column, if the log would not take it.
         """
-        if isinstance(event.change, Alter | Drop):
-            return self._altered(event, event.change)
+        change = event.change
+        if isinstance(change, (Alter, Drop)):
+            return self._altered(event, change)
         version = self._version(event.table)
-        table = self._tables[version.topic]
-        encoded = version.codec.encode(event, key_id=version.key_id, value_id=version.value_id)
-        partition = 0 if encoded.place is None else partition_of(encoded.place, table.partitions)
-        if isinstance(event.change, Truncate):
-            return self._truncated(
-                table,
-                Record(
-                    version.topic, 0, None, encoded.value, encoded.headers + _barrier(replace(table, truncated=None))
-                ),
-                event.position,
-            )
-        headers = encoded.headers + _barrier(table)
-        record = Record(version.topic, partition, encoded.key, encoded.value, headers)
+        topic = version.topic
+        key, value, headers, place = version.codec.encode(event, key_id=version.key_id, value_id=version.value_id)
+        if isinstance(change, Truncate):
+            return self._truncated(self._tables[topic], value, headers, event.position)
+        partition = 0 if place is None else partition_of(place, self._tables[topic].partitions)
+        record = Record(topic, partition, key, value, headers + self._barriers[topic])
         check_size(event, record, self._max_record_bytes)
-        records = [record]
-        if isinstance(event.change, Delete) and encoded.key is not None:
-            records.append(Record(version.topic, partition, encoded.key, None))
-        return records
+        if isinstance(change, Delete) and key is not None:
+            return [record, Record(topic, partition, key, None)]
+        return [record]
 
     def message_record(self, message: LogicalMessage) -> Record:
         """All messages go to one partition: who reads them sees them in commit order, whatever their prefix."""
@@ -134,8 +130,7 @@ class Publisher:
                 topic, self._transactions.key_schema, self._transactions.value_schema
             )
         key_id, value_id = self._transaction_ids
-        names = {table: collection_name(table) for table in commit.event_counts}
-        begin, end = self._transactions.encode(commit, names, key_id=key_id, value_id=value_id)
+        begin, end = self._transactions.encode(commit, key_id=key_id, value_id=value_id)
         headers: Headers = ((ALTERATIONS, b"%d" % alterations),) if alterations else ()
         if resent:
             headers += ((RESENT, b""),)
@@ -156,7 +151,7 @@ class Publisher:
         if announcement:
             self._writer.append(announcement)
         topic = self._topics[table.id]
-        codec = TableCodec(table, topic, prefix=self._prefix)
+        codec = TableCodec(table, topic, prefix=self._prefix, source=self._source)
         key_id, value_id = self._register(topic, codec.key_schema, codec.value_schema)
         return _Version(codec=codec, key_id=key_id, value_id=value_id, topic=topic)
 
@@ -179,9 +174,8 @@ class Publisher:
             return []
         self._topics[table] = topic
         self._writer.create_topics([TopicSpec(topic, self._partitions)])
-        self._tables[topic] = TableState(table=table, topic=topic, partitions=self._partitions)
         self._existing[topic] = self._partitions
-        return [table_record(self._state_topic, self._tables[topic])]
+        return [self._is_now(TableState(table=table, topic=topic, partitions=self._partitions))]
 
     def _check_recorded(self, table: TableState) -> None:
         """Partitions that someone added stay unused: with them, keys would move. Fewer can't hold what is there."""
@@ -210,16 +204,21 @@ class Publisher:
         for topic in sorted(topics):
             state = self._tables[topic]
             if _is_barrier(change) or state.altered is not None:
-                self._tables[topic] = replace(state, altered=event.position)
-                records.append(table_record(self._state_topic, self._tables[topic]))
+                records.append(self._is_now(replace(state, altered=event.position)))
         return [*records, alteration_record(event, prefix=self._prefix, topic_of=self._topic_of)]
 
     def _topic_of(self, table: TableId) -> str:
         return self._topics.get(table) or topic_name(self._prefix, table)
 
-    def _truncated(self, table: TableState, record: Record, position: Position) -> list[Record]:
-        self._tables[table.topic] = replace(table, truncated=position)
-        return [record, table_record(self._state_topic, self._tables[table.topic])]
+    def _truncated(self, table: TableState, value: bytes, headers: Headers, position: Position) -> list[Record]:
+        record = Record(table.topic, 0, None, value, headers + _barrier(replace(table, truncated=None)))
+        return [record, self._is_now(replace(table, truncated=position))]
+
+    def _is_now(self, table: TableState) -> Record:
+        """What becomes of the table's topic, to be remembered by later events and by the log."""
+        self._tables[table.topic] = table
+        self._barriers[table.topic] = _barrier(table)
+        return table_record(self._state_topic, table)
 
 
 def _is_barrier(change: Alter | Drop) -> bool:

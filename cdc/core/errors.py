@@ -95,8 +95,21 @@ class ConstraintError(TargetError):
         self.by_others = by_others
 
 
+class TargetChangedError(TargetError):
+    """What a session found at the target (a table, a column, a key) is not there any more, or not so. A new session
+    looks again: it says what is wrong, or goes on.
+    """
+
+
 class StaleApplierError(TargetError):
     """Another applier took over this checkpoint: this one must not write any more."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            what,
+            mend="leave the work to the other one; if there is none, somebody edited the checkpoint at the target:"
+            " start this one again",
+        )
 
 
 class TargetReplacedError(PassingError):

@@ -10,6 +10,7 @@ from typing import Final, Literal
 from cdc.core.log import Place
 from cdc.core.position import Position
 from cdc.core.tables import TableId, TableSchema
+from cdc.core.values import value
 
 
 class Unchanged(enum.Enum):
@@ -36,14 +37,14 @@ UNKNOWN_KEY: Final[Key] = ()
 """Where a row moved to, or from, when the log does not say."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class KeyImage:
     """All that is known of an old row: its key."""
 
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class FullImage:
     """A whole old row (replica identity FULL). Never holds UNCHANGED."""
 
@@ -53,14 +54,14 @@ class FullImage:
 OldImage = KeyImage | FullImage
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Read:
     """A row found by a snapshot (`op=r`)."""
 
     after: Row
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Create:
     """A new row (`op=c`).
 
@@ -72,7 +73,7 @@ class Create:
     moved_from: Key | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Update:
     """A row changed in place (`op=u`); its key did not. `after` may hold UNCHANGED values if `before` is not full."""
 
@@ -80,7 +81,7 @@ class Update:
     after: Row
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Delete:
     """A row went (`op=d`). `moved_to` is set on the first half of a changed key.
 
@@ -135,7 +136,7 @@ class SnapshotMark(enum.StrEnum):
     INCREMENTAL = "incremental"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Transaction:
     """What all events of one source transaction have in common.
 
@@ -157,7 +158,7 @@ class Transaction:
         return f"{self.epoch}:{self.xid or 'none'}:{self.commit_lsn}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ChangeEvent:
     """One change of one row (or one truncate of one table).
 
@@ -209,14 +210,14 @@ class LogicalMessage:
         return Position(self.transaction.epoch, self.transaction.commit_lsn, self.ordinal)
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Begin:
     """The events that follow belong to `transaction`."""
 
     transaction: Transaction
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Commit:
     """The transaction is complete. `end_lsn` is what may be confirmed to the source once the log holds all of it.
 

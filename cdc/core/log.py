@@ -69,12 +69,13 @@ class Retention(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
     """A topic to create. A compacted one keeps the last record of each key, for ever; any other keeps all for as
-    long as the log's `retention` says.
+    long as the log's `retention` says. Of a `single` one the first partition is used; more that are there do no harm.
     """
 
     name: str
-    partitions: int
+    partitions: int = 1
     compacted: bool = False
+    single: bool = False
 
 
 class LogWriter(Protocol):

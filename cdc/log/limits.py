@@ -6,22 +6,27 @@ from collections.abc import Sequence
 from typing import Final
 
 from cdc.core.errors import LogError, LogGapError, RecordTooLargeError, TopicMismatchError
-from cdc.core.log import Offsets, Record, TopicPartition, TopicSpec
+from cdc.core.log import Headers, Offsets, Record, TopicPartition, TopicSpec
 
 _HEADER_LENGTHS: Final = 10  # two lengths as varints of up to five bytes
 
 
 def check_sizes(records: Sequence[Record], limit: int) -> None:
     """RecordTooLargeError for the first record above `limit` bytes."""
-    for record in records:
-        size = record_size(record)
+    for topic, partition, key, value, headers in records:
+        if not headers and (len(value) if value else 0) + (len(key) if key else 0) <= limit:
+            continue  # nearly all, quickly
+        size = _size(key, value, headers)
         if size > limit:
-            raise too_large(record.topic, record.partition, size, limit)
+            raise too_large(topic, partition, size, limit)
 
 
 def record_size(record: Record) -> int:
     """What counts against the limit, in bytes."""
-    _, _, key, value, headers = record
+    return _size(record.key, record.value, record.headers)
+
+
+def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     size = (len(key) if key else 0) + (len(value) if value else 0)
     if headers:
         size += sum(len(name.encode()) + len(content) + _HEADER_LENGTHS for name, content in headers)
@@ -65,12 +70,14 @@ def missing_partition(partition: TopicPartition, offset: int) -> LogGapError:
     )
 
 
-def topic_mismatch(spec: TopicSpec, partitions: int) -> TopicMismatchError:
-    return TopicMismatchError(
-        f"topic {spec.name} has {partitions} partitions, not {spec.partitions}",
-        mend=f"set [log] partitions to {partitions}, or choose another [log] prefix (more partitions for a topic that "
-        "has records would move keys)",
-    )
+def require_partitions(spec: TopicSpec, there: int) -> None:
+    """TopicMismatchError if the topic, which exists, has another number of partitions."""
+    if there != spec.partitions and not spec.single:
+        raise TopicMismatchError(
+            f"topic {spec.name} has {there} partitions, not {spec.partitions}",
+            mend=f"set [log] partitions to {there}, or choose another [log] prefix (more partitions for a topic that "
+            "has records would move keys)",
+        )
 
 
 def keyless_in_compacted(topic: str) -> LogError:

@@ -21,7 +21,7 @@ from cdc.log.limits import (
     check_sizes,
     keyless_in_compacted,
     missing_partition,
-    topic_mismatch,
+    require_partitions,
     unknown_partition,
 )
 
@@ -106,8 +106,7 @@ class MemoryLog(Log):
         with self._changed:
             for spec in topics:
                 count = self._counts.setdefault(spec.name, spec.partitions)
-                if count != spec.partitions:
-                    raise topic_mismatch(spec, count)
+                require_partitions(spec, count)
                 for partition in range(count):
                     self._partitions.setdefault(TopicPartition(spec.name, partition), _Partition(spec.compacted))
 

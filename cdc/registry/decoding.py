@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from typing import Final
 
 from cdc.avro.alterations import Alteration, read_alteration
+from cdc.avro.boundaries import EndScanner, is_begin
 from cdc.avro.decoder import EventDecoder
-from cdc.avro.framing import unframe
+from cdc.avro.framing import HEADER_LENGTH, unframe
 from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
-from cdc.avro.transactions import End, TransactionEnd, decode_boundary
+from cdc.avro.scanning import Transactions
+from cdc.avro.transactions import End, TransactionBegin, TransactionEnd, decode_boundary
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import Place, StoredRecord
 from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
 from cdc.core.tables import TableSchema
+
+_NO_BARRIERS: Final = (ORIGIN, ORIGIN)
 
 
 class Decoding:
@@ -29,21 +35,21 @@ class Decoding:
     ) -> None:
         self._registry = registry
         self._seen = seen
+        self._transactions = Transactions()
+        self._boundaries: set[bytes] = set()
+        self._ends = EndScanner()
+        self._framed: dict[bytes, EventDecoder] = {}  # ours, by the header of their framing
         self._decoders: dict[int, EventDecoder] = {}
         self._connectors: dict[tuple[int, int], EventDecoder] = {}
 
     def event(self, record: StoredRecord) -> ChangeEvent | None:
         """The record's event, or None for a tombstone. An error says which record could not be read."""
-        if record.value is None:
+        value = record.value
+        if value is None:
             return None
         try:
-            schema_id, _ = unframe(record.value)
-            decoder = self._decoders.get(schema_id)
-            if decoder is None:
-                decoder = self._decoders[schema_id] = self._decoder(schema_id)
-            if not decoder.ours and record.key is not None:
-                decoder = self._connectors_decoder(schema_id, unframe(record.key)[0])
-            return decoder.decode(record.key, record.value, record.headers, Place(*record[:3]))
+            decoder = self._framed.get(value[:HEADER_LENGTH]) or self._found(record, value)
+            return decoder.decode(record.key, value, record.headers, Place(*record[:3]))
         except CdcError as error:
             raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
 
@@ -51,12 +57,22 @@ class Decoding:
         """The END of a transaction; None for any other record of the transaction topic."""
         if record.value is None:
             return None
-        try:
-            boundary = decode_boundary(record.value, self._registry.schema)
-        except CdcError as error:
-            raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
+        boundary: TransactionBegin | TransactionEnd | None = None
+        framing = record.value[:HEADER_LENGTH]
+        if framing in self._boundaries:  # of ours, as one was that was read the plain way
+            if is_begin(record.value):
+                return None
+            boundary = self._ends.end(record.value)
+        if boundary is None:
+            try:
+                boundary = decode_boundary(record.value, self._registry.schema)
+            except CdcError as error:
+                raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
+            self._boundaries.add(framing)
         if not isinstance(boundary, TransactionEnd):
             return None
+        if not record.headers:
+            return End(end=boundary)
         headers = dict(record.headers)
         try:
             alterations = int(headers.get(ALTERATIONS, b"0"))
@@ -78,6 +94,17 @@ class Decoding:
         event = replace(event, table=self._seen(event.table), change=change, place=Place(*record[:3]))
         return found._replace(event=event)
 
+    def _found(self, record: StoredRecord, value: bytes) -> EventDecoder:
+        schema_id, _ = unframe(value)
+        decoder = self._decoders.get(schema_id)
+        if decoder is None:
+            decoder = self._decoders[schema_id] = self._decoder(schema_id)
+        if decoder.ours:
+            self._framed[value[:HEADER_LENGTH]] = decoder
+        elif record.key is not None:
+            decoder = self._connectors_decoder(schema_id, unframe(record.key)[0])
+        return decoder
+
     def _connectors_decoder(self, value_id: int, key_id: int) -> EventDecoder:
         known = self._connectors.get((value_id, key_id))
         if known is None:
@@ -87,7 +114,7 @@ class Decoding:
 
     def _decoder(self, value_id: int, key_id: int | None = None) -> EventDecoder:
         key = None if key_id is None else self._registry.schema(key_id)
-        made = EventDecoder(self._registry.schema(value_id), key)
+        made = EventDecoder(self._registry.schema(value_id), key, transactions=self._transactions)
         made.table = self._seen(made.table)
         return made
 
@@ -96,14 +123,22 @@ def barriers(record: StoredRecord) -> tuple[Position, Position]:
     """The positions of the latest truncate and the latest change of shape of the record's table that it comes after;
     ORIGIN where there was none.
     """
+    if not record.headers:
+        return _NO_BARRIERS
     found = {TRUNCATED: ORIGIN, ALTERED: ORIGIN}
     for name, value in record.headers:
         if name in found:
             try:
-                found[name] = Position.parse(value.decode())
+                found[name] = _position(value)
             except ValueError:
                 raise ProtocolViolationError(f"{_where(record)}: damaged header {name}") from None
     return found[TRUNCATED], found[ALTERED]
+
+
+@lru_cache(maxsize=1024)
+def _position(value: bytes) -> Position:
+    """All events after a barrier say the same."""
+    return Position.parse(value.decode())
 
 
 def _where(record: StoredRecord) -> str:

@@ -78,7 +78,7 @@ class EmbeddedRegistry(SchemaRegistry):
 
     def _write(self, writer: LogWriter, record: Record) -> None:
         if self._topic not in self._opened().topics():
-            writer.create_topics([TopicSpec(self._topic, 1, compacted=True)])
+            writer.create_topics([TopicSpec(self._topic, compacted=True, single=True)])
         ticket = writer.append([record])
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while writer.poll(_POLL_SECONDS) < ticket:

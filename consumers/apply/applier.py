@@ -21,7 +21,7 @@ from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic, transaction_topic
 from cdc.avro.transactions import collection_name
-from cdc.core.errors import AlreadyRunningError, GapError, LogGapError
+from cdc.core.errors import AlreadyRunningError, LogGapError, TargetChangedError, TargetError
 from cdc.core.events import ChangeEvent
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
@@ -33,19 +33,19 @@ from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableId
 from cdc.log.contents import table_versions
 from cdc.registry.decoding import Decoding, barriers
-from consumers.apply.beginning import below
+from consumers.apply.beginning import below, resumed
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.following import followed
-from consumers.apply.kept import require_kept
+from consumers.apply.kept import require_kept, require_of_log
 from consumers.apply.letters import DeadLetters
 from consumers.apply.standby import opened
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
-from consumers.plan.approach import Approach, approach, furthest_of, is_partition, joined_by_key, left, whole
+from consumers.plan.approach import Approach, approach, claimed, furthest_of, is_partition, joined_by_key, left, whole
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
-from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.plan.checkpoint import Checkpoint, PartitionProgress, require_not_ahead, require_sound
 from consumers.plan.inbox import Inbox, is_resent
 from consumers.plan.mapping import EventMapping
 from consumers.plan.part import PartInbox, Tied
@@ -125,25 +125,34 @@ class Applier:
         self._newest_end = ORIGIN
         self._load_ends: dict[TopicPartition, int] | None = None
         self._inbox: Inbox | TransactionInbox | PartInbox | None = None
+        self._known: dict[tuple[str, int], TopicPartition] = {}  # one object for all records of each
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
         self._written = 0  # events, in the target's open transaction
         self._newest_us = 0
+        self._got_on = False
         self._said_left_out: set[TableId] = set()
         self._report = report
         self.progress = Progress()
 
-    def run(self, stopping: Callable[[], bool], *, applying: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self,
+        stopping: Callable[[], bool],
+        *,
+        applying: Callable[[], None] = lambda: None,
+        got_on: Callable[[], None] = lambda: None,
+    ) -> None:
         """Apply until `stopping()`. What was applied is committed, with its checkpoint, at every moment.
 
-        `applying` is called once target and log are there.
+        `applying` is called once target and log are there, `got_on` whenever something was applied.
         """
         if not self.start(stopping, applying):
             return
         applying()
         while not stopping():
-            self.step(_IDLE_SECONDS)
+            if self.step(_IDLE_SECONDS):
+                got_on()
         self.finish()
 
     def start(
@@ -155,6 +164,8 @@ class Applier:
         checkpoint = self._opened(stopping, standing_by)
         if checkpoint is None:
             return False
+        name = self._settings.name
+        require_sound(checkpoint, name, may_be_empty=self._held is not None or self._settings.start != "earliest")
         self._log_of_checkpoint, self._reached = checkpoint.log_id, dict(checkpoint.partitions)
         if self._letters is not None:
             self._letters.open()
@@ -170,18 +181,25 @@ class Applier:
             return False
         if not self._find_log(stopping_alive):
             return False
+        if self._connector is None:
+            require_not_ahead(self._reached, name, self._epoch)
         self._enter()
         return True
 
     def _opened(self, stopping: Callable[[], bool], standing_by: Callable[[], None]) -> Checkpoint | None:
-        if not self._standby:
-            return self._target.open()
-
         def standby(error: AlreadyRunningError) -> None:
             self._report(f"standing by: {error}")
             standing_by()
 
-        return opened(self._target, self._reader, stopping=stopping, standby=standby, report=self._report)
+        try:
+            if not self._standby:
+                return self._target.open()
+            return opened(self._target, self._reader, stopping=stopping, standby=standby, report=self._report)
+        except TargetChangedError as error:  # to open is to look at cdc's own tables only
+            raise TargetError(
+                f"{error}: somebody altered cdc's own tables at the target",
+                mend="put them back as they were; or drop them and the target's tables: all is filled anew then",
+            ) from None
 
     def _look_at_mapping(self) -> None:
         """Refuse what makes no sense for the tables as they are now, and say what hides nothing: it may be misspelt."""
@@ -228,7 +246,7 @@ class Applier:
 
     def claim(self) -> None:
         """Write to the target which log its checkpoint belongs to, before anything is applied."""
-        self._delivery.commit({}, log_id=self.log_id)
+        self._delivery.commit(claimed(), log_id=self.log_id)
 
     def leave(self) -> None:
         """Read nothing any more, so that another can be made with the same reader."""
@@ -256,7 +274,8 @@ class Applier:
         """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied.
         Whether that was anything.
         """
-        self._read(timeout)
+        # What is left of what was read before must not wait for more.
+        self._read(0 if self._got_on else timeout)
         got_on = self._take()
         while self._learn_ends():
             got_on |= self._take()
@@ -264,6 +283,7 @@ class Applier:
         if self._approach is not None:
             self._look_at_approach(self._approach)
         self._target.keep_alive()
+        self._got_on = got_on
         return got_on
 
     def _take(self) -> bool:
@@ -421,7 +441,10 @@ class Applier:
     # -- records -------------------------------------------------------------------------------------------------
 
     def _add(self, record: StoredRecord) -> None:
-        partition = TopicPartition(record.topic, record.partition)
+        place = record[:2]
+        partition = self._known.get(place)
+        if partition is None:
+            partition = self._known[place] = TopicPartition(*place)
         if record.topic == self._state_topic:
             self._state_offset = record.offset + 1
             self._learn_state(self._state.with_record(record))
@@ -458,12 +481,7 @@ class Applier:
 
     def _learn_state(self, state: LogState) -> None:
         known, self._state = self._state, state
-        if state.log_id is not None and self._log_of_checkpoint not in {None, state.log_id}:
-            raise GapError(
-                f"the checkpoint in target {self._settings.name!r} belongs to another log",
-                mend="correct [log] url and prefix; or drop the target's tables and its rows in cdc_applier and"
-                " cdc_checkpoint to fill it from this log",
-            )
+        require_of_log(self._log_of_checkpoint, state.log_id, self._settings.name)
         if self._letters is not None:
             self._letters.require_own_topic(state.tables)
         if self._inbox is None:
@@ -495,7 +513,9 @@ class Applier:
 
     def _progress_of(self, partition: TopicPartition) -> PartitionProgress:
         reached = self._reached.get(partition)
-        return self._beginning(partition) if reached is None else reached
+        if reached is None:
+            return self._beginning(partition)
+        return resumed(self._reader, self._state.load, partition, reached)
 
     def _progress_of_transactions(self) -> tuple[PartitionProgress, bool]:
         """And whether records before it are gone, of which the target may have nothing."""
@@ -533,7 +553,7 @@ class Applier:
         if batch.events:
             self._delivery.write(batch.events, log_id=self.log_id)
             self._written += len(batch.events)
-            self._newest_us = max(self._newest_us, *(event.transaction.commit_time_us for event in batch.events))
+            self._newest_us = max([self._newest_us, *[event.transaction.commit_time_us for event in batch.events]])
         if not batch.whole:
             return
         if self._written:

@@ -1,5 +1,6 @@
 """Where a target begins that is to have everything: with the earliest event, or with the latest first load if the log
-no longer holds what came before that. A load has all rows, and truncates first, so both come to the same.
+no longer holds what came before that; and where one goes on that was away for too long. A load has all rows, and
+truncates first, so all come to the same.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def begin_of_load(reader: LogReader, state: LogState, target: TargetSettings, lo
     """The checkpoint of a target that begins with the latest load; None if the log still holds all from its earliest
     event on. LogGapError if it does not even hold that load any more.
     """
-    needed = _partitions(state, target, log)
+    needed = partitions_of(state, target, log)
     firsts = {partition: reader.offsets(partition).first for partition in needed}
     if not any(firsts.values()):
         return None
@@ -41,12 +42,26 @@ def begin_of_load(reader: LogReader, state: LogState, target: TargetSettings, lo
     )
 
 
+def resumed(
+    reader: LogReader, load: LoadState | None, partition: TopicPartition, reached: PartitionProgress
+) -> PartitionProgress:
+    """From where a target goes on that has `reached` this of a partition: from there; or, if the log no longer holds
+    what comes next, from a load that came later.
+    """
+    if load is None or load.epoch <= reached.position.epoch:
+        return reached
+    begin = load.begin(*partition)
+    if reached.next_offset < reader.offsets(partition).first <= begin:
+        return PartitionProgress(below(load), begin)
+    return reached
+
+
 def below(load: LoadState) -> Position:
     """Above all of the epochs before the load's, and below all of its own."""
     return Position(load.epoch - 1, _MOST, _MOST)
 
 
-def _partitions(state: LogState, target: TargetSettings, log: LogSettings) -> list[TopicPartition]:
+def partitions_of(state: LogState, target: TargetSettings, log: LogSettings) -> list[TopicPartition]:
     """Of the topics from which records go after a time."""
     patterns = TablePatterns(target.tables)
     found = [

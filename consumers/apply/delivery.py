@@ -31,6 +31,7 @@ from cdc.core.errors import (
 )
 from cdc.core.events import Alter, ChangeEvent, Drop
 from cdc.core.log import TopicPartition
+from cdc.core.tables import TableId
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.mapping import EventMapping
 from consumers.plan.planner import plan
@@ -92,7 +93,7 @@ class Delivery:
 
     def write(self, events: Sequence[ChangeEvent], *, log_id: str) -> None:
         """These events, in an order in which each key's are in commit order; a large transaction comes in parts."""
-        events = [self._mapping.event(event) for event in events]
+        events = self._mapping.events(events)
         if self._open is None:
             self._only_part = events
             self._prepare(events)
@@ -145,11 +146,15 @@ class Delivery:
         """Make missing tables, outside of the transaction. One that can't be is met again when it is written; so is one
         that is altered, and may have been before a crash, where that commits by itself.
         """
-        rows = takewhile(lambda event: not isinstance(event.change, Alter | Drop), events)
-        altered = {
-            event.change.before.id for event in events if isinstance(event.change, Alter) and event.change.before
-        }
-        for version in dict.fromkeys(event.table for event in rows if event.table.id not in altered):
+        altered: set[TableId] = set()
+        if not {type(event.change) for event in events}.isdisjoint({Alter, Drop}):
+            altered = {
+                event.change.before.id for event in events if isinstance(event.change, Alter) and event.change.before
+            }
+            events = [*takewhile(lambda event: not isinstance(event.change, Alter | Drop), events)]
+        # Events of one version mostly share one object: hashing a version looks at each of its columns.
+        versions = {id(event.table): event.table for event in events}.values()
+        for version in dict.fromkeys(version for version in versions if version.id not in altered):
             try:
                 self._target.prepare(version)
             except TargetSchemaError:

@@ -223,7 +223,7 @@ class DeadLetters:
     def _opened_writer(self) -> LogWriter:
         if self._writer is None:
             self._writer = self._resources.enter_context(closing(self._log.writer(only=self._topic)))
-            self._writer.create_topics([TopicSpec(self._topic, 1, compacted=True)])
+            self._writer.create_topics([TopicSpec(self._topic, compacted=True, single=True)])
         return self._writer
 
     def _originals(self, places: Sequence[Place]) -> Iterator[StoredRecord]:

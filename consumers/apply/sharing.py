@@ -62,10 +62,18 @@ class Sharing:
         self._begun = False
         self._told: int | None = None
         self._waiting_since: float | None = None
+        self._got_on: Callable[[], None] = lambda: None
         self.progress = Progress()
 
-    def run(self, stopping: Stopping, *, applying: Callable[[], None] = lambda: None) -> None:
-        """Apply until `stopping()`. `applying` is called once target and log are there."""
+    def run(
+        self,
+        stopping: Stopping,
+        *,
+        applying: Callable[[], None] = lambda: None,
+        got_on: Callable[[], None] = lambda: None,
+    ) -> None:
+        """As `Applier.run`."""
+        self._got_on = got_on
         tied: Tied = {}
         while not stopping():
             try:
@@ -118,7 +126,8 @@ class Sharing:
                     applier.finish()
                     return applier.tied
                 self._membership.subscribe(applier.topics)
-                applier.step(_IDLE_SECONDS)
+                if applier.step(_IDLE_SECONDS):
+                    self._got_on()
             applier.finish()
             return {}
         finally:
@@ -139,7 +148,8 @@ class Sharing:
                 self._membership.partitions()
                 if past_since is None and is_past(tied, applier.reached):
                     past_since = time.monotonic()
-                applier.step(_RETRY_SECONDS)
+                if applier.step(_RETRY_SECONDS):
+                    self._got_on()
             applier.finish()
         finally:
             applier.leave()

@@ -51,7 +51,7 @@ class LogCheckpoints(CheckpointStore):
     @override
     def open(self) -> Checkpoint:
         self._writer = self._log.writer(only=self._topic)
-        self._writer.create_topics([TopicSpec(self._topic, 1, compacted=True)])
+        self._writer.create_topics([TopicSpec(self._topic, compacted=True, single=True)])
         log_id: str | None = None
         partitions: dict[TopicPartition, PartitionProgress] = {}
         with closing(self._log.reader(self._topic)) as reader:

@@ -27,11 +27,12 @@ from cdc.core.checks import Check
 from cdc.core.config import parse_settings
 from cdc.core.errors import ConfigError
 from cdc.core.events import ChangeEvent, Row
-from cdc.core.log import Log, LogReader, StoredRecord, TopicPartition
+from cdc.core.log import Log, TopicPartition
 from cdc.core.position import Position
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings, Settings, Start, TargetSettings
 from cdc.core.tables import TableSchema
+from cdc.log.followed import FollowedReader
 from cdc.log.open import open_log
 from cdc.registry.embedded import EmbeddedRegistry
 from cdc.wiring import open_registry
@@ -195,7 +196,7 @@ class Consumer:
         self._saved = 0
         with ExitStack() as session:
             reader = session.enter_context(
-                closing(_FollowedReader(self._log.reader(f"{self._settings.prefix}-{self._target.name}")))
+                closing(FollowedReader(self._log.reader(f"{self._settings.prefix}-{self._target.name}")))
             )
             session.callback(self._store.close)  # the next iteration opens it again
             handout = _Handout()
@@ -322,40 +323,6 @@ class _NoTarget(Target):
     @override
     def close(self) -> None:
         self._store.close()
-
-
-class _FollowedReader:
-    """Tells whether all that is in the log was read."""
-
-    def __init__(self, reader: LogReader) -> None:
-        self._reader = reader
-        self._next: dict[TopicPartition, int] = {}
-        self.topics = reader.topics
-        self.offsets = reader.offsets
-        self.retention = reader.retention
-        self.pause = reader.pause
-        self.resume = reader.resume
-        self.commit = reader.commit
-        self.close = reader.close
-
-    def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
-        self._reader.assign(offsets)
-        self._next.update(offsets)
-
-    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
-        gone = list(partitions)
-        self._reader.unassign(gone)
-        for partition in gone:
-            self._next.pop(partition, None)
-
-    def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
-        records = self._reader.poll(max_records, timeout)
-        for record in records:
-            self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
-        return records
-
-    def at_end(self) -> bool:
-        return all(at >= self._reader.offsets(partition).next for partition, at in self._next.items())
 
 
 def _settings(path: Path) -> Settings:

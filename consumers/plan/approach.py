@@ -58,6 +58,11 @@ def joining(topic: str) -> TopicPartition:
     return TopicPartition(topic, _JOINING)
 
 
+def claimed() -> dict[TopicPartition, PartitionProgress]:
+    """What a checkpoint has, before anything else, of a target that is only claimed for its log."""
+    return {joining("~claimed"): PartitionProgress(ORIGIN, _LEFT)}
+
+
 def is_partition(partition: TopicPartition) -> bool:
     """Whether it is one of the log's, and not what `joining` gives."""
     return partition.partition != _JOINING

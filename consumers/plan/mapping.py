@@ -13,7 +13,7 @@ A mask is one of three:
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, assert_never
 
@@ -112,6 +112,10 @@ class EventMapping:
             for pattern in self._patterns
             if not any(ColumnPatterns([pattern]).matches(of.id, column.name) for of in tables for column in of.columns)
         )
+
+    def events(self, events: Sequence[ChangeEvent]) -> Sequence[ChangeEvent]:
+        """Each as the target is to see it."""
+        return events if self._is_trivial else [self.event(event) for event in events]
 
     def event(self, event: ChangeEvent) -> ChangeEvent:
         """The event as the target is to see it."""

@@ -27,6 +27,7 @@ import heapq
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 from cdc.avro.transactions import MESSAGES, End
@@ -151,9 +152,10 @@ class TransactionInbox:
 
         `altered` is the change of shape that it goes on from.
         """
-        self._add(partition, offset, None if event is None else event.position, event, altered)
-        if event is not None and event.transaction.xid is None and self._is_new_load(event.position):
-            self.holds_load = True
+        position = None if event is None else event.position
+        self._add(partition, offset, position, event, altered)
+        if position is not None and event is not None and event.transaction.xid is None:
+            self.holds_load |= self._is_new_load(position)
 
     def _is_new_load(self, position: Position) -> bool:
         return position.epoch == self._epoch and position > self._applied
@@ -266,7 +268,8 @@ class TransactionInbox:
             transaction = self._open[key] = _Transaction()
             heapq.heappush(self._open_keys, key)
         transaction.entries.append(entry)
-        transaction.altered = max(transaction.altered, altered)
+        if altered != ORIGIN:
+            transaction.altered = max(transaction.altered, altered)
         topic = partition.topic
         transaction.counts[topic] = transaction.counts.get(topic, 0) + 1
 
@@ -357,7 +360,8 @@ class TransactionInbox:
     def _take_whole(self, due: _Due, here: _Transaction, batch: Batch) -> None:
         if self._open.pop(due.said.key, None) is not None:
             heapq.heappop(self._open_keys)
-        batch.events += self._pass(sorted(here.entries, key=self._place), due)
+        order = self._place if self._changes_shape(here) else _position
+        batch.events += self._pass(sorted(here.entries, key=order), due)
         self._due.popleft()
         del self._due_by_key[due.said.key]
         self._applied = due.said.position
@@ -420,6 +424,9 @@ class TransactionInbox:
         return GapError(
             f"transaction {due.said.end.id} is not whole in the log: it lacks {', '.join(short)}", mend=_START_OVER
         )
+
+
+_position: Final = attrgetter("position")
 
 
 def _awaits_create(event: ChangeEvent | None) -> bool:

@@ -173,6 +173,14 @@ def test_a_topic_with_another_number_of_partitions_is_refused_naming_both(writer
     assert "[log] partitions" in refused.value.mend
 
 
+def test_a_topic_of_which_one_partition_is_used_may_have_more(writer, reader, topic):
+    make(writer, topic, 3)
+
+    writer.create_topics([TopicSpec(topic, single=True)])
+
+    assert reader.topics()[topic] == 3
+
+
 def test_offsets_of_a_new_partition_are_zero(writer, reader, topic):
     (partition,) = make(writer, topic)
 

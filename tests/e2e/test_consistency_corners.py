@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import psycopg
 import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions
 from replica import Replica
 
+from cdc.core.log import TopicPartition
 from cdc.core.position import Position
 from cdc.core.settings import LogSettings
+from cdc.log.open import open_log
 
 Make = Callable[..., tuple[Replica, str, str]]
 ONE = "CREATE TABLE one (id int PRIMARY KEY, n int)"
@@ -130,3 +134,26 @@ def test_start_over_under_an_open_applier(partitions: int, make: Make) -> None:
     replica.capture()
     replica.apply("copy")
     assert (rows(target, "one"), rows(target, "two")) == (rows(source, "one"), rows(source, "two"))
+
+
+@pytest.mark.parametrize("consistency", ["key", "transaction"])
+def test_partitions_that_someone_adds_stay_unused(consistency: str, kafka: str, make: Make, unique_name: str) -> None:
+    """With them keys would move, and what came first could not be told."""
+    replica, source, target = make(ONE, consistency=consistency)
+    settings = LogSettings(url=f"kafka://{kafka}", prefix=unique_name, partitions=2)
+    with open_log(settings) as log:
+        replica.reopen(log, settings)
+        run(source, "INSERT INTO one SELECT g, g FROM generate_series(1, 100) g")
+        replica.catch_up()
+        replica.close()
+        topics = [f"{unique_name}.public.one", f"{unique_name}.transaction"]
+        admin = AdminClient({"bootstrap.servers": kafka})
+        for done in admin.create_partitions([NewPartitions(topic, 5) for topic in topics]).values():
+            done.result()
+        run(source, "UPDATE one SET n = -n", "DELETE FROM one WHERE id % 7 = 0", "INSERT INTO one VALUES (200, 0)")
+        replica.catch_up()
+        with closing(log.reader("test")) as reader:
+            unused = [TopicPartition(topic, number) for topic in topics for number in (2, 3, 4)]
+            assert [reader.offsets(partition).next for partition in unused] == [0] * 6
+        replica.close()
+    assert rows(target, "one") == rows(source, "one")

@@ -391,7 +391,7 @@ def is_alive(database: MariaDB, session: object) -> bool:
 def test_rows_that_others_hold_pass(database):
     with database.opened() as target, closing(raw(database)) as other, other.cursor() as cursor:
         upsert(target, ITEM, (b"1", b"x"))
-        target._open.rows.execute("SET SESSION innodb_lock_wait_timeout = 1", doing="testing")
+        target._session.execute("SET SESSION innodb_lock_wait_timeout = 1", doing="testing")
         cursor.execute("START TRANSACTION")
         cursor.execute("UPDATE item SET v = 'held' WHERE id = 1")
         with pytest.raises(PassingError, match=r"public\.item"):
@@ -438,9 +438,9 @@ def test_a_server_that_is_read_only_or_has_no_connection_left(own_mariadb):
     with database.opened() as target:
         upsert(target, ITEM, (b"1", b"x"))
         server.execute("SET GLOBAL read_only = 1")
-        with pytest.raises(TargetError, match="read-only") as raised:
+        with pytest.raises(PassingError, match="read-only") as raised:
             upsert(target, ITEM, (b"2", b"x"))
-        assert not isinstance(raised.value, PassingError)
+        assert "takes writes" in str(raised.value.mend)
         assert any(not check.ok and "read-only" in check.found for check in target.checks())
         server.execute("SET GLOBAL read_only = 0")
         upsert(target, ITEM, (b"2", b"x"))

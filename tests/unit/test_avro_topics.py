@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 
 import schemas
 from cdc.avro import binary, civil, names
+from cdc.avro.boundaries import EndScanner, is_begin
 from cdc.avro.framing import frame, unframe
 from cdc.avro.messages import MessageCodec, decode_message
 from cdc.avro.schemas import envelope_schema, key_schema
-from cdc.avro.transactions import TransactionBegin, TransactionCodec, TransactionEnd, decode_boundary, decode_end
+from cdc.avro.transactions import (
+    TransactionBegin,
+    TransactionCodec,
+    TransactionEnd,
+    collection_name,
+    decode_boundary,
+    decode_end,
+)
 from cdc.avro.typenames import debezium_name, sql_name
 from cdc.core.errors import ConfigError, ProtocolViolationError
 from cdc.core.events import Commit, LogicalMessage, Transaction
@@ -208,7 +216,7 @@ def test_transactions_come_back_with_counts_and_positions():
     codec = TransactionCodec("shop")
     texts = {5: codec.key_schema, 6: codec.value_schema}
     commit = Commit(TRANSACTION, end_lsn=510, last_ordinal=7, event_counts={ORDERS: 4, TableId("public", "items"): 2})
-    begin, end = codec.encode(commit, {table: str(table) for table in commit.event_counts}, key_id=5, value_id=6)
+    begin, end = codec.encode(commit, key_id=5, value_id=6)
     assert codec.topic == "shop.transaction"
     about = {"id": "2:9:500", "epoch": 2, "commit_lsn": 500, "commit_time_ms": 1_700_000_000_123}
     assert decode_boundary(begin.value, texts.__getitem__) == TransactionBegin(**about)
@@ -228,10 +236,48 @@ def test_messages_are_counted_as_a_connector_counts_them():
     codec = TransactionCodec("shop")
     commit = Commit(TRANSACTION, end_lsn=510, last_ordinal=3, event_counts={ORDERS: 1}, messages=2)
     end = decode_end(
-        codec.encode_end(commit, {ORDERS: "public.orders"}, key_id=5, value_id=6).value,
+        codec.encode(commit, key_id=5, value_id=6)[1].value,
         {6: codec.value_schema}.__getitem__,
     )
     assert (end.event_count, end.event_counts) == (3, {"public.orders": 1, "LOGICAL_DECODING_MESSAGE": 2})
+
+
+@given(
+    st.lists(
+        st.builds(
+            Commit,
+            st.builds(
+                Transaction,
+                epoch=st.integers(0, 300),
+                commit_lsn=st.integers(0, 2**62),
+                xid=st.none() | st.integers(1, 2**32),
+                commit_time_us=st.integers(0, 4 * 10**15),
+                database=st.just("shop"),
+            ),
+            end_lsn=st.integers(0, 2**62),
+            last_ordinal=st.integers(0, 2**40),
+            event_counts=st.dictionaries(
+                st.builds(
+                    TableId, st.text(st.characters(exclude_categories=["Cs"]), max_size=40), st.sampled_from(["a", "b"])
+                ),
+                st.integers(0, 10**6),
+                max_size=3,
+            ),
+        ),
+        max_size=3,
+    )
+)
+def test_both_ways_of_reading_an_end_agree(commits):
+    codec, scanner = TransactionCodec("shop"), EndScanner()
+    for commit in (*commits, *commits):
+        names = {table: collection_name(table) for table in commit.event_counts}
+        begin, end = codec.encode(commit, names, key_id=5, value_id=6)
+        assert scanner.end(end.value) == decode_end(end.value, lambda _: codec.value_schema)
+        assert is_begin(begin.value)
+        assert not is_begin(end.value)
+        assert scanner.end(begin.value) is None
+        assert scanner.end(end.value + b"x") is None
+        assert scanner.end(end.value[:-1]) is None
 
 
 def test_a_connectors_transactions_have_no_positions():

@@ -12,6 +12,7 @@ from cdc.avro.kinds.codec import InexactError, ValueCodec
 _CANONICAL: Final = re.compile(rb"(-?)(0|[1-9]\d*)(?:\.(\d+))?")
 _MONEY: Final = re.compile(rb"(-?)\$?(\d{1,3}(?:,\d{3})+|\d+)\.(\d\d)")
 _LONGEST_FOR_INT: Final = 4000  # CPython refuses int <-> str above 4300 digits; Decimal does not
+_FEW_DIGITS: Final = 1 << 128
 _MONEY_SCALE: Final = 2
 _WIDEST_PRECISION: Final = 1000  # that can be declared
 # PostgreSQL's numeric has 131,072 digits before the point and 16,383 after it; anything beyond is no value of ours.
@@ -30,10 +31,10 @@ def integer(bits: int) -> ValueCodec:
             raise ValueError("not in canonical form")  # int() takes spaces, signs and underscores
         return n
 
-    return ValueCodec(encode=encode, decode=_int_text, write=binary.long, stand_in=0)
+    return ValueCodec(encode=encode, decode=int_text, write=binary.long, stand_in=0)
 
 
-def _int_text(n: int) -> bytes:
+def int_text(n: int) -> bytes:
     return b"%d" % n
 
 
@@ -50,8 +51,14 @@ def decimal(precision: int | None, scale: int) -> ValueCodec:
                 return _twos_complement(quotient)
         raise InexactError(None)
 
+    least = 10**scale if 0 < scale <= _WIDEST_PRECISION else None  # from here on there is a digit before the point
+
     def decode(datum: bytes) -> bytes:
-        return plain(from_twos_complement(datum), scale)
+        unscaled = from_twos_complement(datum)
+        if least is not None and least <= unscaled < _FEW_DIGITS:
+            digits = b"%d" % unscaled
+            return digits[:-scale] + b"." + digits[-scale:]
+        return plain(unscaled, scale)
 
     # One digit more than the type allows: NaN is not any number.
     stand_in = _twos_complement(10 ** (precision or _WIDEST_PRECISION))

@@ -10,6 +10,7 @@ from cdc.avro import binary
 from cdc.avro.kinds.codec import PLACEHOLDER, ValueCodec
 
 _UUID: Final = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+is_uuid: Final = _UUID.fullmatch
 # iso_8601 with signs inside, and what PostgreSQL 17 added.
 _INTERVAL: Final = re.compile(
     rb"P(?=[-\d T])(?:-?\d+Y)?(?:-?\d+M)?(?:-?\d+D)?"

@@ -8,6 +8,7 @@ a date, where Debezium has none, the ends of int, which no date of PostgreSQL re
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from cdc.avro import binary
@@ -33,6 +34,10 @@ _TIMESTAMPTZ: Final = re.compile(
 )
 _ISO_TIMESTAMP: Final = re.compile(
     r"([+-]?\d{4,6})-(\d\d)-(\d\d)T(\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)"
+)
+# In UTC, in the years 1 to 9999, in microseconds at most; without the zeros at the end.
+_USUAL_ISO_TIMESTAMP: Final = re.compile(
+    rb"((?!0000)\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:(?=\.\d{1,9}Z)(?:\.0+|(\.\d*[1-9])0*))?Z"
 )
 _ISO_TIME: Final = re.compile(rb"(\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d(?::\d\d){0,2})")
 
@@ -112,9 +117,19 @@ def _decode_timestamp(us: int) -> bytes:
         return _INFINITY
     if us <= _DRIVERS_MINUS_INFINITY:
         return _MINUS_INFINITY
-    days, clock = divmod(us, _DAY_US)
+    seconds, fraction = divmod(us, 1_000_000)
+    moment, era = _moment(seconds)
+    if fraction:
+        return moment + (b".%06d" % fraction).rstrip(b"0") + era
+    return moment + era
+
+
+@lru_cache(maxsize=10_000)
+def _moment(seconds: int) -> tuple[bytes, bytes]:
+    """The date and time to the second, and ` BC` or nothing. Moments come close to each other."""
+    days, clock = divmod(seconds, _DAY_US // 1_000_000)
     date, era = text_of(days)
-    return b"%b %b%b" % (date, _clock_text(clock), era)
+    return b"%b %b" % (date, _clock_text(clock * 1_000_000)), era
 
 
 TIMESTAMP: Final = ValueCodec(encode=_encode_timestamp, decode=_decode_timestamp, write=binary.long, stand_in=2**63 - 2)
@@ -149,6 +164,9 @@ def _java_year(year: bytes, *, before_christ: bool) -> bytes:
 
 
 def _decode_timestamptz(datum: bytes) -> bytes:
+    usual = _USUAL_ISO_TIMESTAMP.fullmatch(datum)
+    if usual is not None:
+        return b"%b %b%b+00" % usual.groups(b"")
     if datum in {_INFINITY, _MINUS_INFINITY}:
         return datum
     match = _ISO_TIMESTAMP.fullmatch(datum.decode())

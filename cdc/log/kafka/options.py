@@ -55,7 +55,8 @@ _WRITING: Final[Options] = {
 _READING: Final[Options] = {
     "fetch.wait.max.ms": 100,
     "fetch.queue.backoff.ms": 10,
-    "queued.max.messages.kbytes": 32 * 1024,
+    "queued.max.messages.kbytes": 16 * 1024,
+    "fetch.max.bytes": 4 << 20,  # before they are unpacked: of all partitions, and not counted in the queue until then
 }
 # log.connection.close: brokers close idle connections, which is no news.
 _QUIET: Final[Options] = {"client.id": "cdc", "log.connection.close": False}

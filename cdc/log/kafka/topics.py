@@ -17,7 +17,7 @@ from cdc.core.settings import LogSettings
 from cdc.log.kafka.client import Events, client_options, made, topics_of
 from cdc.log.kafka.errors import translate
 from cdc.log.kafka.options import Options, admin_options, topic_config
-from cdc.log.limits import topic_mismatch
+from cdc.log.limits import require_partitions
 
 _TIMEOUT_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.05
@@ -70,9 +70,7 @@ def retention_of(topics: Collection[str], options: Options, events: Events) -> d
 
 def _check(specs: Iterable[TopicSpec], existing: Mapping[str, int]) -> None:
     for spec in specs:
-        count = existing.get(spec.name, spec.partitions)
-        if count != spec.partitions:
-            raise topic_mismatch(spec, count)
+        require_partitions(spec, existing.get(spec.name, spec.partitions))
 
 
 def _create(admin: AdminClient, missing: list[TopicSpec], settings: LogSettings, events: Events) -> None:

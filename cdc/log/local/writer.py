@@ -13,7 +13,7 @@ from typing_extensions import override
 from cdc.core.errors import CdcError, LogError
 from cdc.core.log import LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.settings import LogSettings
-from cdc.log.limits import check_sizes, keyless_in_compacted, topic_mismatch, unknown_partition
+from cdc.log.limits import check_sizes, keyless_in_compacted, require_partitions, unknown_partition
 from cdc.log.local.database import checkpoint_and_truncate, open_for_writing, transaction, translated
 from cdc.log.local.layout import OFFSET_BITS, pack_headers
 from cdc.log.local.lock import lock_for_writing
@@ -165,8 +165,8 @@ class LocalWriter(LogWriter):
 
     def _is_missing(self, spec: TopicSpec) -> bool:
         count = self._counts.get(spec.name)
-        if count is not None and count != spec.partitions:
-            raise topic_mismatch(spec, count)
+        if count is not None:
+            require_partitions(spec, count)
         return count is None
 
     def _create(self, spec: TopicSpec) -> None:

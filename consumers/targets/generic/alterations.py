@@ -14,9 +14,9 @@ from cdc.core.settings import SchemaChanges
 from cdc.core.tables import TableId, TableSchema
 from consumers.plan.alterations import AddColumn, Alteration, DropColumn, RenameColumn, alterations
 from consumers.plan.steps import AlterTable
-from consumers.targets.generic.schema import Shape, StoredColumn, Tables
+from consumers.targets.generic.schema import PreparedTables, Shape, StoredColumn
 from consumers.targets.generic.session import GenericSession
-from consumers.targets.generic.types import Forms, RowCodec, type_named
+from consumers.targets.generic.types import RowCodec, type_named
 from consumers.targets.naming import flat_name
 from consumers.targets.policy import Done, is_left_alone, may_drop, require_allowed
 from consumers.targets.schema_check import refill
@@ -25,16 +25,12 @@ _ASIDE: Final = "cdc_aside"
 
 
 class Alterer:
-    """`transactional`: whether the database can roll back what defines tables."""
+    """Follows the source's changes of tables, as far as `policy` lets it."""
 
-    def __init__(
-        self, session: GenericSession, tables: Tables, forms: Forms, policy: SchemaChanges, *, transactional: bool
-    ) -> None:
+    def __init__(self, session: GenericSession, tables: PreparedTables, policy: SchemaChanges) -> None:
         self._session = session
         self._tables = tables
-        self._forms = forms
         self._policy = policy
-        self._transactional = transactional
 
     def alter(self, step: AlterTable) -> None:
         """Bring the table to the step's version. One that is not there is left to whoever writes to it first."""
@@ -98,7 +94,7 @@ class Alterer:
         self, step: AlterTable, sources: dict[str, str], there: Shape, kept: Shape, new: sa.Table, name: str
     ) -> None:
         doing, old = f"altering table {step.table.id}", _named(name, there)
-        codec = RowCodec(step.table, self._forms)
+        codec = RowCodec(step.table, self._tables.forms)
         selected: list[sa.ColumnElement[object]] = []
         for index, (column, form) in enumerate(zip(step.table.columns, codec.forms, strict=True)):
             source = sources.get(column.name)
@@ -113,7 +109,7 @@ class Alterer:
         self._session.execute(new.insert().from_select(names, sa.select(*selected)), doing=doing)
 
     def _require_possible(self, table: TableId) -> None:
-        if not self._transactional:
+        if not self._tables.transactional:
             raise TargetSchemaError(
                 f"table {table} was changed at the source; {self._session.dialect} commits what defines tables by"
                 " itself, so that a crash in between could lose rows",

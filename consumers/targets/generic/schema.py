@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
+from typing_extensions import override
 
 from cdc.core.errors import TargetError, TargetSchemaError
 from cdc.core.tables import TableId, TableSchema
 from consumers.targets.generic.session import GenericSession
 from consumers.targets.generic.types import Form, Forms, RowCodec
 from consumers.targets.naming import flat_name
+from consumers.targets.prepared import PreparedVersions
 from consumers.targets.schema_check import refill, refuse_own_table
 
 _OURS: Final = sa.MetaData()
@@ -77,27 +79,17 @@ def create_own_tables(session: GenericSession) -> None:
                 session.define(sa.schema.CreateTable(table), doing=doing)
 
 
-class Tables:
-    """The table versions that were checked in this session. The caller holds the transaction."""
+class PreparedTables(PreparedVersions[PreparedTable]):
+    """See `PreparedVersions`. `transactional`: whether the database can roll back what defines tables."""
 
-    def __init__(self, session: GenericSession, forms: Forms) -> None:
+    def __init__(self, session: GenericSession, forms: Forms, *, transactional: bool) -> None:
+        super().__init__(session)
         self._session = session
-        self._forms = forms
-        self._prepared: dict[TableSchema, PreparedTable] = {}
+        self.forms = forms
+        self.transactional = transactional
 
-    def prepared(self, version: TableSchema) -> PreparedTable | None:
-        return self._prepared.get(version)
-
-    def prepare(self, version: TableSchema) -> PreparedTable:
-        """TargetSchemaError if the table can't take it."""
-        prepared = self._prepared.get(version)
-        if prepared is None:
-            prepared = self._prepared[version] = self._made_ready(version)
-        return prepared
-
-    def forget(self) -> None:
-        """What was found out may not hold any more: tables were altered, or a transaction rolled back."""
-        self._prepared.clear()
+    def is_prepared(self, version: TableSchema) -> bool:
+        return version in self._prepared
 
     def shape_of(self, table: TableId) -> Shape | None:
         """What the table was made of; None if it was not made."""
@@ -121,7 +113,7 @@ class Tables:
         self._session.execute(gone, doing=f"preparing table {table}")
 
     def wanted(self, version: TableSchema) -> Shape:
-        codec = RowCodec(version, self._forms)
+        codec = RowCodec(version, self.forms)
         return tuple(
             StoredColumn(column.name, form.name, column.nullable, index in version.key)
             for index, (column, form) in enumerate(zip(version.columns, codec.forms, strict=True))
@@ -129,7 +121,7 @@ class Tables:
 
     def defined(self, version: TableSchema, name: str) -> sa.Table:
         """For SQLAlchemy, under that name."""
-        forms = RowCodec(version, self._forms).forms
+        forms = RowCodec(version, self.forms).forms
         columns: list[Any] = [
             sa.Column(column.name, form.type, nullable=column.nullable, autoincrement=False)
             for column, form in zip(version.columns, forms, strict=True)
@@ -138,9 +130,10 @@ class Tables:
             columns.append(sa.PrimaryKeyConstraint(*(column.name for column in version.key_columns)))
         return sa.Table(name, sa.MetaData(), *columns)
 
+    @override
     def _made_ready(self, version: TableSchema) -> PreparedTable:
         name, doing = flat_name(version.id), f"preparing table {version.id}"
-        codec = RowCodec(version, self._forms)
+        codec = RowCodec(version, self.forms)
         self._refuse_impossible(version, name, codec.forms)
         wanted, found = self.wanted(version), self._claimed(name, doing=doing)
         table = self.defined(version, name)
@@ -176,7 +169,7 @@ class Tables:
         reason = None
         if not names or len(names) < len(version.columns):
             reason = "it has no columns" if not names else "case may not tell its columns apart"
-        elif any(forms[index].name == "text" for index in compared) and not self._forms.compares_exactly():
+        elif any(forms[index].name == "text" for index in compared) and not self.forms.compares_exactly():
             reason = "texts that differ are equal there (by case, accents or blanks at the end), and would be one key"
         if reason is not None:
             raise TargetSchemaError(

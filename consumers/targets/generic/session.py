@@ -19,13 +19,22 @@ from sqlalchemy.exc import (
     NoSuchModuleError,
     NotSupportedError,
     OperationalError,
+    ProgrammingError,
     SQLAlchemyError,
 )
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import DDLElement
 from sqlalchemy.sql.base import Executable
 
-from cdc.core.errors import CdcError, ConfigError, ConstraintError, FidelityError, PassingError, TargetError
+from cdc.core.errors import (
+    CdcError,
+    ConfigError,
+    ConstraintError,
+    FidelityError,
+    PassingError,
+    TargetChangedError,
+    TargetError,
+)
 
 _PROBE: Final = "cdc_probe"
 
@@ -157,5 +166,9 @@ def _translated(error: SQLAlchemyError, doing: str) -> CdcError:
             return ConstraintError(what, mend=mend, by_others=True)  # it may be so: the class does not say
         case DataError() | NotSupportedError():
             return FidelityError(what, mend="hold the table's columns as text with the target's as_text")
+        case ProgrammingError():
+            # A table that somebody altered, most often.
+            mend = "start the applier again, and see what it says of the tables at the target"
+            return TargetChangedError(what, mend=mend)
         case _:
             return TargetError(what)

@@ -13,7 +13,15 @@ from typing import Final
 import pymysql
 from pymysql.constants import CR, ER
 
-from cdc.core.errors import CdcError, ConstraintError, FidelityError, PassingError, TargetError, TargetSchemaError
+from cdc.core.errors import (
+    CdcError,
+    ConstraintError,
+    FidelityError,
+    PassingError,
+    TargetChangedError,
+    TargetError,
+    TargetSchemaError,
+)
 
 _LOST: Final = {
     CR.CR_CONNECTION_ERROR,
@@ -39,7 +47,20 @@ _PASSING: Final = _LOST | {
     ER.OUT_OF_RESOURCES,
     1412,  # the table's definition has changed: try the transaction again
     1969,  # MariaDB: max_statement_time
+    # Read-only: a replica may be promoted, a setting changed back.
+    ER.OPTION_PREVENTS_STATEMENT,
+    1792,
+    1836,
+    # Full.
+    ER.DISK_FULL,
+    ER.RECORD_FILE_FULL,
+    ER.ERROR_ON_WRITE,
 }
+# What the session found is not there any more, or not so.
+_CHANGED: Final = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.WRONG_VALUE_COUNT_ON_ROW, ER.NO_DEFAULT_FOR_FIELD}
+_LOOK_AGAIN: Final = "somebody altered the target while we ran: start the applier again, and see what it says"
+_UNLOCK: Final = "ALTER USER … ACCOUNT UNLOCK at the target"
+_NO_ROOM: Final = "close sessions at the target, or raise its max_connections or the user's MAX_USER_CONNECTIONS"
 # About one value; the message may quote it.
 _VALUE: Final = {
     ER.WARN_DATA_OUT_OF_RANGE,
@@ -83,6 +104,9 @@ _MENDS: Final = {
     ER.SPECIFIC_ACCESS_DENIED_ERROR: "grant the missing privilege to the user of the target's url",
     ER.HOST_NOT_PRIVILEGED: "allow this client's address at the target",
     1820: "give the user a new password",
+    1862: "give the user a new password",
+    3118: _UNLOCK,
+    4151: _UNLOCK,  # MariaDB's
     ER.BAD_DB_ERROR: "create the database, or correct its name in the target's url",
     ER.OPTION_PREVENTS_STATEMENT: "point the target's url at a server that takes writes (this one is read-only)",
     1792: "point the target's url at a server that takes writes",
@@ -94,11 +118,13 @@ _MENDS: Final = {
     ER.DISK_FULL: "make room on the target's disk",
     ER.RECORD_FILE_FULL: "make room on the target's disk",
     ER.ERROR_ON_WRITE: "make room on the target's disk",
-    ER.NO_SUCH_TABLE: "somebody dropped it at the target while we ran: start the applier again, and see what it says",
-    ER.BAD_FIELD_ERROR: "somebody altered it at the target while we ran: start the applier again, and see what it says",
+    ER.CON_COUNT_ERROR: _NO_ROOM,
+    ER.TOO_MANY_USER_CONNECTIONS: _NO_ROOM,
+    ER.USER_LIMIT_REACHED: _NO_ROOM,
+    ER.LOCK_WAIT_TIMEOUT: "end the session that holds the lock: see SHOW PROCESSLIST at the target",
 }
 # Their messages name objects, users and settings only.
-_SPEAKABLE: Final = _PASSING | _MENDS.keys() | _DESIGN.keys() | {ER.TABLE_EXISTS_ERROR, ER.BAD_TABLE_ERROR}
+_SPEAKABLE: Final = _PASSING | _CHANGED | _MENDS.keys() | _DESIGN.keys() | {ER.TABLE_EXISTS_ERROR, ER.BAD_TABLE_ERROR}
 _COLUMN: Final = re.compile(r"""[Cc]olumn (?:`[^`]*`\.)*['`]([^'`]+)['`]""")
 _RULE: Final = re.compile(r"""(?:CONSTRAINT|constraint|for key) (?:`[^`]*`\.)*['`]([^'`]+)['`]""")
 
@@ -122,7 +148,9 @@ def translate(error: pymysql.MySQLError, *, doing: str) -> CdcError:  # noqa: PL
         mend = "check host, port and network in the target's url, and that it runs"
         return PassingError(what, mend=mend)
     if code in _PASSING:
-        return PassingError(what)
+        return PassingError(what, mend=_MENDS.get(code))
+    if code in _CHANGED:
+        return TargetChangedError(what, mend=_LOOK_AGAIN)
     if code == ER.NET_PACKET_TOO_LARGE:
         return FidelityError(
             f"{doing}: a row is larger than the target's max_allowed_packet", mend="raise it at the target (up to 1G)"

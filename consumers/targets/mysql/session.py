@@ -40,6 +40,7 @@ _ON_MARIADB: Final = "SET SESSION idle_transaction_timeout = 60"
 EXACT_COLLATIONS: Final = ("utf8mb4_nopad_bin", "utf8mb4_0900_bin")
 _OLDEST: Final = {"MariaDB": (10, 6), "MySQL": (8, 0, 17)}  # from these on an ALTER TABLE happens whole or not at all
 _LOCK_WAIT_SECONDS: Final = 2  # the server may not have noticed yet that the applier before us is gone
+# For whoever locks or alters a table: by itself the server lets rows wait a day for them.
 _DDL_WAIT: Final = "SET SESSION lock_wait_timeout = 30"
 _MEND_URL: Final = "mysql://user:password@host:3306/database"
 _URL_OPTIONS: Final = {
@@ -100,8 +101,7 @@ class MysqlSession:
                 self.execute(setting, doing="preparing the session")
             if "MariaDB" in self._server.version:
                 self.execute(_ON_MARIADB, doing="preparing the session")
-            if for_definitions:
-                self.execute(_DDL_WAIT, doing="preparing the session")
+            self.execute(_DDL_WAIT, doing="preparing the session")
         except CdcError:
             self.close()
             raise
@@ -172,16 +172,14 @@ class MysqlSession:
         ((version, packet, folds, read_only),) = self.query(
             "SELECT VERSION(), @@max_allowed_packet, @@lower_case_table_names, @@read_only", doing=doing
         )
-        product = "MariaDB" if "MariaDB" in version else "MySQL"
+        require_supported(version)
         collations = self.query(
             "SELECT collation_name FROM information_schema.collations WHERE collation_name IN %s",
             (EXACT_COLLATIONS,),
             doing=doing,
         )
-        numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-        if numbers < _OLDEST[product] or not collations:
-            oldest = ".".join(map(str, _OLDEST[product]))
-            raise TargetError(f"the target is {product} {version}", mend=f"{product} {oldest} or later is needed")
+        if not collations:
+            raise TargetError(f"the target ({version}) has none of the collations {', '.join(EXACT_COLLATIONS)}")
         return Server(version, collations[0][0], int(packet), bool(folds), bool(read_only))
 
     def _live(self) -> pymysql.Connection[Any]:
@@ -206,6 +204,15 @@ class MysqlSession:
         """Locks are the server's, not a database's; a name has 64 characters at most, and its case does not count."""
         which = f"{self._arguments['database']}\0{self._applier}".encode()
         return f"cdc:{hashlib.sha256(which).hexdigest()[:40]}"
+
+
+def require_supported(version: str) -> None:
+    """TargetError for a server that is older than what is needed. `version` is what `VERSION()` says."""
+    product = "MariaDB" if "MariaDB" in version else "MySQL"
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    if numbers < _OLDEST[product]:
+        oldest = ".".join(map(str, _OLDEST[product]))
+        raise TargetError(f"the target is {product} {version}", mend=f"{product} {oldest} or later is needed")
 
 
 def _arguments(url: str) -> dict[str, Any]:

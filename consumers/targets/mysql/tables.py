@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from typing import Final, NamedTuple
 
+from typing_extensions import override
+
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import Column, TableId, TableSchema
 from consumers.targets.mysql.catalog import ExistingTable, TargetColumn, find_table, folded
@@ -15,6 +17,7 @@ from consumers.targets.mysql.quoting import quoted, quoted_list
 from consumers.targets.mysql.session import MysqlSession
 from consumers.targets.mysql.types import RowCodec, declared_type, is_text, keeps_exactly, key_bytes
 from consumers.targets.naming import flat_name
+from consumers.targets.prepared import PreparedVersions
 from consumers.targets.schema_check import refill, refuse_own_table, require_same_columns
 
 _LONGEST_NAME: Final = 64
@@ -33,25 +36,22 @@ class PreparedTable(NamedTuple):
     codec: RowCodec
 
 
-class PreparedTables:
-    """The table versions that were checked in this session."""
+class PreparedTables(PreparedVersions[PreparedTable]):
+    """See `PreparedVersions`; but what is made ready is committed at once, and stays."""
 
     def __init__(self, definer: MysqlSession) -> None:
+        super().__init__(definer)
         self._definer = definer
-        self._prepared: dict[TableSchema, PreparedTable] = {}
 
+    @override
     def prepare(self, version: TableSchema) -> PreparedTable:
-        """Unless it was done before. It commits. TargetSchemaError if the table can't take it."""
-        prepared = self._prepared.get(version)
-        if prepared is None:
-            prepared = self._prepared[version] = self._made_ready(version)
-        return prepared
+        return self.prepare_within(version)
 
-    def forget(self, table: TableId) -> None:
-        """The table is altered: what was found out about it no longer fits."""
-        for version in [version for version in self._prepared if version.id == table]:
-            del self._prepared[version]
+    @override
+    def rolled_back(self) -> None:
+        self.committed()
 
+    @override
     def _made_ready(self, version: TableSchema) -> PreparedTable:
         doing = f"preparing table {version.id}"
         name = flat_name(version.id)

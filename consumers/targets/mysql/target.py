@@ -10,20 +10,18 @@ order, are written in the shape that their table has got.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, assert_never
+from typing import Any, assert_never
 
 from typing_extensions import override
 
 from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, PassingError, TargetError, TargetSchemaError
+from cdc.core.errors import CdcError, TargetSchemaError
 from cdc.core.events import Key, Row
-from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import TableId, TableSchema
-from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.definitions import Definition, definitions_first
 from consumers.plan.steps import (
     AlterTable,
@@ -44,105 +42,33 @@ from consumers.targets.mysql.session import MysqlSession
 from consumers.targets.mysql.statements import Statements, Trip
 from consumers.targets.mysql.tables import PreparedTables
 from consumers.targets.naming import flat_name
-from consumers.targets.target import Target, TargetTransaction
+from consumers.targets.session_target import CheckpointedTransaction, SessionTarget, as_texts, savepoint
+from consumers.targets.session_target import Checkpoints as AnyCheckpoints
+from consumers.targets.target import TargetTransaction
 
 
-class _Open(NamedTuple):
-    """`rows` holds the applier's lock and writes; `definer` makes and alters tables."""
-
-    rows: MysqlSession
-    definer: MysqlSession
-    tables: PreparedTables
-
-
-class MysqlTarget(Target):
-    """See `Target`. The applier's name is the target's, unless `applier` is given."""
+class MysqlTarget(SessionTarget[MysqlSession, PreparedTables]):
+    """See `Target`. The session holds the applier's lock and writes; the one beside makes and alters tables."""
 
     def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
-        self._applier = applier or settings.name
-        self._url = settings.url
-        self._policy = settings.schema_changes
-        self._missing = MissingRows(settings)
-        self._open: _Open | None = None
-        self._version = 0
-
-    @override
-    def open(self) -> Checkpoint:
-        self.close()
-        rows, definer = self._session(), self._session()
-        try:
-            rows.connect()
-            rows.lock_applier()
-            definer.connect(for_definitions=True)
-            create_checkpoint_tables(definer)
-            with rows.transaction(doing="reading the checkpoint"):
-                checkpoint = Checkpoints(rows, self._applier).open()
-        except CdcError:
-            rows.close()
-            definer.close()
-            raise
-        self._open, self._version = _Open(rows, definer, PreparedTables(definer)), checkpoint.version
-        return checkpoint
-
-    @override
-    def prepare(self, table: TableSchema) -> None:
-        self._opened().tables.prepare(table)
-
-    @override
-    @contextmanager
-    def transaction(self, *, log_id: str) -> Iterator[TargetTransaction]:
-        opened = self._opened()
-        checkpoints = Checkpoints(opened.rows, self._applier)
-        try:
-            with opened.rows.transaction(doing="committing the batch"):
-                checkpoints.compare_and_set(self._version, log_id)
-                failpoints.reached("apply.1-fenced")
-                yield _Transaction(opened, Alterer(opened.definer, self._policy), checkpoints, self._missing)
-        except BaseException:
-            self._missing.rolled_back()
-            raise
-        self._missing.committed()
-        self._version += 1
-        failpoints.reached("apply.4-committed")
-
-    @override
-    def left_out(self) -> Mapping[TableId, int]:
-        return self._missing.left_out
-
-    @override
-    def read_checkpoint(self) -> Checkpoint:
-        session = self._session()
-        try:
-            session.connect()
-            with session.transaction(doing="reading the checkpoint"):
-                return Checkpoints(session, self._applier).read()
-        finally:
-            session.close()
+        super().__init__(settings, applier)
+        self._definer = self._new_session()
 
     @override
     def rows_of(self, table: TableSchema) -> list[Row]:
         doing, name = f"reading table {table.id}", flat_name(table.id)
-        session = self._session()
-        try:
-            session.connect()
+        with self._aside(doing) as session:
             if find_table(session, name, doing=doing) is None:
                 return []
             names = quoted_list(column.name for column in table.columns)
-            rows = session.query(f"SELECT {names} FROM {quoted(name)}", doing=doing)
-        finally:
-            session.close()
-        return [tuple([None if value is None else value.encode() for value in row]) for row in rows]
+            return as_texts(session.query(f"SELECT {names} FROM {quoted(name)}", doing=doing))
 
     @override
     def checks(self) -> Iterator[Check]:
-        name = f"target {self._applier}"
-        session = self._session()
-        try:
-            session.connect()
+        name, doing = f"target {self._applier}", "checking"
+        with self._aside(doing) as session:
             server = session.server
-            grants = " ".join(str(row[0]) for row in session.query("SHOW GRANTS", doing="checking"))
-        finally:
-            session.close()
+            grants = " ".join(str(row[0]) for row in session.query("SHOW GRANTS", doing=doing))
         yield Check(name=name, ok=True, found=f"{server.version} answers")
         if server.read_only:
             mend = "name its primary in the target's url"
@@ -153,30 +79,52 @@ class MysqlTarget(Target):
 
     @override
     def close(self) -> None:
-        opened, self._open = self._open, None
-        if opened is not None:
-            opened.rows.close()
-            opened.definer.close()
+        super().close()
+        self._definer.close()
 
-    def _session(self) -> MysqlSession:
+    @override
+    def _new_session(self) -> MysqlSession:
         return MysqlSession(self._url, applier=self._applier)
 
-    def _opened(self) -> _Open:
-        if self._open is None:
-            raise TargetError(f"target {self._applier!r} is not open")
-        return self._open
+    @override
+    def _connect(self, session: MysqlSession) -> None:
+        session.connect()
+        session.lock_applier()
+        self._definer.connect(for_definitions=True)
+        create_checkpoint_tables(self._definer)
+
+    @override
+    def _new_tables(self, session: MysqlSession) -> PreparedTables:
+        return PreparedTables(self._definer)
+
+    @override
+    def _checkpoints(self, session: MysqlSession) -> Checkpoints:
+        return Checkpoints(session, self._applier)
+
+    @override
+    def _begun(
+        self, session: MysqlSession, tables: PreparedTables, checkpoints: AnyCheckpoints, fence: Callable[[], None]
+    ) -> TargetTransaction:
+        return _Transaction(session, tables, Alterer(self._definer, self._policy), checkpoints, self._missing)
 
 
-class _Transaction(TargetTransaction):
+class _Transaction(CheckpointedTransaction):
     """`_made` is what was defined in it, in order; `_ahead` that of it which comes after all that was not rolled back,
     in the source's order; `_refused` what could not be.
     """
 
-    def __init__(self, opened: _Open, alterer: Alterer, checkpoints: Checkpoints, missing: MissingRows) -> None:
-        self._session = opened.rows
-        self._tables = opened.tables
+    def __init__(
+        self,
+        session: MysqlSession,
+        tables: PreparedTables,
+        alterer: Alterer,
+        checkpoints: AnyCheckpoints,
+        missing: MissingRows,
+    ) -> None:
+        super().__init__(checkpoints)
+        self._session = session
+        self._tables = tables
         self._alterer = alterer
-        self._checkpoints = checkpoints
         self._missing = missing
         self._written: set[str] = set()
         self._made: list[TableStep] = []
@@ -197,30 +145,15 @@ class _Transaction(TargetTransaction):
             _Writer(self._session, self._tables, step.table, self._missing).run(step)
 
     @override
-    def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
-        failpoints.reached("apply.2-written")
-        self._checkpoints.write(progress)
-        failpoints.reached("apply.3-checkpointed")
-
-    @override
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        doing, ahead, made = "writing a batch", self._ahead, len(self._made)
-        self._session.execute("SAVEPOINT cdc_part", doing=doing)
+        ahead, made = self._ahead, len(self._made)
         try:
-            with self._missing.savepoint():
+            with savepoint(self._session, self._missing, self._tables.rolled_back):
                 yield
-        except PassingError:
-            raise
         except CdcError:
-            self._session.execute("ROLLBACK TO SAVEPOINT cdc_part", doing=doing)
             self._ahead = [*ahead, *self._made[made:]]
             raise
-        self._session.execute("RELEASE SAVEPOINT cdc_part", doing=doing)
-
-    @override
-    def require_constraints(self) -> None:
-        """Nothing: MySQL puts none off."""
 
     def _define_all(self, definitions: Sequence[Definition]) -> None:
         left = self._left(definitions)

@@ -13,7 +13,7 @@ import sqlalchemy
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, parse_dsn
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
-from cdc.core.errors import AlreadyRunningError, ConfigError
+from cdc.core.errors import AlreadyRunningError, ConfigError, TargetError
 from consumers.targets.postgresql.copying import Chunks
 from consumers.targets.postgresql.errors import is_broken, translate
 
@@ -32,12 +32,14 @@ _SETTINGS: Final = {
     # A stopped applier must let its locks go; one that works may take as long as its batch needs.
     "idle_in_transaction_session_timeout": "60s",
     "statement_timeout": "0",
-    "lock_timeout": "0",
+    # Not for ever: who waits for long says so, and comes again.
+    "lock_timeout": "30s",
     "default_transaction_isolation": "read committed",
     "synchronous_commit": "on",
     # Statements here are short and many: compiling one costs more than it gives.
     "jit": "off",
 }
+OLDEST: Final = 14
 _KEEPALIVE: Final = {
     "connect_timeout": "10",
     "keepalives_idle": "30",
@@ -72,6 +74,11 @@ class PostgresSession:
             self._connection = self._engine.raw_connection()
         except psycopg2.Error as error:
             raise translate(error, doing="connecting to the target") from None
+        try:
+            require_supported(self._live().server_version)
+        except TargetError:
+            self.close()
+            raise
         with self.transaction(doing="preparing the session"):
             for name, value in _SETTINGS.items():
                 self.query("SELECT set_config(%s, %s, false)", (name, value), doing="preparing the session")
@@ -221,6 +228,16 @@ class PostgresSession:
                 self._connection.rollback()
             except psycopg2.Error:
                 self.close()
+
+
+def require_supported(version: int) -> None:
+    """TargetError for a server that is older than what is tested. `version` is 180001 of 18.1, 90624 of 9.6.24."""
+    major, minor = divmod(version, 10_000)
+    if major < OLDEST:
+        raise TargetError(
+            f"the target is PostgreSQL {major}.{minor if major >= 10 else minor // 100}",
+            mend=f"PostgreSQL {OLDEST} or later is needed",
+        )
 
 
 def _parsed(url: str) -> dict[str, str]:

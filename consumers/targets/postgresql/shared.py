@@ -11,8 +11,6 @@ Two advisory locks and a table:
 
 from __future__ import annotations
 
-import os
-import socket
 import uuid
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -23,11 +21,13 @@ from cdc.core.errors import AlreadyRunningError, CdcError
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.targets.checkpoints import this_process
 from consumers.targets.postgresql.checkpoints import Checkpoints
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.shares import Shares
 from consumers.targets.postgresql.tables import PreparedTables
 from consumers.targets.postgresql.target import PostgresTarget
+from consumers.targets.session_target import Checkpoints as AnyCheckpoints
 from consumers.targets.target import SharedTarget
 
 _DOING: Final = "taking over partitions"
@@ -38,7 +38,7 @@ class PostgresShare(PostgresTarget, SharedTarget):
 
     def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
         super().__init__(settings, applier)
-        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._owner = this_process()
         self._wanted: frozenset[TopicPartition] | None = frozenset()
         self._held: frozenset[TopicPartition] | None = frozenset()
         self._holder = ""
@@ -123,7 +123,7 @@ class PostgresShare(PostgresTarget, SharedTarget):
         session.lock_applier(shared=True)
 
     @override
-    def _fence(self, checkpoints: Checkpoints, log_id: str) -> None:
+    def _fence(self, checkpoints: AnyCheckpoints, log_id: str) -> None:
         if self._held is None:
             super()._fence(checkpoints, log_id)
         else:

@@ -7,8 +7,8 @@ from typing import Final
 
 from cdc.core.errors import StaleApplierError
 from cdc.core.log import TopicPartition
-from cdc.core.position import Position
 from consumers.plan.checkpoint import PartitionProgress
+from consumers.targets.checkpoints import progress_of
 from consumers.targets.postgresql.session import PostgresSession
 
 _CREATE: Final = """
@@ -94,7 +94,4 @@ class Shares:
             (self._applier,),
             doing="waiting for other appliers",
         )
-        return {
-            TopicPartition(topic, partition): PartitionProgress(Position(epoch, lsn, ordinal), offset)
-            for topic, partition, epoch, lsn, ordinal, offset in rows
-        }
+        return progress_of(rows)

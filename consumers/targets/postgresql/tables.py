@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import count
 
+from typing_extensions import override
+
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import TableId, TableSchema
 from cdc.core.types import ColumnType
@@ -13,57 +15,34 @@ from consumers.targets.postgresql.catalog import ExistingTable, find_table, reso
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.statements import TableStatements
 from consumers.targets.postgresql.types import all_names, declaration, fallback, keeps_exactly, names_of
+from consumers.targets.prepared import PreparedVersions
 from consumers.targets.schema_check import refuse_own_table, require_same_columns
 
 
-class PreparedTables:
-    """The table versions that a session can write. As temporary tables do, they end with the session."""
+class PreparedTables(PreparedVersions[TableStatements]):
+    """See `PreparedVersions`. As temporary tables do, they end with the session."""
 
     def __init__(self, session: PostgresSession, fence: Callable[[], None] = lambda: None) -> None:
         """`fence` is called first in each transaction of its own."""
+        super().__init__(session)
         self._session = session
-        self._fence = fence
-        self._prepared: dict[TableSchema, TableStatements] = {}
-        self._uncommitted: list[TableSchema] = []
+        self._compare = fence
         self._numbers = count(1)
         self.references: dict[TableId, frozenset[TableId]] = {}
 
-    def prepare(self, version: TableSchema) -> TableStatements:
-        """In a transaction of its own, unless it was done before. TargetSchemaError if the table can't take it."""
-        statements = self._prepared.get(version)
-        if statements is None:
-            with self._session.transaction(doing=f"preparing table {version.id}"):
-                self._fence()
-                statements = self._made_ready(version)
-            self._prepared[version] = statements
-        return statements
-
-    def prepare_within(self, version: TableSchema) -> TableStatements:
-        """As `prepare`, but as part of the caller's transaction; see `committed` and `rolled_back`."""
-        statements = self._prepared.get(version)
-        if statements is None:
-            statements = self._prepared[version] = self._made_ready(version)
-            self._uncommitted.append(version)
-        return statements
-
-    def forget(self, table: TableId) -> list[str]:
-        """The table is altered: what was made ready for its versions no longer fits. The staging tables that went."""
-        gone: list[str] = []
-        for version in [version for version in self._prepared if version.id == table]:
-            gone += self._prepared.pop(version).stagings
-        for staging in gone:
+    @override
+    def forget(self, table: TableId) -> list[TableStatements]:
+        """Its staging tables go, too."""
+        gone = super().forget(table)
+        for staging in (staging for statements in gone for staging in statements.stagings):
             self._session.execute(f"DROP TABLE pg_temp.{staging}", doing=f"altering table {table}")
         return gone
 
-    def committed(self) -> None:
-        self._uncommitted.clear()
+    @override
+    def _fence(self) -> None:
+        self._compare()
 
-    def rolled_back(self) -> None:
-        """What the lost transaction made ready is gone, and what it forgot is back but not known any more."""
-        for version in self._uncommitted:
-            self._prepared.pop(version, None)
-        self._uncommitted.clear()
-
+    @override
     def _made_ready(self, version: TableSchema) -> TableStatements:
         if version.id.schema == "public":
             refuse_own_table(version, version.id.name)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
-from typing import Final, TypeVar, assert_never
+from typing import Final, assert_never
 
 from typing_extensions import override
 
-from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import AlreadyRunningError, CdcError, FidelityError, PassingError, TargetError
+from cdc.core.errors import AlreadyRunningError, FidelityError
 from cdc.core.events import UNCHANGED, Key, Row
-from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import TableId, TableSchema
-from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 from consumers.plan.ordering import in_order
 from consumers.plan.steps import (
     AlterTable,
@@ -41,66 +38,21 @@ from consumers.targets.postgresql.silence import Silence
 from consumers.targets.postgresql.statements import TableStatements, empty_staging
 from consumers.targets.postgresql.tables import PreparedTables
 from consumers.targets.replaceable import ReplaceableTarget, Replacement, Replacing
+from consumers.targets.session_target import CheckpointedTransaction, SessionTarget, as_texts, savepoint
+from consumers.targets.session_target import Checkpoints as AnyCheckpoints
 from consumers.targets.target import SharedTarget, TargetTransaction
 
 # Rows may then come in any order where the target's constraints are DEFERRABLE, whatever they are by themselves.
-_Found = TypeVar("_Found")
 _DEFER: Final = "SET CONSTRAINTS ALL DEFERRED"
 
 
-class PostgresTarget(ReplaceableTarget):
-    """See `Target`. The applier's name is the target's, unless `applier` is given."""
+class PostgresTarget(SessionTarget[PostgresSession, PreparedTables], ReplaceableTarget):
+    """See `Target`."""
 
     def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
-        self._settings = settings
-        self._applier = applier or settings.name
-        self._url = settings.url
-        self._session: PostgresSession | None = None
-        self._tables: PreparedTables | None = None
-        self._policy = settings.schema_changes
-        self._missing = MissingRows(settings)
+        super().__init__(settings, applier)
         self._silence = Silence(self._applier, settings.session_timeout)
         self._alive_seconds = settings.session_timeout / 4
-        self._version = 0
-
-    @override
-    def open(self) -> Checkpoint:
-        self.close()
-        session = PostgresSession(self._url, applier=self._applier)
-        try:
-            session.connect()
-            self._lock(session)
-            with session.transaction(doing="reading the checkpoint"):
-                checkpoint = Checkpoints(session, self._applier).open()
-        except CdcError:
-            session.close()
-            raise
-        self._session, self._tables, self._version = session, PreparedTables(session), checkpoint.version
-        return checkpoint
-
-    @override
-    def prepare(self, table: TableSchema) -> None:
-        self._opened()[1].prepare(table)
-
-    @override
-    @contextmanager
-    def transaction(self, *, log_id: str) -> Iterator[TargetTransaction]:
-        session, tables = self._opened()
-        checkpoints = Checkpoints(session, self._applier)
-        try:
-            with session.transaction(doing="committing the batch"):
-                self._fence(checkpoints, log_id)
-                session.execute(_DEFER, doing="beginning a batch")
-                failpoints.reached("apply.1-fenced")
-                yield _Writer(session, tables, Alterer(session, self._policy), checkpoints, self._missing)
-        except BaseException:
-            tables.rolled_back()
-            self._missing.rolled_back()
-            raise
-        tables.committed()
-        self._missing.committed()
-        self._version += 1
-        failpoints.reached("apply.4-committed")
 
     @override
     def keep_alive(self) -> None:
@@ -113,49 +65,24 @@ class PostgresTarget(ReplaceableTarget):
         return PostgresShare(self._settings, self._applier)
 
     @override
-    def left_out(self) -> Mapping[TableId, int]:
-        return self._missing.left_out
-
-    @override
-    def read_checkpoint(self) -> Checkpoint:
-        session = PostgresSession(self._url, applier=self._applier)
-        try:
-            session.connect()
-            with session.transaction(doing="reading the checkpoint"):
-                return Checkpoints(session, self._applier).read()
-        finally:
-            session.close()
-
-    @override
     def rows_of(self, table: TableSchema) -> list[Row]:
         doing = f"reading table {table.id}"
-        session = PostgresSession(self._url, applier=self._applier)
-        try:
-            session.connect()
-            with session.transaction(doing=doing):
-                if find_table(session, table.id) is None:
-                    return []
-                names = quoted_list(column.name for column in table.columns)
-                name = f"{quoted(table.id.schema)}.{quoted(table.id.name)}"
-                rows = session.query(f"SELECT {names} FROM {name}", doing=doing)
-        finally:
-            session.close()
-        return [tuple([None if value is None else value.encode() for value in row]) for row in rows]
+        with self._aside(doing) as session:
+            if find_table(session, table.id) is None:
+                return []
+            names = quoted_list(column.name for column in table.columns)
+            name = f"{quoted(table.id.schema)}.{quoted(table.id.name)}"
+            return as_texts(session.query(f"SELECT {names} FROM {name}", doing=doing))
 
     @override
     def checks(self) -> Iterator[Check]:
         name, doing = f"target {self._applier}", "checking"
-        session = PostgresSession(self._url, applier=self._applier)
-        try:
-            session.connect()
-            with session.transaction(doing=doing):
-                ((may_create, read_only, version),) = session.query(
-                    "SELECT has_schema_privilege('public', 'CREATE'), pg_is_in_recovery(),"
-                    " current_setting('server_version')",
-                    doing=doing,
-                )
-        finally:
-            session.close()
+        with self._aside(doing) as session:
+            ((may_create, read_only, version),) = session.query(
+                "SELECT has_schema_privilege('public', 'CREATE'), pg_is_in_recovery(),"
+                " current_setting('server_version')",
+                doing=doing,
+            )
         yield Check(name=name, ok=True, found=f"PostgreSQL {version} answers")
         if read_only:
             mend = "name its primary in the target's url"
@@ -166,11 +93,13 @@ class PostgresTarget(ReplaceableTarget):
 
     @override
     def tables_in(self, area: str) -> list[TableId]:
-        return self._looking(lambda session: tables_in(session, area))
+        with self._looking() as session:
+            return tables_in(session, area)
 
     @override
     def features(self, tables: Iterable[TableId]) -> Mapping[TableId, frozenset[str]]:
-        return self._looking(lambda session: features(session, tables))
+        with self._looking() as session:
+            return features(session, tables)
 
     @override
     def make_alike(self, tables: Sequence[Replacement]) -> None:
@@ -192,13 +121,28 @@ class PostgresTarget(ReplaceableTarget):
             return drop_tables(session, area)
 
     @override
-    def close(self) -> None:
-        session, self._session, self._tables = self._session, None, None
-        if session is not None:
-            session.close()
+    def _new_session(self) -> PostgresSession:
+        return PostgresSession(self._url, applier=self._applier)
 
-    def _fence(self, checkpoints: Checkpoints, log_id: str) -> None:
-        checkpoints.compare_and_set(self._version, log_id)
+    @override
+    def _connect(self, session: PostgresSession) -> None:
+        session.connect()
+        self._lock(session)
+
+    @override
+    def _new_tables(self, session: PostgresSession) -> PreparedTables:
+        return PreparedTables(session)
+
+    @override
+    def _checkpoints(self, session: PostgresSession) -> Checkpoints:
+        return Checkpoints(session, self._applier)
+
+    @override
+    def _begun(
+        self, session: PostgresSession, tables: PreparedTables, checkpoints: AnyCheckpoints, fence: Callable[[], None]
+    ) -> TargetTransaction:
+        session.execute(_DEFER, doing="beginning a batch")
+        return _Writer(session, tables, Alterer(session, self._policy), checkpoints, self._missing)
 
     def _lock(self, session: PostgresSession) -> None:
         try:
@@ -210,26 +154,8 @@ class PostgresTarget(ReplaceableTarget):
     def _take_lock(self, session: PostgresSession) -> None:
         session.lock_applier()
 
-    def _looking(self, look: Callable[[PostgresSession], _Found]) -> _Found:
-        """What is found by this session, or one made for it if the target is not open."""
-        if self._session is not None:
-            with self._session.transaction(doing="looking at the tables"):
-                return look(self._session)
-        session = PostgresSession(self._url, applier=self._applier)
-        try:
-            session.connect()
-            with session.transaction(doing="looking at the tables"):
-                return look(session)
-        finally:
-            session.close()
 
-    def _opened(self) -> tuple[PostgresSession, PreparedTables]:
-        if self._session is None or self._tables is None:
-            raise TargetError(f"target {self._applier!r} is not open")
-        return self._session, self._tables
-
-
-class _Writer(TargetTransaction):
+class _Writer(CheckpointedTransaction):
     """Writes one transaction. Parts are numbered through it, so that no step meets the staged rows of another."""
 
     def __init__(
@@ -237,13 +163,13 @@ class _Writer(TargetTransaction):
         session: PostgresSession,
         tables: PreparedTables,
         alterer: Alterer,
-        checkpoints: Checkpoints,
+        checkpoints: AnyCheckpoints,
         missing: MissingRows,
     ) -> None:
+        super().__init__(checkpoints)
         self._session = session
         self._tables = tables
         self._alterer = alterer
-        self._checkpoints = checkpoints
         self._missing = missing
         self._parts = count(1)
         self._used: set[str] = set()
@@ -255,27 +181,8 @@ class _Writer(TargetTransaction):
         self._leave_nothing_staged()
 
     @override
-    def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
-        failpoints.reached("apply.2-written")
-        self._checkpoints.write(progress)
-        failpoints.reached("apply.3-checkpointed")
-
-    @override
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        doing = "writing a batch"
-        self._session.execute("SAVEPOINT cdc_part", doing=doing)
-        try:
-            with self._missing.savepoint():
-                yield
-        except PassingError:
-            raise
-        except CdcError:
-            self._session.execute("ROLLBACK TO SAVEPOINT cdc_part; RELEASE SAVEPOINT cdc_part", doing=doing)
-            self._tables.rolled_back()
-            self._used.clear()
-            raise
-        self._session.execute("RELEASE SAVEPOINT cdc_part", doing=doing)
+    def savepoint(self) -> AbstractContextManager[None]:
+        return savepoint(self._session, self._missing, self._part_rolled_back)
 
     @override
     def require_constraints(self) -> None:
@@ -297,8 +204,13 @@ class _Writer(TargetTransaction):
             case _:
                 self._run_on_rows(step)
 
+    def _part_rolled_back(self) -> None:
+        self._tables.rolled_back()
+        self._used.clear()
+
     def _forget(self, table: TableId) -> None:
-        self._used.difference_update(self._tables.forget(table))
+        for statements in self._tables.forget(table):
+            self._used.difference_update(statements.stagings)
 
     def _run_on_rows(self, step: RowStep) -> None:
         statements = self._tables.prepare_within(step.table)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Mapping
 from typing import Final
 
-from cdc.core.errors import StaleApplierError, TargetReplacedError
-from cdc.core.log import TopicPartition
-from cdc.core.position import Position
-from consumers.plan.checkpoint import REBUILD, Checkpoint, PartitionProgress
-from consumers.targets.sqlite.session import SqliteSession
+from typing_extensions import override
+
+from consumers.targets.checkpoints import Dialect, SqlCheckpoints
 
 _CREATE: Final = (
     """
@@ -47,87 +42,16 @@ _CREATE: Final = (
 )
 
 
-class Checkpoints:
-    """One applier's checkpoint. The caller holds the transaction."""
+class Checkpoints(SqlCheckpoints):
+    """See `SqlCheckpoints`."""
 
-    def __init__(self, session: SqliteSession, applier: str) -> None:
-        self._session = session
-        self._applier = applier
+    dialect = Dialect(place="?")
 
-    def open(self) -> Checkpoint:
-        """Create what is missing, raise the version (whoever held the lower one is out), and read all of it."""
-        doing = "reading the checkpoint"
+    @override
+    def exist(self) -> bool:
+        return self._query("SELECT count(*) FROM sqlite_master WHERE name = 'cdc_checkpoint'") == [(1,)]
+
+    @override
+    def create_missing(self) -> None:
         for statement in _CREATE:
-            self._session.execute(statement, doing="creating the checkpoint tables")
-        self._session.execute(
-            "INSERT INTO cdc_applier (name, version, owner) VALUES (?, 1, ?) ON CONFLICT (name) DO UPDATE SET"
-            " version = version + 1, owner = excluded.owner, updated_at = CURRENT_TIMESTAMP",
-            (self._applier, f"{socket.gethostname()}:{os.getpid()}"),
-            doing=doing,
-        )
-        return self.read()
-
-    def read(self) -> Checkpoint:
-        """The checkpoint as it stands; an empty one if there is none."""
-        doing = "reading the checkpoint"
-        if not self._session.query("SELECT count(*) > 0 FROM sqlite_master WHERE name = 'cdc_checkpoint'", doing=doing)[
-            0
-        ][0]:
-            return Checkpoint(0, None, {})
-        rows = self._session.query(
-            "SELECT version, log_id FROM cdc_applier WHERE name = ?", (self._applier,), doing=doing
-        )
-        version, log_id = rows[0] if rows else (0, None)
-        partitions = self._session.query(
-            "SELECT topic, partition, epoch, commit_lsn, ordinal, next_offset FROM cdc_checkpoint WHERE applier = ?",
-            (self._applier,),
-            doing=doing,
-        )
-        progress = {
-            TopicPartition(topic, partition): PartitionProgress(Position(epoch, lsn, ordinal), offset)
-            for topic, partition, epoch, lsn, ordinal, offset in partitions
-        }
-        return Checkpoint(version, log_id, progress)
-
-    def compare_and_set(self, version: int, log_id: str) -> None:
-        """Take `version` to the next. StaleApplierError if it is not what the target has."""
-        updated = self._session.execute(
-            "UPDATE cdc_applier SET version = version + 1, log_id = ?, updated_at = CURRENT_TIMESTAMP"
-            " WHERE name = ? AND version = ?",
-            (log_id, self._applier, version),
-            doing="taking the checkpoint",
-        )
-        if updated != 1:
-            owner = "SELECT 1 FROM cdc_applier WHERE name = ? AND owner = ?"
-            if self._session.query(owner, (self._applier, REBUILD), doing="taking the checkpoint"):
-                raise TargetReplacedError(f"a rebuild replaced the tables of {self._applier!r}")
-            raise StaleApplierError(f"another applier took over the checkpoint of {self._applier!r}")
-
-    def write(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
-        self._session.execute_many(
-            "INSERT INTO cdc_checkpoint (applier, topic, partition, epoch, commit_lsn, ordinal, next_offset)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (applier, topic, partition) DO UPDATE SET"
-            " epoch = excluded.epoch, commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal,"
-            " next_offset = excluded.next_offset, updated_at = CURRENT_TIMESTAMP",
-            [(self._applier, *partition, *at.position, at.next_offset) for partition, at in progress.items()],
-            doing="writing the checkpoint",
-        )
-
-    def hand_over(self, live: str) -> None:
-        """Make this checkpoint that of the applier `live`, whose session is then out."""
-        doing = "handing the checkpoint over"
-        self._session.execute("DELETE FROM cdc_checkpoint WHERE applier = ?", (live,), doing=doing)
-        self._session.execute(
-            "UPDATE cdc_checkpoint SET applier = ? WHERE applier = ?", (live, self._applier), doing=doing
-        )
-        self._session.execute(
-            "UPDATE cdc_applier SET version = version + 1, owner = ?, updated_at = CURRENT_TIMESTAMP WHERE name = ?",
-            (REBUILD, live),
-            doing=doing,
-        )
-        self._session.execute("DELETE FROM cdc_applier WHERE name = ?", (self._applier,), doing=doing)
-
-    def forget(self) -> None:
-        doing = "dropping the checkpoint"
-        self._session.execute("DELETE FROM cdc_checkpoint WHERE applier = ?", (self._applier,), doing=doing)
-        self._session.execute("DELETE FROM cdc_applier WHERE name = ?", (self._applier,), doing=doing)
+            self._execute(statement, doing="creating the checkpoint tables")

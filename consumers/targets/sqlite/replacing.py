@@ -65,10 +65,6 @@ def features(session: SqliteSession, tables: Iterable[TableId]) -> dict[TableId,
     return found
 
 
-def make_alike(_session: SqliteSession, _tables: Sequence[Replacement]) -> None:
-    """Nothing: an index's name is one in the whole file, and still the live table's."""
-
-
 def drop_tables(session: SqliteSession, area: str) -> int:
     tables = tables_in(session, area)
     doing = "dropping tables"

@@ -15,7 +15,7 @@ import sqlalchemy
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
-from cdc.core.errors import AlreadyRunningError, ConfigError, TargetError
+from cdc.core.errors import AlreadyRunningError, ConfigError, PassingError, TargetError
 from consumers.targets.sqlite.errors import translate
 
 _BUSY_TIMEOUT: Final = 10.0  # seconds to wait for another writer
@@ -28,7 +28,7 @@ _SETTINGS: Final = (
 
 
 class SqliteSession:
-    """Transactions are explicit, BEGIN IMMEDIATE: with the driver's own, DDL would stand outside of them."""
+    """Transactions are explicit: with the driver's own, DDL would stand outside of them."""
 
     def __init__(self, url: str, *, applier: str) -> None:
         self._applier = applier
@@ -41,11 +41,16 @@ class SqliteSession:
         self._connection: PoolProxiedConnection | None = None
         self._enclosed = False
         self._lock: int | None = None
+        self._file: tuple[int, int] | None = None
 
-    def connect(self, *, locked: bool = True) -> None:
-        """AlreadyRunningError if another applier of the name is at work, TargetError if the file can't be opened."""
-        if locked:
-            self._lock = self._locked()
+    def lock_applier(self) -> None:
+        """Become the only applier of this name, until `close`. AlreadyRunningError; TargetError if there is no place
+        for the lock.
+        """
+        self._lock = self._locked()
+
+    def connect(self) -> None:
+        """TargetError if the file can't be opened."""
         doing = "opening the target"
         try:
             self._connection = self._engine.raw_connection()
@@ -53,6 +58,7 @@ class SqliteSession:
             raise translate(error, doing=doing) from None
         for setting in _SETTINGS:
             self.query(setting, doing=doing)
+        self._file = self._identity()
 
     @contextmanager
     def transaction(self, *, doing: str) -> Iterator[None]:
@@ -60,7 +66,9 @@ class SqliteSession:
         if self._enclosed:
             yield
             return
-        self.execute("BEGIN IMMEDIATE", doing=doing)
+        self._require_same_file(doing)
+        # Whoever only looks waits for no writer.
+        self.execute("BEGIN" if self._lock is None else "BEGIN IMMEDIATE", doing=doing)
         try:
             yield
             self.execute("COMMIT", doing=doing)
@@ -114,6 +122,21 @@ class SqliteSession:
         if self._connection is None:
             raise sqlite3.ProgrammingError("the connection is closed")
         return self._connection.driver_connection
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _require_same_file(self, doing: str) -> None:
+        """What is written to a file that was removed or moved would be nowhere."""
+        if self._connection is not None and self._identity() != self._file:
+            raise PassingError(
+                f"{doing}: the target's file was removed, moved or replaced while it was in use",
+                mend="nothing, if that was meant: what is there now is filled from the log",
+            )
 
     def _locked(self) -> int:
         """A descriptor that holds the lock; the kernel lets it go with the process. The file stays: whoever removes a

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from typing_extensions import override
+
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import TableId, TableSchema
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.naming import flat_name
+from consumers.targets.prepared import PreparedVersions
 from consumers.targets.schema_check import refill, refuse_own_table, require_same_columns
 from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded
 from consumers.targets.sqlite.session import SqliteSession
@@ -25,44 +28,14 @@ class PreparedTable(NamedTuple):
     codec: RowCodec
 
 
-class PreparedTables:
-    """The table versions that were checked in this session."""
+class PreparedTables(PreparedVersions[PreparedTable]):
+    """See `PreparedVersions`."""
 
     def __init__(self, session: SqliteSession) -> None:
+        super().__init__(session)
         self._session = session
-        self._prepared: dict[TableSchema, PreparedTable] = {}
-        self._uncommitted: list[TableSchema] = []
 
-    def prepare(self, version: TableSchema) -> PreparedTable:
-        """In a transaction of its own, unless it was done before. TargetSchemaError if the table can't take it."""
-        prepared = self._prepared.get(version)
-        if prepared is None:
-            with self._session.transaction(doing=f"preparing table {version.id}"):
-                prepared = self._made_ready(version)
-            self._prepared[version] = prepared
-        return prepared
-
-    def prepare_within(self, version: TableSchema) -> PreparedTable:
-        """As `prepare`, but as part of the caller's transaction; see `committed` and `rolled_back`."""
-        prepared = self._prepared.get(version)
-        if prepared is None:
-            prepared = self._prepared[version] = self._made_ready(version)
-            self._uncommitted.append(version)
-        return prepared
-
-    def forget(self, table: TableId) -> None:
-        """The table was altered: what was found out about it no longer fits."""
-        for version in [version for version in self._prepared if version.id == table]:
-            del self._prepared[version]
-
-    def committed(self) -> None:
-        self._uncommitted.clear()
-
-    def rolled_back(self) -> None:
-        for version in self._uncommitted:
-            self._prepared.pop(version, None)
-        self._uncommitted.clear()
-
+    @override
     def _made_ready(self, version: TableSchema) -> PreparedTable:
         name = flat_name(version.id)
         _refuse_impossible(version, name)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TypeVar, assert_never
+from contextlib import AbstractContextManager, contextmanager
+from typing import assert_never
 
 from typing_extensions import override
 
-from cdc.core import failpoints
 from cdc.core.checks import Check
-from cdc.core.errors import CdcError, PassingError, TargetError
 from cdc.core.events import UNCHANGED, Key, Row
-from cdc.core.log import TopicPartition
-from cdc.core.settings import TargetSettings
 from cdc.core.tables import TableId, TableSchema
-from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.plan.checkpoint import Checkpoint
 from consumers.plan.steps import (
     AlterTable,
     DropTable,
@@ -26,107 +22,45 @@ from consumers.plan.steps import (
     TruncateTable,
     WriteRows,
 )
+from consumers.targets.checkpoints import NOTHING
 from consumers.targets.grouping import by_present_columns
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.missing import MissingRows
 from consumers.targets.naming import flat_name
 from consumers.targets.replaceable import ReplaceableTarget, Replacement, Replacing
+from consumers.targets.session_target import CheckpointedTransaction, SessionTarget, as_texts, savepoint
+from consumers.targets.session_target import Checkpoints as AnyCheckpoints
 from consumers.targets.sqlite.alterations import Alterer
 from consumers.targets.sqlite.catalog import columns_of
 from consumers.targets.sqlite.checkpoints import Checkpoints
-from consumers.targets.sqlite.replacing import SqliteReplacing, drop_tables, features, make_alike, tables_in
+from consumers.targets.sqlite.replacing import SqliteReplacing, drop_tables, features, tables_in
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.tables import PreparedTable, PreparedTables, row_id
 from consumers.targets.sqlite.types import Stored
 from consumers.targets.target import TargetTransaction
 
-_Found = TypeVar("_Found")
 
-
-class SqliteTarget(ReplaceableTarget):
-    """See `Target`. The applier's name is the target's, unless `applier` is given."""
-
-    def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
-        self._applier = applier or settings.name
-        self._url = settings.url
-        self._session: SqliteSession | None = None
-        self._tables: PreparedTables | None = None
-        self._policy = settings.schema_changes
-        self._missing = MissingRows(settings)
-        self._version = 0
-
-    @override
-    def open(self) -> Checkpoint:
-        self.close()
-        session = SqliteSession(self._url, applier=self._applier)
-        try:
-            session.connect()
-            with session.transaction(doing="reading the checkpoint"):
-                checkpoint = Checkpoints(session, self._applier).open()
-        except CdcError:
-            session.close()
-            raise
-        self._session, self._tables, self._version = session, PreparedTables(session), checkpoint.version
-        return checkpoint
-
-    @override
-    def prepare(self, table: TableSchema) -> None:
-        self._opened()[1].prepare(table)
-
-    @override
-    @contextmanager
-    def transaction(self, *, log_id: str) -> Iterator[TargetTransaction]:
-        session, tables = self._opened()
-        checkpoints = Checkpoints(session, self._applier)
-        try:
-            with session.transaction(doing="committing the batch"):
-                checkpoints.compare_and_set(self._version, log_id)
-                failpoints.reached("apply.1-fenced")
-                yield _Transaction(session, tables, Alterer(session, self._policy), checkpoints, self._missing)
-        except BaseException:
-            tables.rolled_back()
-            self._missing.rolled_back()
-            raise
-        tables.committed()
-        self._missing.committed()
-        self._version += 1
-        failpoints.reached("apply.4-committed")
-
-    @override
-    def left_out(self) -> Mapping[TableId, int]:
-        return self._missing.left_out
+class SqliteTarget(SessionTarget[SqliteSession, PreparedTables], ReplaceableTarget):
+    """See `Target`."""
 
     @override
     def read_checkpoint(self) -> Checkpoint:
-        session = SqliteSession(self._url, applier=self._applier)
-        if not session.path.exists():
-            return Checkpoint(0, None, {})
-        try:
-            session.connect(locked=False)
-            with session.transaction(doing="reading the checkpoint"):
-                return Checkpoints(session, self._applier).read()
-        finally:
-            session.close()
+        return super().read_checkpoint() if self._new_session().path.exists() else NOTHING
 
     @override
     def rows_of(self, table: TableSchema) -> list[Row]:
         doing, name = f"reading table {table.id}", flat_name(table.id)
-        session = SqliteSession(self._url, applier=self._applier)
-        if not session.path.exists():
+        if not self._new_session().path.exists():
             return []
-        try:
-            session.connect(locked=False)
+        with self._aside(doing) as session:
             if not columns_of(session, name, doing=doing):
                 return []
             names = quoted_list(column.name for column in table.columns)
-            rows = session.query(f"SELECT {names} FROM {quoted(name)}", doing=doing)
-        finally:
-            session.close()
-        return [tuple([None if value is None else value.encode() for value in row]) for row in rows]
+            return as_texts(session.query(f"SELECT {names} FROM {quoted(name)}", doing=doing))
 
     @override
     def checks(self) -> Iterator[Check]:
-        path = SqliteSession(self._url, applier=self._applier).path
+        path = self._new_session().path
         folder = path.absolute().parent
         there = folder.is_dir()
         found = f"{path} exists" if path.exists() else f"{path} will be made"
@@ -139,15 +73,17 @@ class SqliteTarget(ReplaceableTarget):
 
     @override
     def tables_in(self, area: str) -> list[TableId]:
-        return self._looking(lambda session: tables_in(session, area))
+        with self._looking() as session:
+            return tables_in(session, area)
 
     @override
     def features(self, tables: Iterable[TableId]) -> Mapping[TableId, frozenset[str]]:
-        return self._looking(lambda session: features(session, tables))
+        with self._looking() as session:
+            return features(session, tables)
 
     @override
     def make_alike(self, tables: Sequence[Replacement]) -> None:
-        make_alike(self._opened()[0], tables)
+        """Nothing: an index's name is one in the whole file, and still the live table's."""
 
     @override
     @contextmanager
@@ -165,43 +101,42 @@ class SqliteTarget(ReplaceableTarget):
             return drop_tables(session, area)
 
     @override
-    def close(self) -> None:
-        session, self._session, self._tables = self._session, None, None
-        if session is not None:
-            session.close()
+    def _new_session(self) -> SqliteSession:
+        return SqliteSession(self._url, applier=self._applier)
 
-    def _looking(self, look: Callable[[SqliteSession], _Found]) -> _Found:
-        """What is found by this session, or one made for it if the target is not open."""
-        if self._session is not None:
-            with self._session.transaction(doing="looking at the tables"):
-                return look(self._session)
-        session = SqliteSession(self._url, applier=self._applier)
-        try:
-            session.connect(locked=False)
-            with session.transaction(doing="looking at the tables"):
-                return look(session)
-        finally:
-            session.close()
+    @override
+    def _connect(self, session: SqliteSession) -> None:
+        session.lock_applier()
+        session.connect()
 
-    def _opened(self) -> tuple[SqliteSession, PreparedTables]:
-        if self._session is None or self._tables is None:
-            raise TargetError(f"target {self._applier!r} is not open")
-        return self._session, self._tables
+    @override
+    def _new_tables(self, session: SqliteSession) -> PreparedTables:
+        return PreparedTables(session)
+
+    @override
+    def _checkpoints(self, session: SqliteSession) -> Checkpoints:
+        return Checkpoints(session, self._applier)
+
+    @override
+    def _begun(
+        self, session: SqliteSession, tables: PreparedTables, checkpoints: AnyCheckpoints, fence: Callable[[], None]
+    ) -> TargetTransaction:
+        return _Transaction(session, tables, Alterer(session, self._policy), checkpoints, self._missing)
 
 
-class _Transaction(TargetTransaction):
+class _Transaction(CheckpointedTransaction):
     def __init__(
         self,
         session: SqliteSession,
         tables: PreparedTables,
         alterer: Alterer,
-        checkpoints: Checkpoints,
+        checkpoints: AnyCheckpoints,
         missing: MissingRows,
     ) -> None:
+        super().__init__(checkpoints)
         self._session = session
         self._tables = tables
         self._alterer = alterer
-        self._checkpoints = checkpoints
         self._missing = missing
 
     @override
@@ -221,31 +156,8 @@ class _Transaction(TargetTransaction):
                     _Writer(self._session, self._tables.prepare_within(step.table), self._missing).run(step)
 
     @override
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        doing = "writing a batch"
-        self._session.execute("SAVEPOINT cdc_part", doing=doing)
-        try:
-            with self._missing.savepoint():
-                yield
-        except PassingError:
-            raise
-        except CdcError:
-            self._session.execute("ROLLBACK TO cdc_part", doing=doing)
-            self._session.execute("RELEASE cdc_part", doing=doing)
-            self._tables.rolled_back()
-            raise
-        self._session.execute("RELEASE cdc_part", doing=doing)
-
-    @override
-    def require_constraints(self) -> None:
-        """Nothing: SQLite puts off only foreign keys, which are not checked (see `session`)."""
-
-    @override
-    def advance(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
-        failpoints.reached("apply.2-written")
-        self._checkpoints.write(progress)
-        failpoints.reached("apply.3-checkpointed")
+    def savepoint(self) -> AbstractContextManager[None]:
+        return savepoint(self._session, self._missing, self._tables.rolled_back)
 
 
 class _Writer:

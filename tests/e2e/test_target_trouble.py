@@ -1,0 +1,498 @@
+"""A target that is read-only, full, locked, out of connections, or altered behind our back, while an applier runs.
+
+What can pass is said once and waited for; what can't stops the applier with what happened and what mends it. Nothing is
+lost either way: in the end the target has what the source has.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+import sqlalchemy
+from confluent_kafka import OFFSET_END
+from confluent_kafka import TopicPartition as Place
+from confluent_kafka.admin import AdminClient
+from replica import Replica
+from target_databases import Database, DuckDB, MariaDB, Sqlite
+
+from cdc.core.errors import CdcError
+from cdc.core.settings import LogSettings, RegistrySettings, Settings, TargetSettings
+from cdc.embedded import EmbeddedMariaDB, EmbeddedPostgres
+from cdc.log.local.retention import remove_older
+from cdc.log.open import open_log
+from cdc.retries import Retries
+from consumers.preflight import all_checks
+from consumers.status import read_status
+from consumers.targets.mysql import session as mysql_session
+from consumers.targets.postgresql import session as postgres_session
+from consumers.targets.sqlite import session as sqlite_session
+from consumers.wiring import apply_session
+
+PATIENCE_SECONDS = 60.0
+PASSWORD = "n0t-for-anybodys-eyes"
+
+
+class Applying:
+    """An applier, run in a thread as `cdc apply` runs it."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self.said: list[str] = []
+        self.error: BaseException | None = None
+        self._settings, self._name = settings, name
+        self._stop = threading.Event()
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def await_said(self, pattern: str) -> str:
+        def found() -> str | None:
+            return next((line for line in self.said if re.search(pattern, line)), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: found() or self.error is not None, PATIENCE_SECONDS)
+        line = found()
+        assert line is not None, (pattern, self.said, self.error)
+        return line
+
+    def await_end(self, what: str, mend: str) -> None:
+        """It ends with this error."""
+        self._thread.join(PATIENCE_SECONDS)
+        assert isinstance(self.error, CdcError), (self.error, self.said)
+        assert re.search(what, str(self.error)), self.error
+        assert re.search(mend, str(self.error.mend)), self.error.mend
+        assert PASSWORD not in f"{self.error}{self.error.mend}{self.said}"
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(PATIENCE_SECONDS)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        retries = Retries(self._stop, self._report)
+
+        def session() -> None:
+            with apply_session(self._settings, self._name, self._report) as applier:
+                applier.run(self._stop.is_set, applying=retries.established, got_on=retries.got_on)
+
+        try:
+            retries.run(session)
+        except BaseException as error:  # noqa: BLE001  # looked at by the test
+            self.error = error
+        with self._changed:
+            self._changed.notify_all()
+
+    def _report(self, text: str) -> None:
+        with self._changed:
+            self.said.append(text)
+            self._changed.notify_all()
+
+
+class Site:
+    """A source with the table `item`, whose target is in trouble. `url` is how the applier comes to the target."""
+
+    def __init__(self, source: str, database: Database, folder: Path, name: str, kafka: str | None = None) -> None:
+        self.database = database
+        self.url = database.url
+        self.name = name
+        self.options: dict[str, Any] = {}
+        self.log_file = folder / "log.db"
+        url = f"sqlite:///{self.log_file}" if kafka is None else f"kafka://{kafka}"
+        self.log = LogSettings(url=url, prefix=name, partitions=2)
+        self.writer = psycopg.connect(source, autocommit=True)
+        self.replica = Replica(source, {}, name=name, log=open_log(self.log), log_settings=self.log)
+        self._rows = 0
+        self.run("CREATE TABLE item (id int PRIMARY KEY, body text)")
+        self.change()
+
+    @property
+    def settings(self) -> Settings:
+        target = TargetSettings(name=self.name, url=self.url, **self.options)
+        return Settings(source=None, log=self.log, registry=RegistrySettings(), targets={self.name: target})
+
+    def run(self, *statements: str) -> None:
+        for statement in statements:
+            self.writer.execute(statement.encode())
+
+    def change(self) -> None:
+        """Some more rows, which the log has then."""
+        first, self._rows = self._rows, self._rows + 10
+        self.run(f"INSERT INTO item SELECT n, 'row ' || n FROM generate_series({first}, {self._rows - 1}) n")
+        self.replica.capture()
+
+    @contextmanager
+    def applying(self) -> Iterator[Applying]:
+        applying = Applying(self.settings, self.name)
+        try:
+            yield applying
+        finally:
+            applying.stop()
+
+    @contextmanager
+    def in_step(self) -> Iterator[Applying]:
+        """An applier that has applied all that there is."""
+        with self.applying() as applying:
+            self.await_equal(applying)
+            yield applying
+
+    def await_equal(self, applying: Applying | None = None) -> None:
+        wanted = self.writer.execute("SELECT id::text, body FROM item ORDER BY id::text").fetchall()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (found := self.rows()) != wanted:
+            assert time.monotonic() < deadline, found
+            if applying is not None and applying.error is not None:
+                raise applying.error
+            time.sleep(0.02)
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        with suppress(psycopg.Error, pymysql.MySQLError, sqlite3.Error, sqlalchemy.exc.DBAPIError, OSError, Exception):
+            found = self.database.execute("SELECT id, body FROM item")
+            return sorted((str(_text(number)), _text(body)) for number, body in found)
+        return []
+
+    def checkpoint(self) -> list[list[tuple[Any, ...]]]:
+        return [self.database.execute(f"SELECT {', '.join(columns)} FROM {table}") for table, columns in self._own()]
+
+    def restore(self, kept: list[list[tuple[Any, ...]]]) -> None:
+        """As it was, in tables that are as they were."""
+        self.database.execute("DROP TABLE IF EXISTS cdc_checkpoint")
+        with self.database.opened(self.name):  # makes it
+            pass
+        for (table, columns), rows in zip(self._own(), kept, strict=True):
+            self.database.execute(f"DELETE FROM {table}")
+            for row in rows:
+                values = ", ".join("NULL" if value is None else f"'{_text(value)}'" for value in row)
+                self.database.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values})")
+
+    def _own(self) -> list[tuple[str, list[str]]]:
+        number = "`partition`" if isinstance(self.database, MariaDB) else "partition"
+        position = ["epoch", "commit_lsn", "ordinal", "next_offset"]
+        return [
+            ("cdc_applier", ["name", "version", "log_id", "owner"]),
+            ("cdc_checkpoint", ["applier", "topic", number, *position]),
+        ]
+
+    def end_sessions(self) -> None:
+        """Of the applier, as a restart of the server would."""
+        if isinstance(self.database, MariaDB):
+            for number, user in self.database.values("SELECT id, user FROM information_schema.processlist"):
+                if user == self.name:
+                    self.database.execute(f"KILL {number}")
+        else:
+            self.database.execute(
+                f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '{self.name}'"
+            )
+
+    def as_user(self, server: EmbeddedPostgres | EmbeddedMariaDB) -> None:
+        """From here on the applier comes as a user of its own, called as the site is."""
+        parts = sqlalchemy.make_url(self.database.url)
+        if isinstance(server, EmbeddedMariaDB):
+            server.execute(
+                f"CREATE USER {self.name} IDENTIFIED BY '{PASSWORD}'", f"GRANT ALL ON {parts.database}.* TO {self.name}"
+            )
+        else:
+            server.create_user(self.name, PASSWORD)
+            self.database.execute(f"GRANT CREATE ON SCHEMA public TO {self.name}")
+        self.url = server.url(parts.database or "", self.name, PASSWORD)
+
+    def close(self) -> None:
+        self.replica.close()
+        self.replica.drop()
+        self.writer.close()
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cdc.retries._LONGEST_WAIT", 0.1)
+    monkeypatch.setitem(postgres_session._SETTINGS, "lock_timeout", "200ms")
+    monkeypatch.setattr(mysql_session, "_DDL_WAIT", "SET SESSION lock_wait_timeout = 1")
+    monkeypatch.setattr(sqlite_session, "_BUSY_TIMEOUT", 0.2)
+
+
+@pytest.fixture(params=["postgresql"])
+def site(
+    request: pytest.FixtureRequest, new_database: Callable[..., str], tmp_path: Path, unique_name: str
+) -> Iterator[Site]:
+    database: Database
+    match request.param:
+        case "postgresql":
+            database = Database(new_database())
+        case "mariadb":
+            database = MariaDB(request.getfixturevalue("new_mariadb")())
+        case "duckdb":
+            database = DuckDB(tmp_path)
+        case _:
+            database = Sqlite(tmp_path)
+    with closing(Site(new_database(), database, tmp_path, unique_name)) as made:
+        yield made
+
+
+@pytest.fixture
+def user(site: Site, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A user of the applier's own at the target, a server."""
+    if isinstance(site.database, MariaDB):
+        server: EmbeddedMariaDB = request.getfixturevalue("mariadb")
+        site.as_user(server)
+        yield site.name
+        server.execute(f"DROP USER {site.name}")
+    else:
+        site.as_user(request.getfixturevalue("pg_server")(18))
+        yield site.name
+        site.database.execute(f"DROP OWNED BY {site.name} CASCADE; DROP ROLE {site.name}")
+
+
+ON_EACH = pytest.mark.parametrize("site", ["postgresql", "mariadb", "sqlite"], indirect=True)
+ON_ALL = pytest.mark.parametrize("site", ["postgresql", "mariadb", "sqlite", "duckdb"], indirect=True)
+ON_SERVERS = pytest.mark.parametrize("site", ["postgresql", "mariadb"], indirect=True)
+
+
+# -- what passes -----------------------------------------------------------------------------------------------------
+
+
+class TestPassing:
+    """Said once, waited for, and over by itself."""
+
+    @staticmethod
+    def _assert_waits(site: Site, applying: Applying, said: str, end: Callable[[], object]) -> None:
+        site.change()
+        line = applying.await_said(said)
+        assert "trying again" in line
+        time.sleep(0.5)  # in which it is tried several times
+        site.change()
+        assert len(applying.said) == len(set(applying.said)), applying.said
+        end()
+        applying.await_said("goes on")
+        site.await_equal(applying)
+        assert applying.error is None
+
+    @ON_EACH
+    def test_locked(self, site: Site) -> None:
+        with site.in_step() as applying, self._locked(site) as (said, unlock):
+            self._assert_waits(site, applying, said, unlock)
+
+    @staticmethod
+    @contextmanager
+    def _locked(site: Site) -> Iterator[tuple[str, Callable[[], object]]]:
+        parts = sqlalchemy.make_url(site.database.url)
+        if isinstance(site.database, MariaDB):
+            other = pymysql.connect(host=parts.host, port=parts.port, user="root", database=parts.database)
+            with closing(other), other.cursor() as cursor:
+                cursor.execute("LOCK TABLES item WRITE")
+                yield r"public\.item: .*timeout.*SHOW PROCESSLIST", lambda: cursor.execute("UNLOCK TABLES")
+        elif isinstance(site.database, Sqlite):
+            with closing(sqlite3.connect(str(parts.database), isolation_level=None)) as lite:
+                lite.execute("BEGIN EXCLUSIVE")
+                yield "SQLITE_BUSY: another process holds the database", lambda: lite.execute("COMMIT")
+        else:
+            with psycopg.connect(site.database.url) as connection:
+                connection.execute("LOCK TABLE item")
+                yield r"public\.item: .*lock timeout.*pg_locks", connection.commit
+
+    @ON_EACH
+    def test_full(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """SQLite's file is bounded. The servers' volumes are not really full: a trigger says what the server would."""
+        if isinstance(site.database, Sqlite):
+            settings = sqlite_session._SETTINGS
+            with site.applying() as applying:
+                site.await_equal(applying)
+            pages = site.database.execute("PRAGMA page_count")[0][0]
+            monkeypatch.setattr(sqlite_session, "_SETTINGS", (*settings, f"PRAGMA max_page_count = {pages}"))
+            site.run("INSERT INTO item VALUES (-1, repeat('x', 100000))")
+            with site.applying() as applying:
+                said = r"SQLITE_FULL.*make room"
+                self._assert_waits(
+                    site, applying, said, lambda: monkeypatch.setattr(sqlite_session, "_SETTINGS", settings)
+                )
+            return
+        if isinstance(site.database, MariaDB):
+            trigger = (
+                "CREATE TRIGGER no_room BEFORE INSERT ON item FOR EACH ROW"
+                " SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table ''item'' is full'"
+            )
+            end = "DROP TRIGGER no_room"
+        else:
+            trigger = (
+                "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$"
+                " BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;"
+                " CREATE TRIGGER no_room BEFORE INSERT ON item FOR EACH ROW EXECUTE FUNCTION no_room()"
+            )
+            end = "DROP FUNCTION no_room CASCADE"
+        with site.in_step() as applying:
+            site.database.execute(trigger)
+            self._assert_waits(site, applying, "public.item: .*make room", lambda: site.database.execute(end))
+
+    def test_read_only(self, site: Site, user: str) -> None:
+        with site.in_step() as applying:
+            site.database.execute(f"ALTER ROLE {user} SET default_transaction_read_only = on")
+            site.end_sessions()
+            reset = f"ALTER ROLE {user} RESET default_transaction_read_only"
+            self._assert_waits(site, applying, "read-only.*takes writes", lambda: site.database.execute(reset))
+
+    @ON_SERVERS
+    def test_out_of_connections(self, site: Site, user: str) -> None:
+        if isinstance(site.database, MariaDB):
+            limit, said = f"ALTER USER {user} WITH MAX_USER_CONNECTIONS {{}}", "max_user_connections"
+            none, many = limit.format(1), limit.format(0)
+        else:
+            limit, said = f"ALTER ROLE {user} CONNECTION LIMIT {{}}", "too many connections for role"
+            none, many = limit.format(0), limit.format(-1)
+        with site.in_step() as applying:
+            site.database.execute(none)
+            site.end_sessions()
+            self._assert_waits(site, applying, said, lambda: site.database.execute(many))
+
+
+class TestCredentials:
+    @ON_SERVERS
+    def test_a_privilege_that_is_revoked(self, site: Site, user: str) -> None:
+        table = f"{sqlalchemy.make_url(site.url).database}.*" if isinstance(site.database, MariaDB) else "item"
+        what = "ALL" if isinstance(site.database, MariaDB) else "INSERT"
+        with site.in_step() as applying:
+            site.database.execute(f"REVOKE {what} ON {table} FROM {user}")
+            if isinstance(site.database, MariaDB):
+                site.database.execute(f"GRANT SELECT ON {table} TO {user}")
+                site.end_sessions()  # its database's privileges are a session's
+            site.change()
+            applying.await_end("denied", "grant the missing privilege")
+        site.database.execute(f"GRANT {what} ON {table} TO {user}")
+        with site.in_step():
+            pass
+
+    @ON_SERVERS
+    @pytest.mark.parametrize("how", ["locked", "password"])
+    def test_a_user_that_may_not_come_back(self, how: str, site: Site, user: str) -> None:
+        maria = isinstance(site.database, MariaDB)
+        with site.in_step() as applying:
+            if how == "password":
+                other = "IDENTIFIED BY 'other'" if maria else "PASSWORD 'other'"
+                site.database.execute(f"ALTER {'USER' if maria else 'ROLE'} {user} {other}")
+            else:
+                site.database.execute(f"ALTER USER {user} ACCOUNT LOCK" if maria else f"ALTER ROLE {user} NOLOGIN")
+            site.end_sessions()
+            site.change()
+            if how == "password":
+                applying.await_end("Access denied|password authentication failed", "password in the target's url")
+            else:
+                applying.await_end("account is locked|not permitted to log in", "ACCOUNT UNLOCK|ALTER ROLE … LOGIN")
+
+
+# -- a checkpoint that was edited ------------------------------------------------------------------------------------
+
+ITEM = "topic LIKE '%item'"
+EDITS = [
+    (f"UPDATE cdc_checkpoint SET next_offset = -7 WHERE {ITEM}", "item: next_offset can't be -7", "DELETE FROM"),
+    (f"UPDATE cdc_checkpoint SET next_offset = 999 WHERE {ITEM}", "item never held offset 999", "another log"),
+    (f"UPDATE cdc_checkpoint SET epoch = 7 WHERE {ITEM}", "ahead of the log: .*item stands in epoch 7", "start-over"),
+    ("UPDATE cdc_applier SET log_id = 'another'", "belongs to another log", r"\[log\] url"),
+    ("UPDATE cdc_applier SET log_id = NULL", "does not say of which log", "write what was there before"),
+    ("DELETE FROM cdc_applier", "does not say of which log", "write what was there before"),
+    ("DELETE FROM cdc_checkpoint", "cdc_checkpoint was emptied", "DELETE FROM cdc_applier"),
+    ("DROP TABLE cdc_checkpoint", "cdc_checkpoint was emptied or dropped", "DELETE FROM cdc_applier"),
+    ("ALTER TABLE cdc_checkpoint DROP COLUMN ordinal", "altered cdc's own tables", "put them back"),
+]
+GARBAGE = [(f"UPDATE cdc_checkpoint SET ordinal = 'x' WHERE {ITEM}", "ordinal can't be 'x'", "DELETE FROM")]
+
+
+class TestEditedCheckpoint:
+    """Stops before anything is applied, and goes on when it is put right."""
+
+    @ON_EACH
+    def test_before_a_session(self, site: Site) -> None:
+        with site.in_step():
+            pass
+        kept = site.checkpoint()
+        before = site.rows()
+        site.change()
+        for edit, what, mend in EDITS + (GARBAGE if isinstance(site.database, Sqlite) else []):
+            site.database.execute(edit)
+            with site.applying() as applying:
+                applying.await_end(what, mend)
+            assert site.rows() == before, edit
+            site.restore(kept)
+        with site.in_step():
+            pass
+
+    @ON_EACH
+    def test_during_one(self, site: Site) -> None:
+        for edit in ("UPDATE cdc_applier SET version = version - 1", "UPDATE cdc_applier SET version = version + 1"):
+            with site.in_step() as applying:
+                site.database.execute(edit)
+                site.change()
+                applying.await_end(
+                    "another applier took over", "somebody edited the checkpoint .* start this one again"
+                )
+
+    @ON_EACH
+    def test_its_table_is_dropped_during_one(self, site: Site) -> None:
+        with site.in_step() as applying:
+            site.database.execute("DROP TABLE cdc_checkpoint")
+            site.change()
+            applying.await_end("cdc_checkpoint was emptied or dropped", "DELETE FROM cdc_applier")
+        site.database.execute("DROP TABLE item")
+        site.database.execute("DELETE FROM cdc_applier")
+        with site.in_step():
+            pass
+
+
+# -- a checkpoint that is older than what the log holds ---------------------------------------------------------------
+
+
+class TestRetention:
+    @pytest.mark.parametrize("consistency", ["transaction", "key"])
+    def test_of_a_local_log(self, consistency: str, site: Site) -> None:
+        def trim() -> None:
+            site.replica.close()
+            with closing(sqlite3.connect(site.log_file)) as log, log:
+                assert not remove_older(log, (int(time.time()) + 60) * 1000)
+
+        site.options = {"consistency": consistency}
+        self._assert_told(site, trim)
+
+    def test_of_topics_in_kafka(
+        self, new_database: Callable[..., str], kafka: str, tmp_path: Path, unique_name: str
+    ) -> None:
+        with closing(Site(new_database(), Sqlite(tmp_path), tmp_path, unique_name, kafka)) as site:
+
+            def trim() -> None:
+                admin = AdminClient({"bootstrap.servers": kafka})
+                places = [Place(f"{unique_name}.public.item", number, OFFSET_END) for number in range(2)]
+                for removed in admin.delete_records(places).values():
+                    removed.result()
+
+            self._assert_told(site, trim)
+
+    @staticmethod
+    def _assert_told(site: Site, trim: Callable[[], None]) -> None:
+        """The applier stops, and `cdc status` and `cdc check` say why."""
+        with site.in_step():
+            pass
+        before = site.rows()
+        site.change()
+        assert all(check.ok for check in all_checks(site.settings))
+        trim()
+        lost = "no longer holds offset .* were removed before they were read"
+        with site.applying() as applying:
+            applying.await_end(lost, "--start-over")
+        assert site.rows() == before
+        assert re.search(lost, read_status(site.settings).targets[site.name]["error"])
+        (wrong,) = [check for check in all_checks(site.settings) if not check.ok]
+        assert re.search(lost, wrong.found)
+        assert "--start-over" in str(wrong.mend)
+        site.run("DELETE FROM item WHERE id < 3")
+        site.replica.start_over()
+        with site.applying() as applying:
+            site.replica.capture()
+            site.await_equal(applying)

@@ -1,0 +1,95 @@
+"""The fast way from text to bytes gives the plain one's bytes, or leaves the value to it."""
+
+import pytest
+from canonical_texts import KINDS, T
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cdc.avro.kinds import codec_of
+from cdc.avro.kinds.codec import InexactError
+from cdc.avro.packers import UNUSUAL, packer_of
+from cdc.core.types import Kind
+
+TYPES = {
+    **{kind: column for kind, (column, _) in KINDS.items()},
+    "numeric(5,0)": T(kind=Kind.DECIMAL, name="numeric(5,0)", precision=5, scale=0),
+    "numeric(5,-2)": T(kind=Kind.DECIMAL, name="numeric(5,-2)", precision=5, scale=-2),
+    "timestamptz(0)": T(kind=Kind.TIMESTAMPTZ, name="timestamp(0) with time zone"),
+    "timestamptz(3)": T(kind=Kind.TIMESTAMPTZ, name="timestamp(3) with time zone"),
+}
+CORNERS = [
+    b"", b" ", b"-", b"+1", b"1_0", b" 1", b"1 ", b"007", b"-0", b"00", b"0", b"-1", b"32768", b"-32769", b"2147483648",
+    b"9223372036854775808", b"1.5", b".5", b"5.", b"-.5", b"-0.50", b"0.50", b"-0.00", b"01.00", b"1_0.00", b"1.0_",
+    b"1.+5", b"1.-5", b"1. 5", b"1e3", b"NaN", b"nan", b"Infinity", b"-Infinity", b"infinity", b"-infinity", b"1.50",
+    b"99999", b"12300", b"1e-05", b"1e+15", b"1e+300", b"0.1", b"-0.1", b"9007199254740993", b"1234567890123456.7",
+    b"T", b"t", b"f", b"true", b"1", b"2026-01-31", b"2026-02-30", b"2026-1-31", b"10000-01-01", b"0044-03-15 BC",
+    b"24:00:00", b"24:00:00.5", b"23:59:59.999999", b"12:34:56.7890", b"12:34:56.", b"12:34:56,5", b"12:34:5",
+    b"12:34:56.1234567", b"2026-01-31 12:34:56", b"2026-01-31 12:34:56.5", b"2026-01-31 12:34:56.50",
+    b"2026-01-31T12:34:56.5", b"2026-01-31 24:00:00", b"2026-01-31 12:34:56.", b"2026-01-31 12:34:56.1234567",
+    b"2026-01-31 12:34:56 BC", b"2026-01-31 12:34:56.5 BC", b"12026-01-31 12:34:56", b"12026-01-31 12:34:56.5",
+    b"294276-12-31 23:59:59.999999", b"2026-01-31 12:34:56+00", b"2026-01-31 12:34:56.5+00", b"infinity+00",
+    b"2026-01-31 12:34:56.50+00", b"2026-01-31 12:34:56.+00", b"2026-01-31 12:34:56.123456+00",
+    b"2026-01-31 12:34:56.1234567+00", b"2026-01-31 12:34:56+01", b"12026-01-31 12:34:56+00",
+    b"0044-03-15 00:00:00+00 BC", b"2026-01-31 12:34:56.x+00", b"9f1c1a36-0000-4000-8000-00000000000a",
+    b"9F1C1A36-0000-4000-8000-00000000000A",
+    b"9f1c1a36000040008000000000000000", rb"\x0aff", rb"\x0AFF", rb"\x0", b"x", "é".encode(), b"\xff\xfe", b"x" * 2000,
+    b"1" * 5000,
+]  # fmt: skip
+
+
+def plain(column, text):
+    codec = codec_of(column)
+    try:
+        return codec.write(codec.encode(text))
+    except (ValueError, InexactError):
+        return None
+
+
+def packed(column, text):
+    try:
+        return packer_of(column)(text)
+    except UNUSUAL:
+        return None
+
+
+@pytest.mark.parametrize("column", TYPES.values(), ids=str)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_packers_write_what_the_kinds_write(column, data):
+    text = data.draw(KINDS[column.kind][1])
+    assert packed(column, text) in {plain(column, text), None}
+
+
+@pytest.mark.parametrize("column", TYPES.values(), ids=str)
+def test_packers_take_no_text_that_the_kinds_refuse(column):
+    for text in CORNERS:
+        assert packed(column, text) in {plain(column, text), None}, text
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Kind.BOOLEAN, b"f"),
+        (Kind.INT16, b"-32768"),
+        (Kind.INT32, b"2147483647"),
+        (Kind.INT64, b"-9223372036854775808"),
+        (Kind.DECIMAL, b"-12.50"),
+        ("numeric(5,0)", b"123"),
+        (Kind.VARIABLE_DECIMAL, b"12.5"),
+        (Kind.VARIABLE_DECIMAL, b"-12"),
+        (Kind.FLOAT64, b"-0.25"),
+        (Kind.FLOAT64, b"25"),
+        (Kind.UUID, b"9f1c1a36-0000-4000-8000-00000000000a"),
+        (Kind.DATE, b"2026-01-31"),
+        (Kind.TIME, b"12:34:56.789"),
+        (Kind.TIMESTAMP, b"2026-01-31 12:34:56.000789"),
+        (Kind.TIMESTAMP, b"1969-12-31 23:59:59"),
+        (Kind.TIMESTAMPTZ, b"2026-01-31 12:34:56.000789+00"),
+        ("timestamptz(0)", b"2026-01-31 12:34:56+00"),
+        ("timestamptz(3)", b"2026-01-31 12:34:56.7+00"),
+        (Kind.STRING, b"some text"),
+    ],
+    ids=str,
+)
+def test_usual_values_are_not_left_to_the_kinds(kind, text):
+    assert packed(TYPES[kind], text) == plain(TYPES[kind], text) is not None
