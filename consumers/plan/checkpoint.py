@@ -65,9 +65,9 @@ def require_not_ahead(reached: Mapping[TopicPartition, PartitionProgress], appli
 
 def _require_numbers(partition: TopicPartition, at: PartitionProgress, applier: str) -> None:
     numbers = {**at.position._asdict(), "next_offset": at.next_offset, "partition": partition.partition + 1}
-    for name, value in numbers.items():
-        if not isinstance(value, int) or value < 0:  # SQLite takes anything
-            raise _edited(f"the checkpoint of {applier!r}, {_where(partition)}: {name} can't be {value!r}", applier)
+    for name, number in numbers.items():
+        if not isinstance(number, int) or number < 0:  # SQLite takes anything
+            raise _edited(f"the checkpoint of {applier!r}, {_where(partition)}: {name} can't be {number!r}", applier)
 
 
 def _where(partition: TopicPartition) -> str:
