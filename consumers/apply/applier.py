@@ -39,8 +39,9 @@ from consumers.apply.beginning import below, resumed
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.following import followed
-from consumers.apply.kept import require_kept, require_of_log
+from consumers.apply.kept import look_beyond, require_kept, require_of_log
 from consumers.apply.letters import DeadLetters
+from consumers.apply.present import PresentTables
 from consumers.apply.standby import opened
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
@@ -127,6 +128,7 @@ class Applier:
         self._superseded = False
         self._newest_end = ORIGIN
         self._load_ends: dict[TopicPartition, int] | None = None
+        self._tables: PresentTables | None = None
         self._inbox: Inbox | TransactionInbox | PartInbox | None = None
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
@@ -181,10 +183,15 @@ class Applier:
 
         if checkpoint.log_id is None and not self._begin(stopping_alive):
             return False
+        if self._connector is None and self._held is None:
+            furthest = furthest_of(self._reached)
+            look_beyond(self._reader, self._decoding.end, self._transactions, furthest, self._report)
         if not self._find_log(stopping_alive):
             return False
         if self._connector is None:
             require_not_ahead(self._reached, name, self._epoch)
+        if self._held is None:
+            self._tables = PresentTables(self._target, self._mapping.name, self._reached)
         self._enter()
         return True
 
@@ -558,6 +565,8 @@ class Applier:
             self._unsaved_since = time.monotonic()
         self._unsaved.update(batch.progress)
         if batch.events:
+            if self._tables is not None:
+                self._tables.look(batch.events, self._state.tables)
             self._delivery.write(batch.events, log_id=self.log_id)
             self._written += len(batch.events)
             self._newest_us = max([self._newest_us, *[event.transaction.commit_time_us for event in batch.events]])
@@ -570,8 +579,15 @@ class Applier:
             self.progress.lag_us = time.time_ns() // 1000 - self._newest_us
             self._written = self._newest_us = 0
             self._count_left_out()
+            self._remember_tables()
         elif self._unsaved and time.monotonic() - self._unsaved_since >= _SETTLE_SECONDS:
             self._save_progress()
+
+    def _remember_tables(self) -> None:
+        marks = {} if self._tables is None else self._tables.news(self._state.tables)
+        if marks:
+            self._delivery.commit(marks, log_id=self.log_id)
+            self._reached.update(marks)
 
     def _count_left_out(self) -> None:
         left_out = self._target.left_out()
