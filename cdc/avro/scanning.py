@@ -35,7 +35,7 @@ from cdc.core.tables import ReplicaIdentity, TableSchema
 
 _USUAL_HEADERS: Final = frozenset({UNCHANGED, TRUNCATED, ALTERED})
 _MARKS: Final = {b"\x00" + binary.string(mark.value): mark for mark in SnapshotMark}
-_MOST_TRANSACTIONS: Final = 50_000
+_MOST_TRANSACTIONS: Final = 10_000
 _ROWS: Final = 5  # where the bytes of the rows begin, behind the framing
 _NUMBER: Final = rb"([\x80-\xff]*[\x00-\x7f])"
 _ANY_NUMBER: Final = rb"[\x80-\xff]*[\x00-\x7f]"
