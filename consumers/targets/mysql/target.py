@@ -10,7 +10,7 @@ order, are written in the shape that their table has got.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, assert_never
 
@@ -56,6 +56,11 @@ class MysqlTarget(SessionTarget[MysqlSession, PreparedTables], ReplaceableTarget
         super().__init__(settings, applier)
         self._definer = self._new_session()
         self._holder: MysqlSession | None = None
+
+    @override
+    def present(self, tables: Iterable[TableId]) -> Collection[TableId]:
+        doing = "looking up tables"
+        return [table for table in tables if find_table(self._definer, flat_name(table), doing=doing) is not None]
 
     @override
     def rows_of(self, table: TableSchema) -> list[Row]:
