@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import drains, latency, snapshots, startup, targets
+from benchmarks.document import tables, write_document
+from benchmarks.paths import is_under
 from benchmarks.plan import Comparison
-from benchmarks.results import RESULTS, Result, document, is_under, machine, read, tables, write
+from benchmarks.results import RESULTS, Result, machine, read, write
 from benchmarks.stage import Stage
 from benchmarks.workloads import HotKeys, LargeTransactions, OneChange, Pulses, Rows, TpcB, WideRows, Workload
 
@@ -96,7 +98,7 @@ def measure(wanted: Iterable[Part], runs: int, json: Path | None) -> None:
             if json:
                 write(json, results, keep=earlier)
             if json == RESULTS:
-                document()
+                write_document()
     sys.stdout.write(f"\n{tables(results)}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from benchmarks.backlog import Backlog
 from benchmarks.capturing import capture_alone, pg_recvlogical
 from benchmarks.plan import Comparison, Figures, alternate, compared, contenders
+from benchmarks.processes import Usage
 from benchmarks.replications import replications
 from benchmarks.replications.debezium import DEFAULTS, TUNED
 from benchmarks.replications.native import Native
@@ -21,6 +22,10 @@ _ALONE: Final = "cdc, capture alone"
 _RECEIVER: Final = "pg_recvlogical -f /dev/null"
 
 
+ALL: Final = "all"
+"""Processes together."""
+
+
 def comparisons(workload: Workload) -> Iterator[Comparison]:
     def compare(path: str, figure: str, unit: str, ours: str, reference: str | None = None) -> Comparison:
         where = f"{path}/{workload.name}"
@@ -32,11 +37,10 @@ def comparisons(workload: Workload) -> Iterator[Comparison]:
     for name, theirs in (("batch-500", DEFAULTS), ("tuned", TUNED)):
         yield compare(f"debezium/{name}", "changes/s", "changes/s", KAFKA_4, theirs)
     for name, ours, peer in (("local", LOCAL, None), ("kafka-4", KAFKA_4, TUNED)):
-        yield compare(f"resources/{name}/cpu", "cpu", "s / 100,000 changes", ours, peer)
         yield compare(f"resources/{name}/log", "log", "bytes / change", ours, peer)
-        yield compare(f"resources/{name}/memory/all", "memory", "MB at most", ours, peer)
-        for process in (CAPTURE, APPLY):
-            yield compare(f"resources/{name}/memory/{process}", f"memory, {process}", "MB at most", ours)
+        for process, beside in ((ALL, peer), (CAPTURE, None), (APPLY, None)):
+            yield compare(f"resources/{name}/cpu/{process}", f"cpu, {process}", "s / 100,000 changes", ours, beside)
+            yield compare(f"resources/{name}/memory/{process}", f"memory, {process}", "MB at most", ours, beside)
 
 
 def starting(workload: OneChange) -> Iterator[Comparison]:
@@ -89,11 +93,17 @@ def _drained(backlog: Backlog, replication: Replication) -> Figures:
     with replication.resumed(backlog) as running:
         lasted = backlog.await_all(running.target, running.began, running.alive)
         figures = {"changes/s": backlog.changes / lasted, "s": lasted}
-        usages = running.usages()
-        if usages:
-            figures["cpu"] = sum(each.cpu_seconds for each in usages.values()) * 100_000 / backlog.changes
-            figures["memory"] = sum(each.memory_bytes for each in usages.values()) / 1e6
-        figures |= {f"memory, {name}": each.memory_bytes / 1e6 for name, each in usages.items()}
+        for process, used in _with_sum(running.usages()).items():
+            figures[f"cpu, {process}"] = used.cpu_seconds * 100_000 / backlog.changes
+            figures[f"memory, {process}"] = used.memory_bytes / 1e6
         if running.log_bytes is not None:
             figures["log"] = running.log_bytes() / backlog.changes
     return figures
+
+
+def _with_sum(usages: Mapping[str, Usage]) -> dict[str, Usage]:
+    """Of peaks: more than they ever had at once, perhaps."""
+    if not usages:
+        return {}
+    cpu = sum(each.cpu_seconds for each in usages.values())
+    return {**usages, ALL: Usage(cpu, sum(each.memory_bytes for each in usages.values()))}

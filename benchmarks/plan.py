@@ -10,6 +10,10 @@ from benchmarks.results import Result, Runs, result
 Figures = Mapping[str, float]
 
 
+class PeerFailedError(Exception):
+    """Another system could not do it; what it said. The others go on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """`ours` and `reference` are names of contenders; of each run of both the same figure is taken."""
@@ -31,12 +35,18 @@ def contenders(comparisons: Iterable[Comparison]) -> list[str]:
 def alternate(
     names: Sequence[str], runs: int, measure: Callable[[str], Figures], report: Callable[[str], None]
 ) -> dict[str, list[Figures]]:
-    """`runs` times each in turn, so that what the machine does meanwhile meets all."""
+    """`runs` times each in turn, so that what the machine does meanwhile meets all. Without peers that failed."""
     measured: dict[str, list[Figures]] = {name: [] for name in names}
     for _ in range(runs):
-        for name, figures in measured.items():
-            figures.append(measure(name))
-            report(f"{name}: {', '.join(f'{key} {value:,.6g}' for key, value in figures[-1].items())}")
+        for name in list(measured):
+            try:
+                figures = measure(name)
+            except PeerFailedError as error:
+                report(f"{name} is left out: it failed\n{error}")
+                del measured[name]
+                continue
+            measured[name].append(figures)
+            report(f"{name}: {', '.join(f'{key} {value:,.6g}' for key, value in figures.items())}")
     return measured
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing_extensions import override
 
 from benchmarks.backlog import Backlog
+from benchmarks.plan import PeerFailedError
 from benchmarks.replications.replication import Loader, Running
 from benchmarks.stage import Stage
 from cdc.core.errors import CdcError
@@ -43,5 +44,5 @@ class PgCopyDb(Loader):
                 check=False,
             )
             if done.returncode:
-                raise SystemExit(f"pgcopydb failed\n{done.stderr[-3000:]}")
+                raise PeerFailedError(done.stderr[-3000:])
             yield running
