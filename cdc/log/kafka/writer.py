@@ -25,13 +25,18 @@ _REASON_SECONDS: Final = 2.0
 
 
 class _Call:
-    """One call of `append`: its delivery reports come in here. The ticket is durable when none is missing."""
+    """One call of `append`: the delivery reports of its last record in each partition come in here. The ticket is
+    durable when none is missing.
+
+    The others need no report (0.6 µs each): a producer without gaps (`enable.gapless.guarantee`) delivers a partition's
+    records in order, and none after one that failed.
+    """
 
     __slots__ = ("_events", "missing", "ticket")
 
-    def __init__(self, ticket: int, records: int, events: Events) -> None:
+    def __init__(self, ticket: int, partitions: int, events: Events) -> None:
         self.ticket = ticket
-        self.missing = records
+        self.missing = partitions
         self._events = events
 
     def __call__(self, error: KafkaError | None, message: Message) -> None:
@@ -71,13 +76,15 @@ class KafkaWriter(LogWriter):
     def append(self, records: Sequence[Record]) -> int:
         self._events.raise_failure()
         check_sizes(records, self._settings.max_record_bytes)
-        self._check_partitions(records)
+        last = {record[:2]: number for number, record in enumerate(records)}
+        self._check_partitions(last)
         self._ticket += 1
-        call = _Call(self._ticket, len(records), self._events)
+        call = _Call(self._ticket, len(last), self._events)
         self._calls.append(call)
+        reported = set(last.values())
         try:
-            for record in records:
-                self._produce(record, call)
+            for number, record in enumerate(records):
+                self._produce(record, call if number in reported else None)
         except BaseException:
             # Half of the call is under way: whatever came next would come after a hole.
             self._events.fail(LogError("writing to Kafka was interrupted", mend="open the log again"))
@@ -120,7 +127,7 @@ class KafkaWriter(LogWriter):
                 self._producer.poll(_WAIT_SECONDS)
         self._events.fail(translate(fatal, self._events.servers, doing="writing"))
 
-    def _produce(self, record: Record, call: _Call) -> None:
+    def _produce(self, record: Record, call: _Call | None) -> None:
         topic, partition, key, value, headers = record
         while True:
             try:
@@ -133,13 +140,13 @@ class KafkaWriter(LogWriter):
             else:
                 return
 
-    def _check_partitions(self, records: Iterable[Record]) -> None:
+    def _check_partitions(self, partitions: Iterable[tuple[str, int]]) -> None:
         """A topic that is not there must not spring up with the broker's defaults."""
-        for record in records:
-            if not self._knows(record):
+        for topic, number in partitions:
+            if not self._knows(topic, number):
                 self._topics = topics_of(self._producer, self._events)
-                if not self._knows(record):
-                    raise unknown_partition(TopicPartition(record.topic, record.partition))
+                if not self._knows(topic, number):
+                    raise unknown_partition(TopicPartition(topic, number))
 
-    def _knows(self, record: Record) -> bool:
-        return 0 <= record.partition < self._topics.get(record.topic, 0)
+    def _knows(self, topic: str, number: int) -> bool:
+        return 0 <= number < self._topics.get(topic, 0)
