@@ -231,7 +231,7 @@ def _replaceable(settings: TargetSettings) -> ReplaceableTarget:
     target = open_target(settings)
     if not isinstance(target, ReplaceableTarget):
         raise ConfigError(
-            f"target {settings.name!r} can't be rebuilt: only tables of PostgreSQL and SQLite can be replaced so far",
+            f"target {settings.name!r} can't be rebuilt: only tables of PostgreSQL, MySQL and SQLite can be replaced",
             mend="stop its applier, drop its tables and its rows in cdc_applier and cdc_checkpoint, and start it again",
         )
     return target

@@ -148,6 +148,13 @@ class MariaDB(Flat):
         return self._execute(sql)
 
     def _execute(self, sql: str, **options: Any) -> list[tuple[Any, ...]]:
+        with self.connected(**options) as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    @contextmanager
+    def connected(self, **options: Any) -> Iterator[Any]:
+        """A cursor of a session that lasts."""
         parts = sqlalchemy.make_url(self.url)
         with (
             closing(
@@ -166,8 +173,7 @@ class MariaDB(Flat):
             ) as connection,
             connection.cursor() as cursor,
         ):
-            cursor.execute(sql)
-            return list(cursor.fetchall())
+            yield cursor
 
     def quoted(self, name: str) -> str:
         return "`" + name.replace("`", "``") + "`"

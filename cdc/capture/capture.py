@@ -22,12 +22,16 @@ from cdc.core.events import (
     Begin,
     ChangeEvent,
     Commit,
+    Create,
+    Delete,
     Drop,
     Heartbeat,
     LogicalMessage,
+    Read,
     Rereading,
     StreamItem,
     Truncate,
+    Update,
 )
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, LogWriter, Record, TopicPartition, TopicSpec
@@ -56,6 +60,7 @@ _IDLE_SECONDS: Final = 0.1  # the longest wait for either side; a stop is notice
 _BUSY_SECONDS: Final = 0.002
 _RECORD_SECONDS: Final = 10.0  # between two records of a quiet source's progress
 _MOST_DANGLING_BEGINS: Final = 1_000
+_OF_ROWS: Final = frozenset({Read, Create, Update, Delete})
 _STOP_SECONDS: Final = 10.0  # to get what is under way into the log after a stop
 
 
@@ -99,6 +104,8 @@ class Capture:
         self._state_topic = state_topic(settings.prefix)
         self._pipeline = Pipeline(writer.append)
         self._publisher: Publisher | None = None
+        self._records: list[Record] = []
+        self._ends: list[tuple[list[Record], int]] = []
         self._reread: list[str] = []
         self._read_again: deque[tuple[int, list[str]]] = deque()
         self._refused_names: set[str] = set()
@@ -273,52 +280,61 @@ class Capture:
     # -- the stream ----------------------------------------------------------------------------------------------
 
     def _take(self, items: Iterable[StreamItem]) -> None:
-        """Hand the records of these items to the log."""
-        records: list[Record] = []
+        """Hand the records of these items to the log. Those of many transactions go together."""
         for item in items:
-            match item:
-                case ChangeEvent() if self._is_refused(item):
-                    self._skipped[item.table.id] = self._skipped.get(item.table.id, 0) + _counted(item)
-                case ChangeEvent(change=Truncate() | Alter() | Drop()):
-                    # A barrier: whoever reads it finds in the log all that came before it.
-                    self._pipeline.produce(records)
-                    records = []
-                    self._drain()
-                    # What comes after it says so, and may be read from another partition first.
-                    self._store(self._records(item))
-                    self._alterations += isinstance(item.change, Alter | Drop) and not self._is_refused(item)
-                    self.progress.events += 1
-                case ChangeEvent():
-                    records.extend(self._records(item))
-                    self.progress.events += 1
-                case Commit():
-                    self._pipeline.produce(records)
-                    records = []
-                    self._end(item)
-                case Heartbeat(lsn):
-                    self._heartbeat_lsn = lsn
-                case LogicalMessage():
-                    if not item.ours:
-                        records.append(self._the_publisher.message_record(item))
-                        self.progress.events += 1
-                case Rereading(name, active=True):
-                    self.progress.rereading.add(name)
-                    self._pipeline.produce(records)
-                    records = []
-                    self._drain()  # an earlier reading's end may be on its way, and must not come after this
-                    records.append(rereading_record(self._state_topic, name, active=True))
-                case Rereading(name, versions=versions):
-                    records.extend(self._registered(name, versions))
-                    self._reread.append(name)
-                case Begin():
-                    pass
-            if len(records) >= _MOST_RECORDS:
-                self._pipeline.produce(records)
-                records = []
+            if type(item) is ChangeEvent and type(item.change) in _OF_ROWS and not self._refused:
+                self._records += self._records_of(item)  # nearly all
+                self.progress.events += 1
+            else:
+                self._take_other(item)
+            if len(self._records) >= _MOST_RECORDS:
+                self._hand_over()
                 self._make_room()
-        self._pipeline.produce(records)
+        self._hand_over()
 
-    def _records(self, event: ChangeEvent) -> list[Record]:
+    def _take_other(self, item: StreamItem) -> None:
+        match item:
+            case ChangeEvent() if self._is_refused(item):
+                self._skipped[item.table.id] = self._skipped.get(item.table.id, 0) + _counted(item)
+            case ChangeEvent(change=Truncate() | Alter() | Drop()):
+                # A barrier: whoever reads it finds in the log all that came before it.
+                self._hand_over()
+                self._drain()
+                # What comes after it says so, and may be read from another partition first.
+                self._store(self._records_of(item))
+                self._alterations += isinstance(item.change, Alter | Drop) and not self._is_refused(item)
+                self.progress.events += 1
+            case ChangeEvent():
+                self._records += self._records_of(item)
+                self.progress.events += 1
+            case Commit():
+                self._end(item)
+            case Heartbeat(lsn):
+                self._heartbeat_lsn = lsn
+            case LogicalMessage():
+                if not item.ours:
+                    self._records.append(self._the_publisher.message_record(item))
+                    self.progress.events += 1
+            case Rereading(name, active=True):
+                self.progress.rereading.add(name)
+                self._hand_over()
+                self._drain()  # an earlier reading's end may be on its way, and must not come after this
+                self._records.append(rereading_record(self._state_topic, name, active=True))
+            case Rereading(name, versions=versions):
+                self._records += self._registered(name, versions)
+                self._reread.append(name)
+            case Begin():
+                pass
+
+    def _hand_over(self) -> None:
+        """What was taken goes to the log: first the records, then the ENDs that have to wait for them."""
+        records, self._records = self._records, []
+        ends, self._ends = self._ends, []
+        self._pipeline.produce(records)
+        for end, end_lsn in ends:
+            self._pipeline.end(end, end_lsn)
+
+    def _records_of(self, event: ChangeEvent) -> list[Record]:
         """The event's records. A table whose new version the registry refuses stops here, and the others go on: the
         next start reads it again.
         """
@@ -371,12 +387,12 @@ class Capture:
         alterations, self._alterations = self._alterations, 0
         if not commit.event_counts and not commit.messages and not alterations:
             # Nothing of it is captured: for the log it never was, only that the source was read up to here.
-            self._pipeline.produce(self._read_again_records(self._take_reread()))
+            self._records += self._read_again_records(self._take_reread())
             self._heartbeat_lsn = commit.end_lsn
             return
         resent = commit.transaction.commit_lsn <= self._resent_up_to
         records = self._the_publisher.transaction_records(commit, alterations=alterations, resent=resent)
-        self._pipeline.end(records, commit.end_lsn)
+        self._ends.append((records, commit.end_lsn))
         self._read_again.append((commit.end_lsn, self._take_reread()))
         self.progress.transactions += 1
         self.progress.commit_time_us = commit.transaction.commit_time_us

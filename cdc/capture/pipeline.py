@@ -80,7 +80,9 @@ class Pipeline:
 
     def _hand_over(self, records: Sequence[Record]) -> int:
         ticket = self._append(records)
-        size = sum(len(record.key or b"") + len(record.value or b"") for record in records)
+        size = 0
+        for _, _, key, value, _ in records:
+            size += (len(key) if key else 0) + (len(value) if value else 0)
         self._last_ticket = ticket
         self._sizes.append((ticket, size))
         self._bytes_under_way += size

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cdc.capture.capture import Capture
+from cdc.capture.collecting import collect_seldom
 from cdc.cli.console import Rate, Reporter, stop_on_signals
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, load_settings
 from cdc.core.position import format_lsn
@@ -39,6 +40,7 @@ def capture(
 
 def run_capture(settings: Settings, stop: threading.Event, reporter: Reporter, *, start_over: bool) -> None:
     """Capture until `stop`, through passing faults."""
+    collect_seldom()
     retries = Retries(stop, reporter)
     over = [start_over]
 

@@ -37,9 +37,11 @@ from cdc.pgoutput.reader import POSTGRES_EPOCH_US, MessageReader, truncated, vio
 
 _BEGIN = struct.Struct(">xQqI")
 _COMMIT = struct.Struct(">xBQQq")
-_CHANGE = struct.Struct(">xIB")  # relation, and the mark of the first tuple
-_COUNT = struct.Struct(">h")
+_CHANGE = struct.Struct(">xIBh")  # relation, the mark of the first tuple, and how many values it has
+_TUPLE = struct.Struct(">Bh")  # the mark of the second one, and how many values it has
+_FIRST_MARK: Final = 5
 _LENGTH = struct.Struct(">I")
+_read_length = _LENGTH.unpack_from
 
 _NEW, _KEY, _OLD = b"NKO"
 _TEXT, _NULL, _UNCHANGED, _BINARY = b"tnub"
@@ -106,83 +108,85 @@ def _check_size(data: bytes, size: int, kind: str) -> None:
 
 
 def _insert(data: bytes) -> Insert:
-    relation_oid, mark = _read_change(data, "Insert")
+    relation_oid, mark, count = _read_change(data, "Insert")
     if mark != _NEW:
-        raise _unexpected_mark("Insert", _CHANGE.size - 1, mark)
-    new, end = _read_tuple(data, _CHANGE.size, "Insert")
+        raise _unexpected_mark("Insert", _FIRST_MARK, mark)
+    new, end, partial = _read_values(data, _CHANGE.size, count, "Insert")
     if end != len(data):
         raise _overlong("Insert", end, data)
-    return Insert(relation_oid, new)
+    return Insert(relation_oid, new, partial)
 
 
 def _update(data: bytes) -> Update:
-    relation_oid, mark = _read_change(data, "Update")
+    relation_oid, mark, count = _read_change(data, "Update")
     old: OldTuple | None = None
     start = _CHANGE.size
     if mark != _NEW:
-        old, end = _read_old(data, mark, "Update")
-        if end == len(data):
-            raise truncated("pgoutput Update", end, len(data))
-        mark, start = data[end], end + 1
+        old, end = _read_old(data, mark, count, "Update")
+        try:
+            mark, count = _TUPLE.unpack_from(data, end)
+        except struct.error:
+            raise truncated("pgoutput Update", end, len(data)) from None
         if mark != _NEW:
             raise _unexpected_mark("Update", end, mark)
-    new, end = _read_tuple(data, start, "Update")
+        start = end + _TUPLE.size
+    new, end, _ = _read_values(data, start, count, "Update")
     if end != len(data):
         raise _overlong("Update", end, data)
     return Update(relation_oid, old, new)
 
 
 def _delete(data: bytes) -> Delete:
-    relation_oid, mark = _read_change(data, "Delete")
-    old, end = _read_old(data, mark, "Delete")
+    relation_oid, mark, count = _read_change(data, "Delete")
+    old, end = _read_old(data, mark, count, "Delete")
     if end != len(data):
         raise _overlong("Delete", end, data)
     return Delete(relation_oid, old)
 
 
-def _read_change(data: bytes, kind: str) -> tuple[int, int]:
-    """The relation's oid, and the mark of the tuple that follows."""
+def _read_change(data: bytes, kind: str) -> tuple[int, int, int]:
+    """The relation's oid, the mark of the tuple that follows, and how many values it says it has."""
     try:
         return _CHANGE.unpack_from(data)
     except struct.error:
         raise truncated(f"pgoutput {kind}", 1, len(data)) from None
 
 
-def _read_old(data: bytes, mark: int, kind: str) -> tuple[OldTuple, int]:
+def _read_old(data: bytes, mark: int, count: int, kind: str) -> tuple[OldTuple, int]:
     """The first tuple of the message, which is an old row, and the offset after it."""
     if mark not in (_KEY, _OLD):
-        raise _unexpected_mark(kind, _CHANGE.size - 1, mark)
-    values, end = _read_tuple(data, _CHANGE.size, kind)
-    if UNCHANGED in values:
-        raise violation(f"pgoutput {kind}", _CHANGE.size, "an old row with a value that was not sent")
+        raise _unexpected_mark(kind, _FIRST_MARK, mark)
+    values, end, partial = _read_values(data, _CHANGE.size, count, kind)
+    if partial:
+        raise violation(f"pgoutput {kind}", _FIRST_MARK + 1, "an old row with a value that was not sent")
     return (KeyTuple(values) if mark == _KEY else FullTuple(values)), end
 
 
-def _read_tuple(data: bytes, start: int, kind: str) -> tuple[Row, int]:
-    """The TupleData at `start`, and the offset after it.
+def _read_values(data: bytes, start: int, count: int, kind: str) -> tuple[Row, int, bool]:
+    """The values at `start`, the offset after them, and whether some are UNCHANGED.
 
     Slices never fail, so a value's length is not checked by itself: one that runs past the end makes the next read
     fail, or the check at the end. Lengths are read unsigned: a negative one runs past the end of any message.
     """
     values: list[Value] = []
+    add = values.append
     offset = start
+    partial = False
+    if count < 0:
+        raise violation(f"pgoutput {kind}", start - 2, f"a negative count, {count}")
     try:
-        (count,) = _COUNT.unpack_from(data, offset)
-        offset += 2
-        if count < 0:
-            raise violation(f"pgoutput {kind}", start, f"a negative count, {count}")
         for _ in range(count):
             value_kind = data[offset]
             if value_kind == _TEXT:
-                (length,) = _LENGTH.unpack_from(data, offset + 1)
                 begin = offset + 5
-                offset = begin + length
-                values.append(data[begin:offset])
+                offset = begin + _read_length(data, offset + 1)[0]
+                add(data[begin:offset])
             elif value_kind == _NULL:
-                values.append(None)
+                add(None)
                 offset += 1
             elif value_kind == _UNCHANGED:
-                values.append(UNCHANGED)
+                add(UNCHANGED)
+                partial = True
                 offset += 1
             else:
                 raise _unexpected_value(kind, offset, value_kind)
@@ -190,7 +194,7 @@ def _read_tuple(data: bytes, start: int, kind: str) -> tuple[Row, int]:
         raise truncated(f"pgoutput {kind}", min(offset, len(data)), len(data)) from None
     if offset > len(data):
         raise truncated(f"pgoutput {kind}", len(data), len(data))
-    return tuple(values), offset
+    return tuple(values), offset, partial
 
 
 def _unexpected_mark(kind: str, offset: int, mark: int) -> ProtocolViolationError:

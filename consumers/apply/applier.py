@@ -15,8 +15,10 @@ The commit order, in every target transaction (`Target.transaction` keeps 1 to 4
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic, transaction_topic
@@ -37,8 +39,9 @@ from consumers.apply.beginning import below, resumed
 from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.following import followed
-from consumers.apply.kept import require_kept, require_of_log
+from consumers.apply.kept import look_beyond, require_kept, require_of_log
 from consumers.apply.letters import DeadLetters
+from consumers.apply.present import PresentTables
 from consumers.apply.standby import opened
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
@@ -55,6 +58,7 @@ from consumers.targets.target import Target
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again"
 _IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
 _ENDS_BACK: Final = 1_000  # records of the transaction topic among which its newest END surely is
+_place: Final = itemgetter(0, 1)  # a record's topic and partition
 _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
 
 
@@ -124,8 +128,8 @@ class Applier:
         self._superseded = False
         self._newest_end = ORIGIN
         self._load_ends: dict[TopicPartition, int] | None = None
+        self._tables: PresentTables | None = None
         self._inbox: Inbox | TransactionInbox | PartInbox | None = None
-        self._known: dict[tuple[str, int], TopicPartition] = {}  # one object for all records of each
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
@@ -179,10 +183,15 @@ class Applier:
 
         if checkpoint.log_id is None and not self._begin(stopping_alive):
             return False
+        if self._connector is None and self._held is None:
+            furthest = furthest_of(self._reached)
+            look_beyond(self._reader, self._decoding.end, self._transactions, furthest, self._report)
         if not self._find_log(stopping_alive):
             return False
         if self._connector is None:
             require_not_ahead(self._reached, name, self._epoch)
+        if self._held is None:
+            self._tables = PresentTables(self._target, self._mapping.name, self._reached)
         self._enter()
         return True
 
@@ -292,8 +301,8 @@ class Applier:
         return bool(batch.events or batch.progress)
 
     def _read(self, timeout: float) -> None:
-        for record in self._reader.poll(self._settings.batch_events, timeout):
-            self._add(record)
+        for place, records in groupby(self._reader.poll(self._settings.batch_events, timeout), key=_place):
+            self._add(TopicPartition(*place), records)
         self._look_at_connector()
         if self._superseded:  # not earlier: what was polled must not go into another inbox
             self._superseded = False
@@ -440,31 +449,36 @@ class Applier:
 
     # -- records -------------------------------------------------------------------------------------------------
 
-    def _add(self, record: StoredRecord) -> None:
-        place = record[:2]
-        partition = self._known.get(place)
-        if partition is None:
-            partition = self._known[place] = TopicPartition(*place)
-        if record.topic == self._state_topic:
-            self._state_offset = record.offset + 1
-            self._learn_state(self._state.with_record(record))
+    def _add(self, partition: TopicPartition, records: Iterable[StoredRecord]) -> None:
+        if partition.topic == self._state_topic:
+            for record in records:
+                self._state_offset = record.offset + 1
+                self._learn_state(self._state.with_record(record))
         elif partition == self._transactions:
-            self._add_end(record)
-        elif record.topic == self._tables_topic:
-            self._add_alteration(partition, record)
+            self._add_ends(records)
+        elif partition.topic == self._tables_topic:
+            for record in records:
+                self._add_alteration(partition, record)
         else:
+            self._add_events(partition, records)
+
+    def _add_events(self, partition: TopicPartition, records: Iterable[StoredRecord]) -> None:
+        inbox, decode = self._the_inbox, self._decoding.event
+        for record in records:
             truncated, altered = barriers(record)
-            event = self._decoding.event(record)
+            event = decode(record)
             if event is not None and self._connector is not None:
                 self._connector.require_applicable(event, record.topic)
-            self._the_inbox.add(partition, record.offset, event, truncated, altered=altered)
+            inbox.add(partition, record.offset, event, truncated, altered=altered)
 
-    def _add_end(self, record: StoredRecord) -> None:
-        inbox, end = self._the_inbox, self._decoding.end(record)
-        if isinstance(inbox, TransactionInbox):
-            inbox.add_end(record.offset, end)
-        elif end is not None:
-            self._newest_end = max(self._newest_end, end.position)
+    def _add_ends(self, records: Iterable[StoredRecord]) -> None:
+        inbox = self._the_inbox
+        for record in records:
+            end = self._decoding.end(record)
+            if isinstance(inbox, TransactionInbox):
+                inbox.add_end(record.offset, end)
+            elif end is not None:
+                self._newest_end = max(self._newest_end, end.position)
 
     def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
         found = self._decoding.alteration(record)
@@ -551,6 +565,8 @@ class Applier:
             self._unsaved_since = time.monotonic()
         self._unsaved.update(batch.progress)
         if batch.events:
+            if self._tables is not None:
+                self._tables.look(batch.events, self._state.tables)
             self._delivery.write(batch.events, log_id=self.log_id)
             self._written += len(batch.events)
             self._newest_us = max([self._newest_us, *[event.transaction.commit_time_us for event in batch.events]])
@@ -563,8 +579,15 @@ class Applier:
             self.progress.lag_us = time.time_ns() // 1000 - self._newest_us
             self._written = self._newest_us = 0
             self._count_left_out()
+            self._remember_tables()
         elif self._unsaved and time.monotonic() - self._unsaved_since >= _SETTLE_SECONDS:
             self._save_progress()
+
+    def _remember_tables(self) -> None:
+        marks = {} if self._tables is None else self._tables.news(self._state.tables)
+        if marks:
+            self._delivery.commit(marks, log_id=self.log_id)
+            self._reached.update(marks)
 
     def _count_left_out(self) -> None:
         left_out = self._target.left_out()

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Final
 
+from cdc.avro.transactions import End
 from cdc.core.errors import ConfigError, GapError
-from cdc.core.log import LogReader
+from cdc.core.log import LogReader, StoredRecord, TopicPartition
+from cdc.core.position import Position
 from cdc.core.settings import LogSettings, TargetSettings
 from cdc.core.state import LogState
 from cdc.log.limits import check_offset
+from cdc.log.reading import last_records
 from consumers.apply.beginning import begin_of_load, partitions_of, resumed
+from consumers.plan.approach import whole
 from consumers.plan.checkpoint import Checkpoint
+
+_ENDS_BACK: Final = 50  # records of the transaction topic; half of them are ENDs
 
 
 def require_kept(reader: LogReader, tables: Collection[str], transactions: str, report: Callable[[str], None]) -> None:
@@ -50,6 +57,28 @@ def require_readable(
                 check_offset(partition, at.next_offset, reader.offsets(partition))
     elif target.start == "earliest" and len(needed) == len(partitions_of(state, target, log)):
         begin_of_load(reader, state, target, log)
+
+
+def look_beyond(
+    reader: LogReader,
+    end_of: Callable[[StoredRecord], End | None],
+    transactions: TopicPartition,
+    furthest: Position,
+    report: Callable[[str], None],
+) -> None:
+    """Say so if a target has `furthest`, and the log no transaction so far. It may be that one is being written, or
+    written again after a crash of capture; but if the log does not get there, nothing is applied, nor an error. Nothing
+    may be assigned to `reader`.
+    """
+    if transactions.topic not in reader.topics():
+        return
+    ends = [end_of(record) for record in last_records(reader, transactions, _ENDS_BACK)]
+    newest = max((end.position for end in ends if end is not None), default=None)
+    if newest is not None and furthest > whole(newest) and furthest != whole(furthest):
+        report(
+            f"the checkpoint stands at {furthest}, beyond {newest}, the last transaction that the log has as a whole:"
+            " what comes up to there counts as applied (if it was edited, rebuild the target)"
+        )
 
 
 def require_of_log(of_checkpoint: str | None, of_log: str | None, target: str) -> None:

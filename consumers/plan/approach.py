@@ -20,6 +20,7 @@ from cdc.core.position import ORIGIN, Position
 from consumers.plan.checkpoint import PartitionProgress
 
 _JOINING: Final = -1
+_TABLE: Final = -2
 _UNDER_WAY, _DONE, _LEFT = range(3)
 _MOST_EVENTS: Final = (1 << 63) - 1
 
@@ -64,8 +65,13 @@ def claimed() -> dict[TopicPartition, PartitionProgress]:
 
 
 def is_partition(partition: TopicPartition) -> bool:
-    """Whether it is one of the log's, and not what `joining` gives."""
-    return partition.partition != _JOINING
+    """Whether it is one of the log's, and not what `joining` or `table_of` gives."""
+    return partition.partition >= 0
+
+
+def table_of(topic: str) -> TopicPartition:
+    """Under what a checkpoint says whether the topic's table is there."""
+    return TopicPartition(topic, _TABLE)
 
 
 def approach(reached: Reached, topics: Collection[str], transactions: TopicPartition, epoch: int) -> Approach | None:

@@ -64,7 +64,7 @@ def require_not_ahead(reached: Mapping[TopicPartition, PartitionProgress], appli
 
 
 def _require_numbers(partition: TopicPartition, at: PartitionProgress, applier: str) -> None:
-    numbers = {**at.position._asdict(), "next_offset": at.next_offset, "partition": partition.partition + 1}
+    numbers = {**at.position._asdict(), "next_offset": at.next_offset, "partition": partition.partition + 2}
     for name, number in numbers.items():
         if not isinstance(number, int) or number < 0:  # SQLite takes anything
             raise _edited(f"the checkpoint of {applier!r}, {_where(partition)}: {name} can't be {number!r}", applier)

@@ -175,8 +175,10 @@ class Inbox:
             queue.skip(offset)
         else:
             queue.read_position = event.position
-            queue.entries.append(_Entry(event, truncated, altered, topics, offset + 1))
-            self._forget_ends(partition, queue.entries[-1])
+            entry = _Entry(event, truncated, altered, topics, offset + 1)
+            queue.entries.append(entry)
+            if truncated != ORIGIN or altered != ORIGIN or topics or isinstance(event.change, Truncate):
+                self._forget_ends(partition, entry)
             # What a table has become does not end with an epoch; nor does anything for one that is not to be taken.
             if partition != self._tables and self._takes(partition.topic, event):
                 self._drop_before(event.transaction.epoch, partition)
@@ -287,6 +289,8 @@ class Inbox:
 
     def _truncated_up_to(self, position: Position, partition: TopicPartition) -> bool:
         """Whether the truncate at `position`, which stands in partition 0, was taken."""
+        if position == ORIGIN:
+            return True
         first = TopicPartition(partition.topic, 0)
         if self._queues[first].taken.position >= position:
             return True

@@ -50,19 +50,24 @@ class _Entry:
 
     position: Position
     event: ChangeEvent | None
-    partition: TopicPartition
+    partition: _Partition
     next_offset: int
 
 
 @dataclass(slots=True)
 class _Partition:
-    """`entries` counts those that wait; `last` is the one of them that was read last."""
+    """`entries` counts those that wait; `last` is the one of them that was read last. `taken` is the position of the
+    event taken last, and `next_taken` the offset of what is to be taken after it; `moved`: since the last batch.
+    """
 
+    id: TopicPartition
     read: Position
     next_read: int
     taken: Position
+    next_taken: int
     entries: int = 0
     last: _Entry | None = None
+    moved: bool = False
 
 
 @dataclass(slots=True)
@@ -118,7 +123,8 @@ class TransactionInbox:
         self._due: deque[_Due] = deque()
         self._due_by_key: dict[_TransactionKey, _Due] = {}
         self._log_ends: dict[str, tuple[int, Mapping[TopicPartition, int]]] = {}
-        self._progress: dict[TopicPartition, PartitionProgress] = {}
+        self._progress: dict[TopicPartition, PartitionProgress] = {}  # but of those that were moved
+        self._moved: list[_Partition] = []
         self._is_in_order = True
         self._added = False
         self._idle = False
@@ -127,7 +133,8 @@ class TransactionInbox:
 
     def assign(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """Events of this partition will come, from `progress.next_offset`."""
-        self._partitions[partition] = _Partition(progress.position, progress.next_offset, progress.position)
+        at, offset = progress.position, progress.next_offset
+        self._partitions[partition] = _Partition(partition, at, offset, at, offset)
         self._topics.setdefault(partition.topic, []).append(partition)
 
     def assign_tables(self, partition: TopicPartition, progress: PartitionProgress) -> None:
@@ -152,10 +159,13 @@ class TransactionInbox:
 
         `altered` is the change of shape that it goes on from.
         """
-        position = None if event is None else event.position
+        if event is None:
+            self._add(partition, offset, None, None)
+            return
+        position = event.position
         self._add(partition, offset, position, event, altered)
-        if position is not None and event is not None and event.transaction.xid is None:
-            self.holds_load |= self._is_new_load(position)
+        if event.transaction.xid is None and self._is_new_load(position):
+            self.holds_load = True
 
     def _is_new_load(self, position: Position) -> bool:
         return position.epoch == self._epoch and position > self._applied
@@ -241,6 +251,10 @@ class TransactionInbox:
                 break
         if batch.whole:
             batch.progress, self._progress = self._progress, {}
+            for moved in self._moved:
+                batch.progress[moved.id] = PartitionProgress(moved.taken, moved.next_taken)
+                moved.moved = False
+            self._moved = []
         return batch
 
     def _add(
@@ -257,10 +271,10 @@ class TransactionInbox:
         here.next_read = offset + 1
         self._added = True
         if position is None or position <= here.read:
-            self._skip(partition, here)
+            self._skip(here)
             return
         here.read = position
-        here.last = entry = _Entry(position, event, partition, offset + 1)
+        here.last = entry = _Entry(position, event, here, offset + 1)
         here.entries += 1
         key = position[:2]
         transaction = self._open.get(key)
@@ -273,12 +287,18 @@ class TransactionInbox:
         topic = partition.topic
         transaction.counts[topic] = transaction.counts.get(topic, 0) + 1
 
-    def _skip(self, partition: TopicPartition, here: _Partition) -> None:
+    def _skip(self, here: _Partition) -> None:
         """The record holds nothing new. It goes with the event before it, so that any number take no room."""
         if here.last is not None:
             here.last.next_offset = here.next_read
         else:
-            self._progress[partition] = PartitionProgress(here.taken, here.next_read)
+            here.next_taken = here.next_read
+            self._move(here)
+
+    def _move(self, here: _Partition) -> None:
+        if not here.moved:
+            here.moved = True
+            self._moved.append(here)
 
     def _drop_before(self, key: _TransactionKey, batch: Batch) -> bool:
         """Drop events of transactions that have no END: one would have come before the current one. Whether a change of
@@ -399,13 +419,13 @@ class TransactionInbox:
         wanted = {} if due is None or due.wanted is None else due.wanted
         events: list[ChangeEvent] = []
         for entry in entries:
-            here = self._partitions[entry.partition]
+            here = entry.partition
             here.entries -= 1
-            here.taken = entry.position
+            here.taken, here.next_taken = entry.position, entry.next_offset
             if here.last is entry:
                 here.last = None
-            self._progress[entry.partition] = PartitionProgress(entry.position, entry.next_offset)
-            if entry.partition.topic not in wanted and entry.partition != self._tables:
+            self._move(here)
+            if here.id.topic not in wanted and here.id != self._tables:
                 self.dropped += 1
             elif entry.event is not None:
                 events.append(entry.event)
@@ -413,7 +433,7 @@ class TransactionInbox:
 
     def _place(self, entry: _Entry) -> tuple[Position, bool]:
         """A change of shape stands where the event stands that it comes before."""
-        return entry.position, entry.partition != self._tables
+        return entry.position, entry.partition.id != self._tables
 
     def _missing(self, due: _Due, here: _Transaction) -> GapError:
         short = [

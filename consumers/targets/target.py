@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -62,6 +62,10 @@ class Target(Protocol):
         again. What keeps silent for the settings' `session_timeout` may be ended by another that waits.
         """
         return
+
+    def present(self, tables: Iterable[TableId]) -> Collection[TableId]:  # noqa: ARG002  # for those that have tables
+        """Those of them that are there, while no transaction is open. None, where that can't be told."""
+        return ()
 
     def left_out(self) -> Mapping[TableId, int]:
         """How many changes were left out since the target was made, by table: their rows were not there, and need not

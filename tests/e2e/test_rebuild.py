@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import psycopg
+import pymysql
 import pytest
 from replica import Replica
+from target_databases import MariaDB
 
 from cdc.core.errors import ConfigError, LogGapError, PassingError, TargetError, TargetReplacedError, TargetSchemaError
 from cdc.core.position import Position, parse_lsn
@@ -23,6 +25,7 @@ from cdc.core.settings import LogSettings, RegistrySettings, Settings, TargetSet
 from cdc.log.local.layout import place_of
 from cdc.log.open import open_log
 from consumers.rebuild.moment import Moment
+from consumers.targets.mysql.replacing import settle
 from consumers.wiring import copy_session, discard, swap_session
 
 ACCOUNTS = 40
@@ -33,6 +36,14 @@ PATIENCE_SECONDS = 60.0
 KILLS = {
     "postgresql": ("apply.3-checkpointed:3", "rebuild.3-replaced"),
     "sqlite": ("rebuild.1-replayed", "rebuild.2-held", "rebuild.4-committed"),  # the last is done
+    "mariadb": ("rebuild.3-announced", "rebuild.3-renamed"),  # the last is ended by the live applier
+}
+OLD = {"postgresql": '"copy~old".savings', "sqlite": '"copy~old.savings"', "mariadb": "`copy~old.savings`"}
+BESIDE = {
+    "postgresql": "SELECT tablename FROM pg_tables WHERE schemaname LIKE '%~%'",
+    "sqlite": "SELECT name FROM sqlite_master WHERE name LIKE '%~%'",
+    "mariadb": "SELECT table_name FROM information_schema.tables"
+    " WHERE table_schema = DATABASE() AND table_name LIKE '%~%'",
 }
 
 
@@ -57,6 +68,8 @@ class Place:
         if self.target.startswith("sqlite"):
             with sqlite3.connect(self.target.removeprefix("sqlite:///"), timeout=30) as lite:
                 return lite.execute(sql).fetchall()
+        if self.target.startswith("mysql"):
+            return MariaDB(self.target).values(sql)
         return pg(self.target, sql)
 
     def rebuild(self, *options: str, failpoint: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -150,12 +163,12 @@ def until(condition: Callable[[], bool]) -> None:
 def is_loaded(place: Place) -> bool:
     try:
         return place.is_equal()
-    except (psycopg.Error, sqlite3.Error):
+    except (psycopg.Error, sqlite3.Error, pymysql.MySQLError):
         return False
 
 
-class Both:
-    """A source with a PostgreSQL and a SQLite target, in this process, of a log that commands can open too."""
+class Targets:
+    """A source with several targets, in this process, of a log that commands can open too."""
 
     def __init__(self, replica: Replica, log: LogSettings, targets: dict[str, TargetSettings]) -> None:
         self.replica = replica
@@ -173,22 +186,35 @@ class Both:
 
 
 @contextmanager
-def both(source: str, pg_url: str, folder: Path, name: str, log_url: str | None = None) -> Iterator[Both]:
+def targets_of(
+    source: str, urls: dict[str, str], folder: Path, name: str, log_url: str | None = None
+) -> Iterator[Targets]:
     log = LogSettings(url=log_url or f"sqlite:///{folder}/log.db", prefix=name, partitions=2)
-    urls = {"pg": pg_url, "lite": f"sqlite:///{folder}/copy.db"}
     with (
         open_log(log) as opened,
         Replica(source, urls, name=name, log=opened, log_settings=log) as replica,
     ):
         targets = {f"{name}_{kind}": TargetSettings(name=f"{name}_{kind}", url=urls[kind]) for kind in urls}
-        yield Both(replica, log, targets)
+        yield Targets(replica, log, targets)
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def both(
+    source: str, pg_url: str, folder: Path, name: str, log_url: str | None = None
+) -> AbstractContextManager[Targets]:
+    return targets_of(source, {"pg": pg_url, "lite": f"sqlite:///{folder}/copy.db"}, folder, name, log_url)
+
+
+@pytest.mark.parametrize("kind", KILLS)
 def test_a_rebuild_while_all_goes_on_killed_at_each_step(
-    new_database: Callable[[], str], unique_name: str, tmp_path: Path, kind: str
+    new_database: Callable[[], str], unique_name: str, tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    target = new_database() if kind == "postgresql" else f"sqlite:///{tmp_path}/copy.db"
+    match kind:
+        case "postgresql":
+            target = new_database()
+        case "mariadb":
+            target = request.getfixturevalue("new_mariadb")()
+        case _:
+            target = f"sqlite:///{tmp_path}/copy.db"
     place = Place(tmp_path, new_database(), target, unique_name)
     with place.running():
         until(lambda: is_loaded(place))
@@ -203,15 +229,9 @@ def test_a_rebuild_while_all_goes_on_killed_at_each_step(
         refused = place.rebuild()
         assert refused.returncode == 1
         assert "2 tables that the last rebuild of target 'copy' replaced are still there" in refused.stderr
-        old = '"copy~old".savings' if kind == "postgresql" else '"copy~old.savings"'
-        assert place.query(f"SELECT count(*) FROM {old}") == [(ACCOUNTS,)]
+        assert place.query(f"SELECT count(*) FROM {OLD[kind]}") == [(ACCOUNTS,)]
         assert "dropped 2 tables of copy~old" in place.rebuilt("--drop-old")
-        names = (
-            "SELECT tablename FROM pg_tables WHERE schemaname LIKE '%~%'"
-            if kind == "postgresql"
-            else "SELECT name FROM sqlite_master WHERE name LIKE '%~%'"
-        )
-        assert place.query(names) == []
+        assert list(place.query(BESIDE[kind])) == []
         place.transfer()
         until(place.is_equal)
     assert place.query("SELECT DISTINCT name FROM cdc_applier") == [("copy",)]
@@ -289,6 +309,102 @@ def test_what_people_made_at_the_live_tables(new_database: Callable[[], str], un
         assert lite.execute("SELECT name FROM sqlite_master WHERE name LIKE '%~old.gone'").fetchall() != []
         assert lite.execute("SELECT name FROM sqlite_master WHERE name IN ('gone', 'empty')").fetchall() == [("empty",)]
         assert discard(place.settings, on_pg, "old") == discard(place.settings, on_lite, "old") == 3
+
+
+def test_what_people_made_at_mariadbs_tables(
+    new_database: Callable[[], str],
+    new_mariadb: Callable[[], str],
+    unique_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, copy, name = new_database(), MariaDB(new_mariadb()), f"{unique_name}_my"
+    with (
+        psycopg.connect(source, autocommit=True) as writer,
+        targets_of(source, {"my": copy.url}, tmp_path, unique_name) as place,
+    ):
+        writer.execute("CREATE TABLE t (id int PRIMARY KEY, n int)")
+        writer.execute("CREATE TABLE gone (id int PRIMARY KEY)")
+        writer.execute("CREATE TABLE empty (id int PRIMARY KEY)")
+        writer.execute("INSERT INTO t VALUES (1, 1), (2, 2)")
+        place.replica.catch_up()
+        (moment,) = writer.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+        for statement in (
+            "CREATE INDEX by_n ON t (n, id)",
+            "CREATE VIEW sums AS SELECT sum(n) AS n FROM t",
+            "CREATE TABLE seen (id int)",
+            "CREATE TRIGGER look AFTER INSERT ON t FOR EACH ROW INSERT INTO seen VALUES (new.id)",
+            "ALTER TABLE t ADD CONSTRAINT positive CHECK (n > 0), ADD note text, ADD UNIQUE (note(9))",
+            "CREATE TABLE child (id int, FOREIGN KEY (id) REFERENCES t (id))",
+        ):
+            copy.execute(statement)
+        writer.execute("INSERT INTO t VALUES (3, 3)")
+        place.replica.capture()
+        lacks = "check positive, column note text .*, foreign key of child, trigger after insert, unique \\(note\\)$"
+        with pytest.raises(TargetSchemaError, match=f"lacks {lacks}"):
+            place.rebuild(name)
+        copy.execute("DROP TABLE child")
+        new = f"`{name}~new.t`"
+        copy.execute(f"ALTER TABLE {new} ADD CONSTRAINT positive CHECK (n > 0), ADD note text, ADD UNIQUE (note(9))")
+        copy.execute(f"CREATE TRIGGER look_new AFTER INSERT ON {new} FOR EACH ROW INSERT INTO seen VALUES (new.id)")
+
+        with copy.connected() as reader:  # one that takes its time makes nobody wait behind the rebuild
+            reader.execute("START TRANSACTION")
+            reader.execute("SELECT * FROM t")
+            with pytest.raises(PassingError, match="waiting for readers of the tables"):
+                place.rebuild(name)
+            reader.execute("SELECT count(*) FROM t")
+            assert reader.fetchall() == ((2,),)
+        with pytest.raises(TargetReplacedError):
+            place.replica.apply("my")  # nothing was replaced, but it was made sure that nobody writes
+        place.replica.reopen()
+        place.replica.catch_up()
+        assert copy.values("SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,)]
+
+        refused: list[str] = []
+
+        def try_to_apply(step: str) -> None:
+            if step == "rebuild.3-announced":  # as one who looked before it was
+                monkeypatch.setattr("consumers.targets.mysql.target.settle", lambda *_: None)
+            else:
+                monkeypatch.setattr("consumers.targets.mysql.target.settle", settle)
+            with pytest.raises(PassingError, match="a rebuild is replacing"):
+                place.replica.apply("my")
+            refused.append(step)
+
+        writer.execute("DROP TABLE gone")
+        place.replica.capture()
+        place.replica.close()
+        monkeypatch.setattr("consumers.targets.mysql.replacing.reached", try_to_apply)
+        place.rebuild(name)
+        assert refused == ["rebuild.3-announced", "rebuild.3-renamed"]
+
+        writer.execute("INSERT INTO t SELECT max(id) + 1, 7 FROM t")
+        place.replica.reopen()
+        place.replica.catch_up()
+        rows = [(1, 1), (2, 2), (3, 3), (4, 7)]
+        assert copy.values("SELECT id, n FROM t ORDER BY id") == rows
+        assert copy.values("SELECT n FROM sums") == [(13,)]
+        assert (4,) in copy.values("SELECT id FROM seen")
+        assert "KEY `by_n` (`n`,`id`)" in copy.values("SHOW CREATE TABLE t")[0][1]
+        there = {table for (table,) in copy.values("SHOW TABLES")}
+        assert {table for table in there if "~" in table} == {f"{name}~old.{table}" for table in ("empty", "gone", "t")}
+        assert {"t", "empty"} <= there
+        assert "gone" not in there
+        assert discard(place.settings, name, "old") == 3
+
+        place.copy(name, Position(0, parse_lsn(moment), 0))
+        assert copy.values(f"SELECT id, n FROM `{name}~until.t` ORDER BY id") == rows[:2]
+        with monkeypatch.context() as patch:
+            patch.delattr("consumers.targets.mysql.replacing._end_dropping")
+            with pytest.raises(NameError):  # as a crash: the tables are still there, and nobody may go on with them
+                discard(place.settings, name, "until")
+        copy.execute(f"INSERT INTO `{name}~until.t` VALUES (77, 7)")
+        place.copy(name, Position(0, parse_lsn(moment), 0))
+        assert copy.values(f"SELECT id, n FROM `{name}~until.t` ORDER BY id") == rows[:2]
+        assert discard(place.settings, name, "until") == 3
+        assert copy.values("SELECT name FROM cdc_applier") == [(name,)]
+        assert copy.values("SELECT name FROM cdc_table WHERE name LIKE '%~%'") == []
 
 
 @pytest.mark.parametrize("log", ["local", "kafka"])

@@ -59,6 +59,25 @@ def test_an_empty_file_is_a_log_to_come(log, path):
         assert reader.topics() == {"t": 1}
 
 
+class MadeMeanwhile(sqlite3.Connection):
+    """Reads a file in which another process makes the log after the first look."""
+
+    def execute(self, statement, *parameters):
+        done = super().execute(statement, *parameters)
+        if statement == "PRAGMA application_id":
+            (file,) = (row[2] for row in super().execute("PRAGMA database_list"))
+            database.open_for_writing(file).close()
+        return done
+
+
+def test_a_log_that_is_made_while_it_is_looked_at_is_one_to_come(path):
+    with closing(sqlite3.connect(path, isolation_level=None)) as empty:
+        empty.execute("PRAGMA journal_mode = WAL")
+    with closing(sqlite3.connect(path, isolation_level=None, factory=MadeMeanwhile)) as connection:
+        assert not database.holds_log(connection, path)
+        assert database.holds_log(connection, path)
+
+
 def test_commits_are_synchronous_and_in_wal_mode(log):
     with closing(log.writer()) as writer:
         assert writer._connection.execute("PRAGMA synchronous").fetchone() == (2,)

@@ -122,7 +122,7 @@ LITERALS: dict[str, tuple[bytes, Message]] = {
             b"t\x00\x00\x00\x00"  # an empty text, which is not NULL
             b"u"
         ),
-        Insert(16385, (b"42", None, b"", UNCHANGED)),
+        Insert(16385, (b"42", None, b"", UNCHANGED), partial=True),
     ),
     "insert: no columns": (b"I\x00\x00\x40\x01N\x00\x00", Insert(16385, ())),
     "update: no old row": (

@@ -127,7 +127,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         Relation, uint32, names, names, st.sampled_from(ReplicaIdentity), st.lists(columns, max_size=4).map(tuple)
     ),
     st.builds(Type, uint32, names, names),
-    st.builds(Insert, uint32, new_values),
+    st.builds(lambda oid, new: Insert(oid, new, partial=UNCHANGED in new), uint32, new_values),
     st.builds(Update, uint32, st.none() | old_tuples, new_values),
     st.builds(Delete, uint32, old_tuples),
     st.builds(Truncate, st.lists(uint32, max_size=4).map(tuple), st.booleans(), st.booleans()),

@@ -69,8 +69,10 @@ def open_for_reading(path: Path) -> sqlite3.Connection | None:
 
 def holds_log(connection: sqlite3.Connection, path: Path) -> bool:
     """Whether the file holds a log (False: it is empty). LogError if it holds anything else."""
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    with snapshot(connection):  # else a log that is made at this moment would seem half of one
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        is_empty = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if application == APPLICATION_ID:
         if version != VERSION:
             raise LogError(
@@ -78,7 +80,7 @@ def holds_log(connection: sqlite3.Connection, path: Path) -> bool:
                 mend="install the version of cdc that wrote it, or a newer one",
             )
         return True
-    if application or version or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+    if application or version or not is_empty:
         raise LogError(f"{path} is a database of something else", mend=_ANOTHER_FILE)
     return False
 

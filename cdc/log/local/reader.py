@@ -163,7 +163,17 @@ class LocalReader(LogReader):
         cursor.close()
         topic, number = partition
         records = [
-            StoredRecord(topic, number, place & OFFSET_MASK, timestamp_ms, key, value, unpack_headers(headers))
+            StoredRecord._make(
+                (
+                    topic,
+                    number,
+                    place & OFFSET_MASK,
+                    timestamp_ms,
+                    key,
+                    value,
+                    unpack_headers(headers) if headers else (),
+                )
+            )
             for place, timestamp_ms, key, value, headers in rows
         ]
         whole = len(rows) < most and size < _MOST_BYTES

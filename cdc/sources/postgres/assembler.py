@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import count
 from typing import Final, NamedTuple, Protocol
 
 from cdc.core.errors import FidelityError, ProtocolViolationError
@@ -30,6 +29,7 @@ from cdc.core.events import (
     OldImage,
     Rereading,
     Row,
+    RowChange,
     SnapshotMark,
     StreamItem,
     Transaction,
@@ -45,7 +45,8 @@ from cdc.sources.postgres.snapshots import Snapshot
 from cdc.sources.postgres.versions import Altered, Outcome, Versions, name_of, partitions_in
 
 MARKER: Final = "cdc.reread"
-RowMessage = wire.Insert | wire.Update | wire.Delete | wire.Truncate
+_ROWS_OF_ONE_TIME: Final = 1000
+RowMessage = wire.RowMessage | wire.Truncate
 
 
 class Reading(NamedTuple):
@@ -71,7 +72,8 @@ class Rereads(Protocol):
 class Assembler:
     """Feed it every message of the stream in order.
 
-    `captured` says whether a table's events are wanted, `now_us` is the time at which an event is handled.
+    `captured` says whether a table's events are wanted. `now_us` is the time; call `take_time` when messages come in,
+    which is the time that all their events tell.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Assembler:
         self._begin: wire.Begin | None = None
         self._origin: wire.Origin | None = None
         self._transaction: Transaction | None = None
-        self._ordinals = count(1)
+        self._captured_us = 0
         self._last_ordinal = 0
         self._counts: dict[TableId, int] = {}
         self._messages = 0
@@ -106,11 +108,42 @@ class Assembler:
         """Whether the stream stands between a Begin and its Commit."""
         return self._begin is not None
 
-    def feed(self, message: wire.Message, lsn: int) -> Iterator[StreamItem]:
+    def take_time(self) -> None:
+        self._captured_us = self._now_us()
+
+    def feed(self, message: wire.Message, lsn: int) -> Iterable[StreamItem]:
         """What one message means. `lsn` is its own place in the WAL, from the frame around it."""
+        if isinstance(message, (wire.Insert, wire.Update, wire.Delete)):
+            event = self._usual(message, lsn)
+            return self._row_changed(message.relation_oid, message, lsn) if event is None else (event,)
+        return self._other(message, lsn)
+
+    def _usual(self, message: wire.RowMessage, lsn: int) -> ChangeEvent | None:
+        """The event of nearly all messages, quickly: one change of a known table, that is one event. None for others,
+        and then nothing has happened.
+        """
+        oid = message.relation_oid
+        transaction, table = self._transaction, self._versions.captured(oid)
+        if transaction is None or table is None or oid in self._unresolved or oid in self._held:
+            return None
+        change = _usual_change(table, message)
+        if change is None:
+            return None
+        self._last_ordinal = ordinal = self._last_ordinal + 1
+        counts, name = self._counts, table.id
+        counts[name] = table_ordinal = counts.get(name, 0) + 1
+        return ChangeEvent(
+            transaction=transaction,
+            table=table,
+            change=change,
+            ordinal=ordinal,
+            table_ordinal=table_ordinal,
+            lsn=lsn,
+            captured_us=self._captured_us,
+        )
+
+    def _other(self, message: wire.OtherMessage, lsn: int) -> Iterator[StreamItem]:
         match message:
-            case wire.Insert(oid) | wire.Update(oid) | wire.Delete(oid):
-                yield from self._row_changed(oid, message, lsn)
             case wire.Begin():
                 self._start(message)
             case wire.Commit():
@@ -141,7 +174,6 @@ class Assembler:
         self._begin = message
         self._origin = None
         self._transaction = None
-        self._ordinals = count(1)
         self._last_ordinal = 0
         self._counts = {}
         self._messages = 0
@@ -186,10 +218,8 @@ class Assembler:
         elif oid not in self._relations:
             raise ProtocolViolationError(f"a change of relation {oid} before its Relation message")
         yield from self._open()
-        first = next(self._ordinals)
-        self._last_ordinal = first
-        if _may_be_two(message):
-            self._last_ordinal = next(self._ordinals)
+        first = self._last_ordinal + 1
+        self._last_ordinal += 2 if _may_be_two(message) else 1
         held = self._held.get(oid)
         table = self._versions.schema(oid) if self._versions.is_captured(oid) else None
         if held is not None:
@@ -228,14 +258,13 @@ class Assembler:
             ordinal=ordinal,
             table_ordinal=table_ordinal,
             lsn=lsn,
-            captured_us=self._now_us(),
+            captured_us=self._captured_us,
         )
 
     def _described(self, message: wire.LogicalMessage) -> Iterator[StreamItem]:
         # Numbers for all that it may mean, so that a resend, with other tables known, numbers what follows alike.
         first = self._last_ordinal
-        for _ in range(partitions_in(message.content)):
-            self._last_ordinal = next(self._ordinals)
+        self._last_ordinal += partitions_in(message.content)
         for ordinal, outcome in enumerate(self._versions.described(message.content), first):
             yield from self._outcome(outcome, ordinal)
 
@@ -256,7 +285,7 @@ class Assembler:
             # First: a table whose values change their type, or must not be NULL, has no rows when it is altered.
             yield self._next_event(before, Truncate())
         for outcome in self._versions.read(reading.oid, reading.description):
-            self._last_ordinal = next(self._ordinals)
+            self._last_ordinal += 1
             yield from self._outcome(outcome, self._last_ordinal)
         table = self._versions.schema(reading.oid)
         if table is None or reading.description is None:
@@ -268,7 +297,9 @@ class Assembler:
             yield replace(self._next_event(table, read), snapshot=SnapshotMark.INCREMENTAL)
 
     def _next_event(self, table: TableSchema, change: Change) -> ChangeEvent:
-        self._last_ordinal = next(self._ordinals)
+        self._last_ordinal += 1
+        if not self._last_ordinal % _ROWS_OF_ONE_TIME:
+            self.take_time()  # a large table is read for long
         return self._event(table, change, self._last_ordinal, None)
 
     def _logical_message(self, message: wire.LogicalMessage) -> Iterator[StreamItem]:
@@ -278,7 +309,7 @@ class Assembler:
             yield from self._open()
             if self._transaction is None:
                 raise ProtocolViolationError("a transactional message outside of any transaction")
-            self._last_ordinal = next(self._ordinals)
+            self._last_ordinal += 1
             if message.prefix == ddl.PREFIX:
                 yield from self._described(message)
             elif message.prefix == MARKER:
@@ -311,7 +342,7 @@ class Assembler:
             content=message.content,
             ordinal=ordinal,
             lsn=message.lsn,
-            captured_us=self._now_us(),
+            captured_us=self._captured_us,
             message_ordinal=message_ordinal,
         )
 
@@ -321,6 +352,23 @@ def _may_be_two(message: RowMessage) -> bool:
     source sent, so that a resend numbers all events of the transaction alike, whatever is captured or known then.
     """
     return isinstance(message, wire.Update) and message.old is not None
+
+
+def _usual_change(table: TableSchema, message: wire.RowMessage) -> RowChange | None:
+    """What `changes_of` gives for what is usual. None for what needs a closer look."""
+    if isinstance(message, wire.Delete):
+        return Delete(_old_image(table, message.old))
+    new = message.new
+    if len(new) != len(table.columns):
+        return None
+    if isinstance(message, wire.Insert):
+        return None if message.partial else Create(new)
+    if message.old is not None:
+        return None
+    for i in table.key:
+        if not isinstance(new[i], bytes):
+            return None
+    return Update(None, new)
 
 
 def changes_of(table: TableSchema, message: RowMessage) -> Iterator[Change]:

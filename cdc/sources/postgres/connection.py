@@ -21,7 +21,6 @@ from cdc.sources.postgres.errors import translate
 from cdc.sources.postgres.settings import SETTING_SQL
 
 _DONE: Final = -1
-_NOTHING_YET: Final = 0
 
 
 class ReplicationConnection:
@@ -96,7 +95,10 @@ class ReplicationConnection:
         connection = self._open
         self._expect(connection.exec_(sql.encode()), pq.ExecStatus.COPY_OUT, doing=doing)
         while True:
-            length, data = _copy_data(connection, doing=doing, wait=True)
+            try:
+                length, data = connection.get_copy_data(0)
+            except psycopg.Error as error:
+                raise translate(str(error), None, doing=doing) from None
             if length == _DONE:
                 break
             yield bytes(data)
@@ -109,16 +111,20 @@ class ReplicationConnection:
 
     def receive(self, most: int, timeout: float) -> list[bytes]:
         """Up to `most` messages of the stream: those that are there; waits up to `timeout` seconds for the first."""
-        connection = self._open
+        get = self._open.get_copy_data
         messages: list[bytes] = []
-        while len(messages) < most:
-            length, data = _copy_data(connection, doing="reading the replication stream", wait=False)
-            if length == _DONE:
-                raise self._stream_ended()
-            if length != _NOTHING_YET:
-                messages.append(bytes(data))
-            elif not self._take_in(0 if messages else timeout):
-                break
+        add = messages.append
+        try:
+            while len(messages) < most:
+                length, data = get(1)
+                if length > 0:
+                    add(bytes(data))
+                elif length == _DONE:
+                    raise self._stream_ended()
+                elif not self._take_in(0 if messages else timeout):
+                    break
+        except psycopg.Error as error:
+            raise translate(str(error), None, doing="reading the replication stream") from None
         return messages
 
     def send(self, message: bytes) -> None:
@@ -149,13 +155,6 @@ class ReplicationConnection:
     def _expect(self, result: pq.abc.PGresult, *statuses: pq.ExecStatus, doing: str) -> None:
         if result.status not in statuses:
             raise translate(_reason(result.get_error_message()), _sqlstate(result), doing=doing)
-
-
-def _copy_data(connection: pq.abc.PGconn, *, doing: str, wait: bool) -> tuple[int, memoryview]:
-    try:
-        return connection.get_copy_data(0 if wait else 1)
-    except psycopg.Error as error:
-        raise translate(str(error), None, doing=doing) from None
 
 
 def _sqlstate(result: pq.abc.PGresult) -> str | None:

@@ -16,7 +16,7 @@ from cdc.core.settings import SourceSettings
 from cdc.core.source import LoadPoint, SlotStatus, SourceIdentity
 from cdc.core.tables import TableId, TableSchema
 from cdc.pgoutput.decoder import decode
-from cdc.pgoutput.stream import PrimaryKeepalive, XLogData, decode_frame, encode_status_update
+from cdc.pgoutput.stream import Frame, PrimaryKeepalive, decode_frame, encode_status_update, message_in
 from cdc.sources.postgres.assembler import Assembler
 from cdc.sources.postgres.catalog import Catalog, SourceTable, capturable_tables, storage
 from cdc.sources.postgres.connection import ReplicationConnection
@@ -245,14 +245,17 @@ class PostgresSource:
             self._look_for_new_tables()
             while self._to_read:
                 yield from self._hold(self._to_read.pop())
-        for message in self._stream.receive(most, timeout):
-            frame = decode_frame(message)
-            if isinstance(frame, XLogData):
-                for item in self._assembler.feed(decode(frame.payload), frame.start_lsn):
+        messages = self._stream.receive(most, timeout)
+        self._assembler.take_time()
+        feed = self._assembler.feed
+        for frame in messages:
+            message = message_in(frame)
+            if message is None:
+                yield from self._framed(decode_frame(frame))
+            else:
+                for item in feed(decode(message[1]), message[0]):
                     self._report_item(item)
                     yield item
-            else:
-                yield from self._keepalive(frame)
 
     def _hold(self, oid: int) -> Iterator[StreamItem]:
         if self._assembler is None:
@@ -270,7 +273,7 @@ class PostgresSource:
                 if item.active
                 else f"{called} was read again"
             )
-        elif isinstance(item, ChangeEvent) and isinstance(item.change, Alter | Drop):
+        elif isinstance(item, ChangeEvent) and isinstance(item.change, (Alter, Drop)):
             self._report(
                 f"table {item.table.id} {'was dropped' if isinstance(item.change, Drop) else 'has a new shape'}"
             )
@@ -309,7 +312,8 @@ class PostgresSource:
         if moved or due:
             self._send_status(ask=due)  # how far a quiet source has come
 
-    def _keepalive(self, frame: PrimaryKeepalive) -> Iterator[StreamItem]:
+    def _framed(self, frame: Frame) -> Iterator[StreamItem]:
+        assert isinstance(frame, PrimaryKeepalive)
         self._received = max(self._received, frame.wal_end)
         if frame.reply_requested:
             self._send_status()

@@ -158,6 +158,10 @@ class Versions:
         """Whether events of this table, which is known, are wanted."""
         return oid in self._wanted
 
+    def captured(self, oid: int) -> TableSchema | None:
+        """The published version of a table whose events are wanted; None for any other."""
+        return self._schemas.get(oid) if oid in self._wanted else None
+
     def _is_part(self, oid: int) -> bool:
         return any(oid in parts for root, parts in self._parts.items() if root != oid)
 

@@ -7,7 +7,7 @@ there a savepoint: instead the transaction is rolled back, and what it did befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -17,7 +17,7 @@ from typing_extensions import override
 from cdc.core.checks import Check
 from cdc.core.errors import CdcError, PassingError, TargetSchemaError
 from cdc.core.events import Row
-from cdc.core.tables import TableSchema
+from cdc.core.tables import TableId, TableSchema
 from consumers.plan.steps import AlterTable, DropTable, Step, WriteRows
 from consumers.targets.generic.alterations import Alterer
 from consumers.targets.generic.checkpoints import Checkpoints
@@ -36,6 +36,11 @@ _MOST_KEPT: Final = 50_000  # rows of a transaction, to be written again
 
 class GenericTarget(SessionTarget[GenericSession, PreparedTables]):
     """See `Target`."""
+
+    @override
+    def present(self, tables: Iterable[TableId]) -> Collection[TableId]:
+        with self._looking() as session:
+            return [table for table in tables if session.has_table(flat_name(table), doing="looking up tables")]
 
     @override
     def rows_of(self, table: TableSchema) -> list[Row]:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from typing_extensions import override
 
+from cdc.core.errors import PassingError
+from consumers.plan.checkpoint import REBUILD, Checkpoint
 from consumers.targets.checkpoints import Dialect, SqlCheckpoints
 from consumers.targets.mysql.session import MysqlSession
+
+# Owners of a checkpoint whose tables are under way to other names, or to nothing.
+_REPLACING: Final = f"{REBUILD}: replacing"
+_DROPPING: Final = f"{REBUILD}: dropping"
 
 
 def create_checkpoint_tables(session: MysqlSession) -> None:
@@ -73,3 +81,40 @@ class Checkpoints(SqlCheckpoints):
     @override
     def create_missing(self) -> None:
         """Nothing: that would commit. See `create_checkpoint_tables`."""
+
+    @override
+    def open(self) -> Checkpoint:
+        if self._query("SELECT owner FROM cdc_applier WHERE name = %s FOR UPDATE", self._applier) == [(_REPLACING,)]:
+            raise PassingError(f"a rebuild is replacing the tables of {self._applier!r}")
+        return super().open()
+
+    def hold(self) -> Checkpoint:
+        """The checkpoint, which nobody else can take until the transaction ends."""
+        held = "SELECT 1 FROM cdc_applier WHERE name = %s FOR UPDATE"
+        self._query(held, self._applier, doing="waiting for the applier's transaction")
+        return self.read()
+
+    def is_replacing(self) -> bool:
+        """Whether a rebuild began to replace the applier's tables: it is out until that has ended."""
+        return self.exist() and self.owner() == _REPLACING
+
+    def begin_replacing(self) -> None:
+        self._owned_by(_REPLACING)
+
+    def end_replacing(self) -> None:
+        """They were not replaced. See `hand_over` for those that were."""
+        self._owned_by(REBUILD)
+
+    def is_dropping(self) -> bool:
+        """Whether the applier's tables are being dropped."""
+        return self.exist() and self.owner() == _DROPPING
+
+    def begin_dropping(self) -> None:
+        """It has nothing any more."""
+        self._owned_by(_DROPPING)
+        self._execute("UPDATE cdc_applier SET log_id = NULL WHERE name = %s", self._applier)
+        self._execute("DELETE FROM cdc_checkpoint WHERE applier = %s", self._applier)
+
+    def _owned_by(self, owner: str) -> None:
+        raised = "UPDATE cdc_applier SET version = version + 1, owner = %s WHERE name = %s"
+        self._execute(raised, owner, self._applier, doing="taking the checkpoint")

@@ -108,15 +108,20 @@ class MysqlSession:
 
     def lock_applier(self) -> None:
         """Become the only applier of this name, for as long as the connection lives. AlreadyRunningError."""
-        rows = self.query(
-            "SELECT GET_LOCK(%s, %s)", (self._lock_name(), _LOCK_WAIT_SECONDS), doing="taking the applier's lock"
-        )
-        if rows != [(1,)]:
+        if not self.lock(self._applier):
             raise AlreadyRunningError(
                 f"another applier named {self._applier!r} works on this target",
-                mend=f"stop it first; SELECT IS_USED_LOCK('{self._lock_name()}') tells its connection, and KILL ends a"
-                " lost one",
+                mend=f"stop it first; SELECT IS_USED_LOCK('{self._lock_name(self._applier)}') tells its connection, and"
+                " KILL ends a lost one",
             )
+
+    def lock(self, name: str) -> bool:
+        """Whether the lock of this name was to be had soon: it is ours until `unlock`, or the connection's end."""
+        parameters = (self._lock_name(name), _LOCK_WAIT_SECONDS)
+        return self.query("SELECT GET_LOCK(%s, %s)", parameters, doing="taking the applier's lock") == [(1,)]
+
+    def unlock(self, name: str) -> None:
+        self.query("SELECT RELEASE_LOCK(%s)", (self._lock_name(name),), doing="taking the applier's lock")
 
     @contextmanager
     def transaction(self, *, doing: str) -> Iterator[None]:
@@ -200,9 +205,9 @@ class MysqlSession:
             except pymysql.MySQLError:
                 self.close()
 
-    def _lock_name(self) -> str:
+    def _lock_name(self, name: str) -> str:
         """Locks are the server's, not a database's; a name has 64 characters at most, and its case does not count."""
-        which = f"{self._arguments['database']}\0{self._applier}".encode()
+        which = f"{self._arguments['database']}\0{name}".encode()
         return f"cdc:{hashlib.sha256(which).hexdigest()[:40]}"
 
 

@@ -10,7 +10,7 @@ order, are written in the shape that their table has got.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, assert_never
 
@@ -38,21 +38,29 @@ from consumers.targets.mysql.alterations import Alterer
 from consumers.targets.mysql.catalog import find_table
 from consumers.targets.mysql.checkpoints import Checkpoints, create_checkpoint_tables
 from consumers.targets.mysql.quoting import quoted, quoted_list
+from consumers.targets.mysql.replacing import MysqlReplacing, discard, features, make_alike, settle, tables_in
 from consumers.targets.mysql.session import MysqlSession
 from consumers.targets.mysql.statements import Statements, Trip
 from consumers.targets.mysql.tables import PreparedTables
 from consumers.targets.naming import flat_name
+from consumers.targets.replaceable import ReplaceableTarget, Replacement, Replacing
 from consumers.targets.session_target import CheckpointedTransaction, SessionTarget, as_texts, savepoint
 from consumers.targets.session_target import Checkpoints as AnyCheckpoints
 from consumers.targets.target import TargetTransaction
 
 
-class MysqlTarget(SessionTarget[MysqlSession, PreparedTables]):
+class MysqlTarget(SessionTarget[MysqlSession, PreparedTables], ReplaceableTarget):
     """See `Target`. The session holds the applier's lock and writes; the one beside makes and alters tables."""
 
     def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
         super().__init__(settings, applier)
         self._definer = self._new_session()
+        self._holder: MysqlSession | None = None
+
+    @override
+    def present(self, tables: Iterable[TableId]) -> Collection[TableId]:
+        doing = "looking up tables"
+        return [table for table in tables if find_table(self._definer, flat_name(table), doing=doing) is not None]
 
     @override
     def rows_of(self, table: TableSchema) -> list[Row]:
@@ -78,6 +86,38 @@ class MysqlTarget(SessionTarget[MysqlSession, PreparedTables]):
             yield Check(name=name, ok=False, found="its user may not create tables", mend=mend)
 
     @override
+    def tables_in(self, area: str) -> list[TableId]:
+        with self._looking() as session:
+            return tables_in(session, area)
+
+    @override
+    def features(self, tables: Iterable[TableId]) -> Mapping[TableId, frozenset[str]]:
+        with self._looking() as session:
+            return features(session, tables)
+
+    @override
+    def make_alike(self, tables: Sequence[Replacement]) -> None:
+        make_alike(self._definer, tables)
+
+    @override
+    @contextmanager
+    def replacing(self, live: str) -> Iterator[Replacing]:
+        holder, doing = self._new_session(), "replacing the tables"
+        try:
+            holder.connect()
+            with holder.transaction(doing=doing):
+                checkpoint = Checkpoints(holder, live).hold()
+                self._holder = holder
+                yield MysqlReplacing(holder, self._definer, live=live, checkpoint=checkpoint)
+        finally:
+            self._holder = None
+            holder.close()
+
+    @override
+    def discard(self, area: str) -> int:
+        return discard(self._definer, area)
+
+    @override
     def close(self) -> None:
         super().close()
         self._definer.close()
@@ -92,6 +132,7 @@ class MysqlTarget(SessionTarget[MysqlSession, PreparedTables]):
         session.lock_applier()
         self._definer.connect(for_definitions=True)
         create_checkpoint_tables(self._definer)
+        settle(self._definer, self._applier)
 
     @override
     def _new_tables(self, session: MysqlSession) -> PreparedTables:
@@ -100,6 +141,22 @@ class MysqlTarget(SessionTarget[MysqlSession, PreparedTables]):
     @override
     def _checkpoints(self, session: MysqlSession) -> Checkpoints:
         return Checkpoints(session, self._applier)
+
+    @override
+    def _fence(self, checkpoints: AnyCheckpoints, log_id: str) -> None:
+        if self._holder is not None:
+            self._holder.execute("DO 0", doing="replacing the tables")  # or the server may take it for one that hangs
+        super()._fence(checkpoints, log_id)
+
+    @override
+    @contextmanager
+    def _looking(self) -> Iterator[MysqlSession]:
+        """The session that is never within a transaction: to begin one would end another's."""
+        if self._session is None:
+            with super()._looking() as session:
+                yield session
+        else:
+            yield self._definer
 
     @override
     def _begun(

@@ -122,6 +122,11 @@ def tables_in(session: PostgresSession, area: str) -> list[TableId]:
     return [TableId(*row) for row in rows]
 
 
+def present_of(session: PostgresSession, tables: Iterable[TableId]) -> set[TableId]:
+    """Those of the tables that are there."""
+    return {TableId(*row) for row in session.query(_PRESENT, _as_arrays(tables), doing="looking up tables")}
+
+
 def features(session: PostgresSession, tables: Iterable[TableId]) -> dict[TableId, frozenset[str]]:
     found: dict[TableId, set[str]] = {}
     rows = session.query(_FEATURES, _as_arrays(tables), doing="looking at the tables")
@@ -188,10 +193,8 @@ class PostgresReplacing(Replacing):
     @override
     def replace(self, tables: Sequence[Replacement]) -> None:
         session = self._session
-        present = {
-            TableId(*row) for row in session.query(_PRESENT, _as_arrays(t.live for t in tables), doing=_SWAPPING)
-        }
-        gone = [table for table in tables if table.live in present]
+        live_ones = present_of(session, (table.live for table in tables))
+        gone = [table for table in tables if table.live in live_ones]
         session.execute("SET CONSTRAINTS ALL IMMEDIATE", doing=_SWAPPING)  # ALTER TABLE refuses what waits for more
         if gone:
             session.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'", doing=_SWAPPING)

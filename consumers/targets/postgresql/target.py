@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from typing import Final, assert_never
@@ -32,7 +32,14 @@ from consumers.targets.postgresql.alterations import Alterer
 from consumers.targets.postgresql.catalog import find_table
 from consumers.targets.postgresql.checkpoints import Checkpoints
 from consumers.targets.postgresql.copying import copy_lines
-from consumers.targets.postgresql.replacing import PostgresReplacing, drop_tables, features, make_alike, tables_in
+from consumers.targets.postgresql.replacing import (
+    PostgresReplacing,
+    drop_tables,
+    features,
+    make_alike,
+    present_of,
+    tables_in,
+)
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.silence import Silence
 from consumers.targets.postgresql.statements import TableStatements, empty_staging
@@ -57,6 +64,11 @@ class PostgresTarget(SessionTarget[PostgresSession, PreparedTables], Replaceable
     @override
     def keep_alive(self) -> None:
         self._opened()[0].keep_alive(self._alive_seconds)
+
+    @override
+    def present(self, tables: Iterable[TableId]) -> Collection[TableId]:
+        with self._looking() as session:
+            return present_of(session, tables)
 
     @override
     def shared(self) -> SharedTarget:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import assert_never
 
@@ -46,6 +46,11 @@ class SqliteTarget(SessionTarget[SqliteSession, PreparedTables], ReplaceableTarg
     @override
     def read_checkpoint(self) -> Checkpoint:
         return super().read_checkpoint() if self._new_session().path.exists() else NOTHING
+
+    @override
+    def present(self, tables: Iterable[TableId]) -> Collection[TableId]:
+        with self._looking() as session:
+            return [table for table in tables if columns_of(session, flat_name(table), doing="looking up tables")]
 
     @override
     def rows_of(self, table: TableSchema) -> list[Row]:
