@@ -296,7 +296,7 @@ wide_changes = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
-@given(wide_changes, st.integers(1, 2**40), lsns, st.integers(0, 4 * 10**15))
+@given(wide_changes, st.integers(1, 2**40), st.integers(0, 2**62), st.integers(0, 4 * 10**15))
 def test_both_ways_of_reading_agree(change, ordinal, lsn, captured_us):
     event = ChangeEvent(
         transaction=TRANSACTION,
