@@ -24,7 +24,7 @@ from rich.table import Table
 
 from cdc.avro.names import schemas_topic, state_topic, tables_topic, transaction_topic
 from cdc.capture.publisher import Publisher
-from cdc.cli.garbage import collect_rarely
+from cdc.cli.garbage import collect, collect_rarely
 from cdc.core.events import Change, ChangeEvent, Commit, Create, Delete, KeyImage, Transaction, Update
 from cdc.core.log import Log, Record, TopicSpec
 from cdc.core.settings import Consistency, LogSettings, TargetSettings
@@ -187,6 +187,7 @@ class Cost:
 
 def applied(log: Log, workload: str, url: str, consistency: Consistency, events: int) -> Cost:
     """One applier drains the log."""
+    collect()  # as `cdc apply` does
     settings = TargetSettings(name="copy", url=url, consistency=consistency)
     with closing(log.reader("bench")) as reader, closing(open_target(settings)) as target:
         registry = EmbeddedRegistry(log, None, schemas_topic(_PREFIX))
@@ -217,7 +218,7 @@ def main() -> int:
     parser.add_argument("--target", choices=["postgresql", "sqlite"], action="append")
     arguments = parser.parse_args()
     found: list[Cost] = []
-    collect_rarely()  # as `cdc apply` does
+    collect_rarely()
     with ExitStack() as resources, tempfile.TemporaryDirectory(prefix="cdc-bench-") as name:
         folder = Path(name)
         targets = _Targets(resources, folder)

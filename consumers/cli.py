@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cdc.cli.console import Rate, Reporter, stop_on_signals
-from cdc.cli.garbage import collect_rarely
+from cdc.cli.garbage import collect, collect_rarely
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
 from cdc.retries import Retries
 from consumers import dlq
@@ -63,6 +63,7 @@ def apply(
         retries = Retries(stop, reporter)
 
         def session() -> None:
+            collect()
             opened = (
                 shared_session(settings, target, reporter)
                 if shared
@@ -107,6 +108,7 @@ def rebuild(
 
         def session() -> None:
             nonlocal finished
+            collect()
             opened = (
                 swap_session(settings, target, reporter, leave_behind=leave_behind)
                 if moment is None

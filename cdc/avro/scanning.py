@@ -35,7 +35,7 @@ from cdc.core.tables import ReplicaIdentity, TableSchema
 
 _USUAL_HEADERS: Final = frozenset({UNCHANGED, TRUNCATED, ALTERED})
 _MARKS: Final = {b"\x00" + binary.string(mark.value): mark for mark in SnapshotMark}
-_MOST_TRANSACTIONS: Final = 50_000
+_MOST_TRANSACTIONS: Final = 10_000
 _ROWS: Final = 5  # where the bytes of the rows begin, behind the framing
 _NUMBER: Final = rb"([\x80-\xff]*[\x00-\x7f])"
 _ANY_NUMBER: Final = rb"[\x80-\xff]*[\x00-\x7f]"
@@ -75,6 +75,8 @@ class EnvelopeScanner:
         self._said: tuple[bytes, ...] | None = None
         self._head = b""
         self._database = b""
+        self._captured = b""
+        self._captured_us = 0
         self._match = re.compile(b"(?!)").match  # nothing, before anything was learnt
 
     def learn(self, source: Mapping[str, Any]) -> None:
@@ -125,6 +127,8 @@ class EnvelopeScanner:
                 at += 1
             if at != begins:
                 return None
+            if captured != self._captured:  # many in a row have the same
+                self._captured, self._captured_us = captured, long(captured)
             return ChangeEvent(
                 transaction=self._transactions[commit_lsn, self._database, epoch, xid, moment],
                 table=table,
@@ -132,7 +136,7 @@ class EnvelopeScanner:
                 ordinal=LONGS[ordinal],
                 table_ordinal=LONGS[table_ordinal],
                 lsn=int(lsn),
-                captured_us=LONGS[captured],
+                captured_us=self._captured_us,
                 snapshot=_MARKS[mark],
                 place=place,
             )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-_NEW_OBJECTS: Final = 100_000
-_YOUNGER: Final = 50  # collections of a generation for one of the next
+_NEW_OBJECTS: Final = 100_000  # more than there were at the last look; Python's own figure is 700
 
 
 def collect_rarely() -> None:
@@ -16,4 +15,9 @@ def collect_rarely() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS, _YOUNGER, _YOUNGER)
+    gc.set_threshold(_NEW_OBJECTS)
+
+
+def collect() -> None:
+    """What an ended session has left: it may be large, and in circles."""
+    gc.collect()

@@ -49,7 +49,8 @@ class Decoding:
             return None
         try:
             decoder = self._framed.get(value[:HEADER_LENGTH]) or self._found(record, value)
-            return decoder.decode(record.key, value, record.headers, Place(*record[:3]))
+            place = tuple.__new__(Place, record[:3])  # Place's own __new__ takes twice as long
+            return decoder.decode(record.key, value, record.headers, place)
         except CdcError as error:
             raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
 

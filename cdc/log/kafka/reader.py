@@ -144,15 +144,21 @@ class KafkaReader(LogReader):
             raise translate(error.args[0], self._events.servers, doing="reading") from None
         self._events.raise_failure()
         records: list[StoredRecord] = []
+        places: dict[tuple[str, int], int | None] = {}  # the next offset of each partition
         for message in messages:
             if message.error() is not None:
                 self._raise_for(message)
             record = _record(message)
-            partition = TopicPartition(record.topic, record.partition)
-            expected = self._assignment.reading_from(partition)
+            place = record[:2]
+            if place not in places:
+                places[place] = self._assignment.reading_from(TopicPartition(*place))
+            expected = places[place]
             if expected is not None and record.offset >= expected:  # else: fetched before a pause or another assign
-                self._assignment.advance(partition, record.offset + 1)
+                places[place] = record.offset + 1
                 records.append(record)
+        for place, following in places.items():
+            if following is not None:
+                self._assignment.advance(TopicPartition(*place), following)
         return records
 
     def _raise_for(self, message: Message) -> None:
