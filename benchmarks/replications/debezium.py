@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from benchmarks.backlog import PLAIN, PUBLICATION, Backlog
+from benchmarks.measuring import WaitedInVainError
 from benchmarks.plan import PeerFailedError
 from benchmarks.processes import usage
 from benchmarks.replications.replication import Replication, Running
@@ -105,7 +106,7 @@ class Debezium(Replication):
             try:
                 connect.add(_SOURCE, self._source(backlog, slot, settings))
                 yield running
-            except CdcError as error:
+            except (CdcError, WaitedInVainError) as error:
                 raise PeerFailedError(str(error)) from error
             connect.remove(_SINK)
             connect.remove(_SOURCE)

@@ -296,10 +296,16 @@ wide_changes = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
-@given(wide_changes, st.integers(1, 2**40), st.integers(0, 2**53))  # in nanoseconds it must be a long
-def test_both_ways_of_reading_agree(change, ordinal, lsn):
+@given(wide_changes, st.integers(1, 2**40), st.integers(0, 2**62), st.integers(0, 4 * 10**15))
+def test_both_ways_of_reading_agree(change, ordinal, lsn, captured_us):
     event = ChangeEvent(
-        transaction=TRANSACTION, table=WIDE, change=change, ordinal=ordinal, table_ordinal=2, lsn=lsn, captured_us=lsn
+        transaction=TRANSACTION,
+        table=WIDE,
+        change=change,
+        ordinal=ordinal,
+        table_ordinal=2,
+        lsn=lsn,
+        captured_us=captured_us,
     )
     encoded = WIDE_CODEC.encode(event, key_id=7, value_id=300)
     for decoder in (WIDE_DECODER, PLAIN_DECODER):
