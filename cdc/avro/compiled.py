@@ -76,16 +76,16 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError("a number of more than 64 bits")
 
 
-def long(data: bytes) -> int:
-    """The number that these bytes are."""
-    known = _SMALL.get(data)
-    if known is not None:
-        return known
-    n, _ = varint(data, 0)
-    return (n >> 1) ^ -(n & 1)
+class _Longs(dict[bytes, int]):
+    """Numbers by their bytes. It keeps the small ones."""
+
+    def __missing__(self, data: bytes) -> int:
+        n, _ = varint(data, 0)
+        return (n >> 1) ^ -(n & 1)
 
 
-_SMALL: Final = {binary.long(n): n for n in range(8192)}
+LONGS: Final = _Longs({binary.long(n): n for n in range(8192)})
+long: Final = LONGS.__getitem__
 
 
 def row_reader(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cdc.avro import binary
-from cdc.avro.compiled import MALFORMED, CompiledReader, long
+from cdc.avro.compiled import LONGS, MALFORMED, CompiledReader, long
 from cdc.avro.headers import ALTERED, TRUNCATED, UNCHANGED, read_unchanged
 from cdc.core import events
 from cdc.core.events import (
@@ -41,26 +41,22 @@ _NUMBER: Final = rb"([\x80-\xff]*[\x00-\x7f])"
 _ANY_NUMBER: Final = rb"[\x80-\xff]*[\x00-\x7f]"
 
 
-class Transactions:
-    """Gives the same Transaction for events of one, in whatever order the tables' events are read."""
+class Transactions(dict[tuple[bytes, ...], Transaction]):
+    """Gives the same Transaction for events of one, in whatever order the tables' events are read.
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[bytes, ...], Transaction] = {}
+    By the commit's LSN in digits, the database's name, and the bytes of the epoch, the xid (or none) and the moment.
+    """
 
-    def of(self, said: tuple[bytes, ...], database: str) -> Transaction:
-        """`said` are the commit's LSN in digits, and the bytes of the epoch, the xid (or none) and the moment."""
-        known = self._known.get(said)
-        if known is not None and known.database == database:
-            return known
-        if len(self._known) >= _MOST_TRANSACTIONS:
-            self._known.clear()
-        commit_lsn, epoch, xid, moment = said
-        made = self._known[said] = Transaction(
+    def __missing__(self, said: tuple[bytes, ...]) -> Transaction:
+        if len(self) >= _MOST_TRANSACTIONS:
+            self.clear()
+        commit_lsn, database, epoch, xid, moment = said
+        made = self[said] = Transaction(
             epoch=long(epoch),
             commit_lsn=int(commit_lsn),
             xid=long(xid[1:]) if xid != binary.NULL else None,
             commit_time_us=long(moment),
-            database=database,
+            database=database.decode(),
         )
         return made
 
@@ -76,28 +72,27 @@ class EnvelopeScanner:
         self._transactions = transactions
         self._index = {column.name: i for i, column in enumerate(table.columns)}
         self._is_full = table.identity is ReplicaIdentity.FULL
-        self._said: tuple[str, ...] | None = None
+        self._said: tuple[bytes, ...] | None = None
         self._head = b""
-        self._database = ""
+        self._database = b""
         self._match = re.compile(b"(?!)").match  # nothing, before anything was learnt
-        self._captured: tuple[bytes, int] = (b"", 0)
 
     def learn(self, source: Mapping[str, Any]) -> None:
         """`source` of an event of the table, as fastavro reads it."""
-        said = tuple(source[name].decode() for name in ("version", "connector", "name", "db", "schema", "table"))
+        said = tuple(source[name] for name in ("version", "connector", "name", "db", "schema", "table"))
         if said == self._said:
             return
         self._said = said
         version, connector, name, self._database, schema, table = said
-        self._head = binary.string(version) + binary.string(connector) + binary.string(name)
+        self._head = binary.data(version) + binary.data(connector) + binary.data(name)
         pattern = (
             re.escape(self._head),
             _ANY_NUMBER,  # ts_ms
             b"(" + b"|".join(map(re.escape, _MARKS)) + b")",
-            re.escape(binary.string(self._database)),
+            re.escape(binary.data(self._database)),
             rb'\x02.\["(\d{1,20})","(\d{1,20})"\]',  # the commit's LSN, and the event's own
             rb"\x02" + _NUMBER + rb"\x02" + _ANY_NUMBER,  # ts_us, ts_ns
-            re.escape(binary.string(schema) + binary.string(table)),
+            re.escape(binary.data(schema) + binary.data(table)),
             rb"(\x00|\x02" + _ANY_NUMBER + rb")",  # txId
             rb"\x02" + _ANY_NUMBER,  # lsn
             rb"\x00\x00\x00",  # xmin, origin, origin_lsn
@@ -113,44 +108,36 @@ class EnvelopeScanner:
         """The record's event; None if it has to be read the plain way, or was damaged."""
         begins = value.rfind(self._head)
         found = self._match(value, begins) if begins > _ROWS else None
-        if found is None:
+        if found is None or (said and not _USUAL_HEADERS.issuperset(name for name, _ in said)):
             return None
         mark, commit_lsn, lsn, moment, xid, epoch, ordinal, table_ordinal, op, captured = found.groups()
+        before: OldImage | None = None
+        row: Row = ()
+        at = _ROWS + 1
         try:
-            change = self._change(op, value, begins, said)
-            if captured != self._captured[0]:
-                self._captured = captured, long(captured)
-            return events.ChangeEvent(
-                transaction=self._transactions.of((commit_lsn, epoch, xid, moment), self._database),
+            if value[_ROWS]:
+                before, at = self._old(value, at)
+            if value[at]:
+                row, at = self._read_row(value, at + 1)
+                if said:
+                    row = self._with_unchanged(row, said)
+            else:
+                at += 1
+            if at != begins:
+                return None
+            return ChangeEvent(
+                transaction=self._transactions[commit_lsn, self._database, epoch, xid, moment],
                 table=table,
-                change=change,
-                ordinal=long(ordinal),
-                table_ordinal=long(table_ordinal),
+                change=Update(before, row) if op == b"u" and row else _change(op, before, row),
+                ordinal=LONGS[ordinal],
+                table_ordinal=LONGS[table_ordinal],
                 lsn=int(lsn),
-                captured_us=self._captured[1],
+                captured_us=LONGS[captured],
                 snapshot=_MARKS[mark],
                 place=place,
             )
         except MALFORMED:
             return None
-
-    def _change(self, op: bytes, value: bytes, end: int, said: Headers) -> Change:
-        if said and not all(name in _USUAL_HEADERS for name, _ in said):
-            raise ValueError("unusual headers")
-        before: OldImage | None = None
-        row: Row = ()
-        at = _ROWS + 1
-        if value[_ROWS]:
-            before, at = self._old(value, at)
-        branch = value[at]
-        at += 1
-        if branch:
-            row, at = self._read_row(value, at)
-        if at != end:
-            raise ValueError("more, or less, than its rows")
-        if said and row:
-            row = self._with_unchanged(row, said)
-        return _change(op, before, row)
 
     def _old(self, value: bytes, at: int) -> tuple[OldImage, int]:
         if self._is_full:
@@ -172,8 +159,7 @@ class EnvelopeScanner:
 
 
 def _change(op: bytes, before: OldImage | None, row: Row) -> Change:
-    if op == b"u" and row:
-        return Update(before, row)
+    """Of any op but an update."""
     if op == b"d" and before is not None and not row:
         return Delete(before)
     if op in b"cr" and row and before is None:

@@ -97,25 +97,26 @@ class _KeyedRows:
 
     def __init__(self, version: TableSchema, steps: list[Step], *, moving: bool) -> None:
         self.version = version
+        self._key = version.key
         self._steps = steps
         self._moving = moving
         self._outcomes: dict[Key, _Outcome] = {}
+        self._has_partials = False  # whether rows with UNCHANGED values may be among them
         self._departure: _Departure | None = None
 
     def add(self, event: ChangeEvent) -> None:
         departure, self._departure = self._departure, None
         match event.change:
+            case Update(before, after):
+                self._update(before, after)
             case Read(after):
                 self._write_whole(after)
             case Create(after, moved_from):
-                if UNCHANGED not in after and not (self._moving and self._arrives(departure, moved_from, after)):
+                moves = self._moving and self._arrives(departure, moved_from, after)
+                if moved_from is None or (not moves and UNCHANGED not in after):
                     self._write_whole(after)
-                elif moved_from is not None:
-                    self._move(moved_from, after, departure)
                 else:
-                    raise _holds_unchanged(self.version)
-            case Update(before, after):
-                self._update(before, after)
+                    self._move(moved_from, after, departure)
             case Delete(before, moved_to):
                 self._delete(before, moved_to)
             case Truncate():
@@ -132,6 +133,7 @@ class _KeyedRows:
         if self._outcomes:
             self._steps.append(self._written())
             self._outcomes = {}
+            self._has_partials = False
         return self._steps
 
     def _write_whole(self, row: Row) -> None:
@@ -149,6 +151,7 @@ class _KeyedRows:
                     mend="copy the table again, or rebuild the target",
                 )
             after = after if known is None else _filled(after, known)
+            self._has_partials |= UNCHANGED in after
         self._outcomes[key] = after
 
     def _delete(self, before: OldImage, moved_to: Key | None) -> None:
@@ -179,6 +182,7 @@ class _KeyedRows:
         del self._outcomes[old_key]
         if departure.known is not None:
             self._outcomes[old_key] = departure.known
+            self._has_partials = True  # it may be one
         self.finished().append(MoveRow(self.version, old_key, row))
 
     def _arrives(self, departure: _Departure | None, moved_from: Key | None, after: Row) -> bool:
@@ -189,6 +193,10 @@ class _KeyedRows:
 
     def _written(self) -> WriteRows:
         step = WriteRows(self.version)
+        if not self._has_partials:
+            step.deletes = [key for key, outcome in self._outcomes.items() if outcome is _GONE]
+            step.upserts = [outcome for outcome in self._outcomes.values() if not isinstance(outcome, _Gone)]
+            return step
         for key, outcome in self._outcomes.items():
             if isinstance(outcome, _Gone):
                 step.deletes.append(key)
@@ -199,9 +207,10 @@ class _KeyedRows:
         return step
 
     def _key_of(self, row: Row) -> Key:
-        key = tuple([row[index] for index in self.version.key])
-        if None in key or UNCHANGED in key:
-            raise ProtocolViolationError(f"table {self.version.id}: a key column came without a value")
+        key = tuple([row[index] for index in self._key])
+        for value in key:
+            if value is None or value is UNCHANGED:
+                raise ProtocolViolationError(f"table {self.version.id}: a key column came without a value")
         return cast("Key", key)
 
 

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final
 
 from cdc.core.errors import CdcError, FidelityError
-from cdc.core.events import UNCHANGED, Row
+from cdc.core.events import Row
 
 _FIELD_END: Final = b"\0f"
 _LINE_END: Final = b"\0l"
@@ -28,7 +28,7 @@ def copy_lines(part: int | None, rows: Sequence[Row], *, doing: str, columns: Se
     """
     remaining = iter(rows)
     while chunk := list(islice(remaining, _ROWS_AT_ONCE)):
-        lines = _lines([] if part is None else [b"%d" % part], chunk)
+        lines = _lines(b"" if part is None else b"%d%b" % (part, _FIELD_END), chunk)
         if lines is None:
             raise FidelityError(
                 f"{doing}, column {_with_nul(chunk, columns)}: PostgreSQL's text can't hold the character NUL (U+0000)",
@@ -46,20 +46,25 @@ def _with_nul(rows: list[Row], columns: Sequence[str]) -> str:
     )
 
 
-def _lines(before: list[bytes], rows: list[Row]) -> bytes | None:
-    """None if a value holds NUL."""
-    marked: list[bytes] = []
+def _lines(before: bytes, rows: list[Row]) -> bytes | None:
+    """Each with `before` in front of it. None if a value holds NUL."""
+    joined: list[bytes] = []
+    join = _FIELD_END.join
     nulls = 0
     for row in rows:
-        if None in row or UNCHANGED in row:
-            fields = [field if isinstance(field, bytes) else _NULL for field in row]
-            nulls += fields.count(_NULL)
-        else:
-            fields = row  # type: ignore[assignment]  # all are bytes, as the condition says
-        marked.append(_FIELD_END.join((*before, *fields)))
-    text = _LINE_END.join(marked)
-    fields_ended = sum(len(before) + len(row) - 1 for row in rows)
-    if text.count(b"\0") != fields_ended + nulls + len(rows) - 1:
+        if None not in row:
+            try:
+                joined.append(join(row))  # type: ignore[arg-type]  # UNCHANGED is rare, and looking for it takes time
+            except TypeError:
+                pass
+            else:
+                continue
+        fields = [field if isinstance(field, bytes) else _NULL for field in row]
+        nulls += fields.count(_NULL)
+        joined.append(join(fields))
+    text = before + (_LINE_END + before).join(joined)
+    markers = sum(map(len, rows)) - 1 + before.count(b"\0") * len(rows) + nulls
+    if text.count(b"\0") != markers:
         return None
     return (
         text.replace(b"\\", rb"\\")
