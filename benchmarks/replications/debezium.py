@@ -122,6 +122,7 @@ class Debezium(Replication):
             "publication.name": PUBLICATION,
             "publication.autocreate.mode": "disabled",
             "table.include.list": r"public\..*",
+            "tombstones.on.delete": "false",  # the sink has no use for them, and says so of each
             "topic.creation.enable": "true",
             "topic.creation.default.replication.factor": "1",
             "topic.creation.default.partitions": str(_PARTITIONS),

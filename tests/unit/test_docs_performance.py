@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 
 import pytest
 
 from benchmarks.__main__ import parts
-from benchmarks.document import DOCUMENT, documented
+from benchmarks.document import DOCUMENT, documented, tables
 from benchmarks.goals import GOALS
 from benchmarks.paths import HEADINGS, group, is_under
 from benchmarks.results import RESULTS, Runs, read, result
@@ -50,3 +51,11 @@ def test_medians_and_ratios_are_of_the_runs(each):
 @pytest.mark.parametrize("goal", GOALS, ids=lambda goal: goal.name)
 def test_goals_are_of_paths_that_are_measured(goal):
     assert all(any(is_under(path, [each]) for path in PATHS) for each in goal.paths)
+
+
+def test_every_row_has_as_many_cells_as_its_heading():
+    pipe = result(
+        Runs(path="snapshot/local", unit="rows/s", workload="", ours=[1.0], reference=[2.0], reference_name="a | b")
+    )
+    (heading, _, row) = tables([pipe]).splitlines()[3:]
+    assert len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"\|", heading))
