@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -82,6 +83,7 @@ def main() -> int:
         for each in (comparison for part in wanted for comparison in part.comparisons):
             sys.stdout.write(f"{each.path}: {each.ours} beside {each.reference or 'nothing'}; {each.workload}\n")
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers and files go with us
     json = arguments.json or (None if arguments.quick else RESULTS)
     measure(wanted, arguments.runs or (1 if arguments.quick else 3), json)
     return 0

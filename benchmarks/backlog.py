@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Final
 
-from benchmarks.measuring import LONGEST_SECONDS, await_true, execute, found, hashed
+from benchmarks.measuring import LONGEST_SECONDS, WaitedInVainError, await_true, execute, found, hashed
 from benchmarks.stage import Stage
 from benchmarks.workloads import END, Workload
 
@@ -152,7 +152,7 @@ class Backlog:
                 return looked - began
             alive()
             if looked > deadline:
-                raise SystemExit(f"{target} differs from the source")
+                raise WaitedInVainError(f"{target} differs from the source")
 
     def _is_equal(self, target: str) -> bool:
         return self._hashed(target, self.tables) == self._rows

@@ -36,7 +36,8 @@ def _table(heading: str, results: Sequence[Result]) -> str:
 def _cells(each: Result) -> list[str]:
     ours, reference = (_spread(each.runs[name]) for name in ("ours", "reference"))
     ratio = "" if each.ratio is None else f"{each.ratio:g}"
-    return [each.path, each.workload, each.unit, ours, reference, each.reference_name or "", ratio]
+    name = (each.reference_name or "").replace("|", "\\|")
+    return [each.path, each.workload, each.unit, ours, reference, name, ratio]
 
 
 def _spread(runs: Sequence[float]) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import psycopg2
 
 from benchmarks.backlog import Backlog
-from benchmarks.measuring import LONGEST_SECONDS, execute
+from benchmarks.measuring import LONGEST_SECONDS, WaitedInVainError, execute
 from benchmarks.plan import Comparison, Figures, alternate, compared, contenders
 from benchmarks.replications import replications
 from benchmarks.replications.debezium import TUNED
@@ -88,7 +88,7 @@ def measure(pulses: Pulses, seconds: int, stage: Stage, wanted: Sequence[Compari
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class Look:
     """What was visible at the target: the last pulse of each client. `at` is in seconds of the epoch."""
 
     at: float
@@ -108,25 +108,25 @@ def _pulse(backlog: Backlog, running: Running, rate: int, seconds: int) -> Figur
     commits = execute(backlog.source_url, _COMMITS.format(**span))
     looks += _last_looks(running, _REACHED.format(**span), commits)
     times = sorted(at for _, _, at in commits)
-    latencies = sorted(_latencies(looks, commits))
+    lasted = sorted(latencies(looks, commits))
     return {
-        f"{rate}/p50": _percentile(latencies, 50) * 1000,
-        f"{rate}/p99": _percentile(latencies, 99) * 1000,
+        f"{rate}/p50": _percentile(lasted, 50) * 1000,
+        f"{rate}/p99": _percentile(lasted, 99) * 1000,
         f"{rate}/reached": len(times) / max(times[-1] - times[0], 1e-3),
     }
 
 
-def _looks(running: Running, query: str, going_on: Callable[[], bool]) -> Iterator[_Look]:
+def _looks(running: Running, query: str, going_on: Callable[[], bool]) -> Iterator[Look]:
     with closing(psycopg2.connect(running.target)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         while going_on():
             cursor.execute(query)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
-            yield _Look(time.time(), {client: n for client, n in rows if n is not None})
+            yield Look(time.time(), {client: n for client, n in rows if n is not None})
             time.sleep(_LOOK_SECONDS)
 
 
-def _last_looks(running: Running, query: str, commits: Sequence[tuple[Any, ...]]) -> Iterator[_Look]:
+def _last_looks(running: Running, query: str, commits: Sequence[tuple[Any, ...]]) -> Iterator[Look]:
     """Until all pulses are there."""
     last: dict[int, int] = {}
     for client, n, _ in commits:
@@ -138,10 +138,10 @@ def _last_looks(running: Running, query: str, commits: Sequence[tuple[Any, ...]]
             return
         running.alive()
         if time.monotonic() > deadline:
-            raise SystemExit("pulses are missing at the target")
+            raise WaitedInVainError("pulses are missing at the target")
 
 
-def _latencies(looks: Sequence[_Look], commits: Sequence[tuple[Any, ...]]) -> Iterator[float]:
+def latencies(looks: Sequence[Look], commits: Sequence[tuple[Any, ...]]) -> Iterator[float]:
     """Seconds, of each pulse. What a client wrote becomes visible in its order."""
     reached = {client: [look.reached.get(client, 0) for look in looks] for client, _, _ in commits}
     for client, n, at in commits:

@@ -13,6 +13,10 @@ LONGEST_SECONDS: Final = 1800
 _LOOK_SECONDS: Final = 0.05
 
 
+class WaitedInVainError(Exception):
+    """What a target should have in the end did not come in time."""
+
+
 def execute(url: str, sql: str) -> list[tuple[Any, ...]]:
     """Run one statement outside of any transaction; its rows, if it has any."""
     connection = psycopg2.connect(url)
@@ -47,10 +51,10 @@ def run(command: Sequence[str]) -> str:
 
 
 def await_true(condition: Callable[[], bool], alive: Callable[[], None] = lambda: None) -> None:
-    """Ask again and again; `alive` raises when waiting has become useless."""
+    """Ask again and again; `alive` raises when waiting has become useless, WaitedInVainError when it lasts too long."""
     deadline = time.monotonic() + LONGEST_SECONDS
     while not condition():
         alive()
         if time.monotonic() > deadline:
-            raise SystemExit(f"waited for {LONGEST_SECONDS} s in vain")
+            raise WaitedInVainError(f"waited for {LONGEST_SECONDS} s in vain")
         time.sleep(_LOOK_SECONDS)

@@ -95,8 +95,7 @@ def _source(settings: SourceSettings) -> dict[str, Any]:
 def _ends(reader: LogReader, state: LogState) -> dict[TopicPartition, tuple[int, int]]:
     ends = {}
     for table in state.tables.values():
-        for number in range(table.partitions):
-            partition = TopicPartition(table.topic, number)
+        for partition in table.topic_partitions:
             offsets = reader.offsets(partition)
             ends[partition] = (offsets.first, offsets.next)
     return ends
@@ -161,7 +160,7 @@ def _target(
         partition: ends[partition]
         for table in state.tables.values()
         if patterns.matches(table.table)
-        for partition in (TopicPartition(table.topic, number) for number in range(table.partitions))
+        for partition in table.topic_partitions
         if partition in ends
     }
     done = {partition: now.partitions.get(partition) for partition in wanted}

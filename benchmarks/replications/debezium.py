@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from benchmarks.backlog import PLAIN, PUBLICATION, Backlog
+from benchmarks.measuring import WaitedInVainError
 from benchmarks.plan import PeerFailedError
 from benchmarks.processes import usage
 from benchmarks.replications.replication import Replication, Running
@@ -105,7 +106,7 @@ class Debezium(Replication):
             try:
                 connect.add(_SOURCE, self._source(backlog, slot, settings))
                 yield running
-            except CdcError as error:
+            except (CdcError, WaitedInVainError) as error:
                 raise PeerFailedError(str(error)) from error
             connect.remove(_SINK)
             connect.remove(_SOURCE)
@@ -121,6 +122,7 @@ class Debezium(Replication):
             "publication.name": PUBLICATION,
             "publication.autocreate.mode": "disabled",
             "table.include.list": r"public\..*",
+            "tombstones.on.delete": "false",  # the sink has no use for them, and says so of each
             "topic.creation.enable": "true",
             "topic.creation.default.replication.factor": "1",
             "topic.creation.default.partitions": str(_PARTITIONS),

@@ -29,8 +29,8 @@ _Made = TypeVar("_Made")
 _MOST_REMEMBERED: Final = 4096
 _POINT: Final = ord(".")
 _ZERO: Final = ord("0")
-_SECONDS: Final = len("2026-01-31 12:34:56")
-_CLOCK: Final = len("12:34:56")
+_MINUTE: Final = len("2026-01-31 12:34")
+_SECONDS_US: Final = {b":%02d" % second: second * 1_000_000 for second in range(60)}
 _MICROSECONDS: Final = 6
 _DAY_US: Final = 86_400_000_000
 _DOUBLE: Final = struct.Struct("<d").pack
@@ -99,19 +99,31 @@ def _whole_number(text: bytes) -> bytes:
 def _fixed_point(scale: int) -> Packer:
     def pack(text: bytes) -> bytes:
         whole, _, fraction = text.partition(b".")
-        if len(fraction) != scale or not fraction.isdigit() or b"%d" % int(whole) != whole:
+        if len(fraction) != scale:
             raise ValueError(text)
-        return _number(int(whole + fraction))
+        return _point_number(whole, fraction)
 
     return pack
+
+
+def _point_number(whole: bytes, fraction: bytes) -> bytes:
+    digits = whole + fraction
+    n = int(digits)
+    if b"%d" % n == digits and whole[-1:].isdigit():
+        return _number(n)
+    if whole == b"0" and fraction.isdigit():
+        return _number(n)
+    raise ValueError(digits)
 
 
 def _variable_decimal(_: ColumnType) -> Packer:
     def pack(text: bytes) -> bytes:
         whole, point, fraction = text.partition(b".")
-        if b"%d" % int(whole) != whole or not (fraction.isdigit() or not point):
+        if not point:
+            return b"\x00" + _whole_number(text)
+        if not fraction:
             raise ValueError(text)
-        return binary.long(len(fraction)) + _number(int(whole + fraction))
+        return binary.long(len(fraction)) + _point_number(whole, fraction)
 
     return pack
 
@@ -147,49 +159,52 @@ def _fraction_us(digits: bytes) -> int:
     return int(digits.ljust(_MICROSECONDS, b"0"))
 
 
-def _time_of(column: ColumnType, size: int, limit_us: int) -> Packer:
-    """What counts microseconds: the text up to the second has `size` characters, the rest are decimals."""
-    seconds = _Memo[int](codec_of(column).encode)
+def _time_of(column: ColumnType, minute: int, limit_us: int) -> Packer:
+    """What counts microseconds: the text up to the minute has `minute` characters, then come seconds and decimals."""
+    encode = codec_of(column).encode
+    minutes = _Memo[int](lambda text: encode(text + b":00"))
+    second = minute + len(":00")
     long = binary.long
 
     def pack(text: bytes) -> bytes:
-        us = seconds[text[:size]]
-        if len(text) > size:
-            if text[size] != _POINT:
+        us = minutes[text[:minute]] + _SECONDS_US[text[minute:second]]
+        if len(text) > second:
+            if text[second] != _POINT:
                 raise ValueError(text)
-            us += _fraction_us(text[size + 1 :])
-            if us > limit_us:
-                raise ValueError(text)
+            us += _fraction_us(text[second + 1 :])
+        if us > limit_us:
+            raise ValueError(text)
         return long(us)
 
     return pack
 
 
 def _time(column: ColumnType) -> Packer:
-    return _time_of(column, _CLOCK, _DAY_US)
+    return _time_of(column, len("12:34"), _DAY_US)
 
 
 def _timestamp(column: ColumnType) -> Packer:
-    return _time_of(column, _SECONDS, 1 << 63)
+    return _time_of(column, _MINUTE, 1 << 63)
 
 
 def _timestamptz(column: ColumnType) -> Packer:
     encode = codec_of(column).encode
-    precision = len(encode(b"2000-01-01 00:00:00+00")) - _SECONDS - len("Z")  # with the point
-    heads = _Memo[bytes](lambda second: encode(second + b"+00")[:_SECONDS])
-    length = binary.long(_SECONDS + precision + len("Z"))
+    precision = len(encode(b"2000-01-01 00:00:00+00")) - len("2000-01-01T00:00:00Z")  # with the point
+    minutes = _Memo[bytes](lambda minute: encode(minute + b":00+00")[:_MINUTE])
+    length = binary.long(len("2000-01-01T00:00:00Z") + precision)
+    second_at = _MINUTE + len(":00")
 
     def pack(text: bytes) -> bytes:
-        if text[-3:] != b"+00":
-            raise ValueError(text)
-        fraction = text[_SECONDS:-3]
-        if len(fraction) > precision or (fraction and (fraction[0] != _POINT or not fraction[1:].isdigit())):
+        second, fraction = text[_MINUTE:second_at], text[second_at:-3]
+        if text[-3:] != b"+00" or second not in _SECONDS_US:
             raise ValueError(text)
         if not fraction:
             fraction = b"."[:precision]
-        elif fraction[-1] == _ZERO:
+        elif fraction[0] != _POINT or len(fraction) > precision:
             raise ValueError(text)
-        return b"%b%b%bZ" % (length, heads[text[:_SECONDS]], fraction.ljust(precision, b"0"))
+        else:
+            _fraction_us(fraction[1:])
+        return b"%b%b%b%bZ" % (length, minutes[text[:_MINUTE]], second, fraction.ljust(precision, b"0"))
 
     return pack
 

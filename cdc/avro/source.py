@@ -12,6 +12,8 @@ from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import SnapshotMark, Transaction
 from cdc.core.tables import TableId
 
+_SMALL: Final = 256
+_ORDINALS: Final = tuple(binary.long(ordinal) for ordinal in range(_SMALL))
 # `snapshot` is [string, null]: its branch 0 is the string.
 _SNAPSHOT: Final = {mark: b"\x00" + binary.string(mark.value) for mark in SnapshotMark}
 
@@ -54,8 +56,8 @@ class SourceWriter:
                 self._xid,
                 binary.NULL if lsn is None else binary.PRESENT + binary.long(lsn),
                 self._rest,
-                binary.long(ordinal),
-                binary.long(table_ordinal),
+                _ORDINALS[ordinal] if ordinal < _SMALL else binary.long(ordinal),
+                _ORDINALS[table_ordinal] if table_ordinal < _SMALL else binary.long(table_ordinal),
             )
         )
 

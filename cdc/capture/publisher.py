@@ -105,8 +105,10 @@ class Publisher:
         if isinstance(change, Truncate):
             return self._truncated(self._tables[topic], value, headers, event.position)
         partition = 0 if place is None else partition_of(place, self._tables[topic].partitions)
-        record = Record(topic, partition, key, value, headers + self._barriers[topic])
-        check_size(event, record, self._max_record_bytes)
+        headers += self._barriers[topic]
+        record = Record(topic, partition, key, value, headers)
+        if headers or len(value) + (len(key) if key else 0) > self._max_record_bytes:
+            check_size(event, record, self._max_record_bytes)
         if isinstance(change, Delete) and key is not None:
             return [record, Record(topic, partition, key, None)]
         return [record]

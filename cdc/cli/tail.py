@@ -65,7 +65,7 @@ def tail(
     ):
         wanted = _tables(log_state(reader, settings.log), patterns)
         messages = message_topic(settings.log.prefix)
-        partitions = [TopicPartition(table.topic, number) for table in wanted for number in range(table.partitions)]
+        partitions = [partition for table in wanted for partition in table.topic_partitions]
         if not tables and settings.log.written_by == "cdc" and messages in reader.topics():
             partitions.append(TopicPartition(messages, 0))
         _assign(reader, partitions, from_start=from_start)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from cdc.core.errors import ProtocolViolationError
-from cdc.core.log import Record, StoredRecord
+from cdc.core.log import Record, StoredRecord, TopicPartition
 from cdc.core.position import Position, format_lsn, parse_lsn
 from cdc.core.tables import TableId
 
@@ -46,6 +46,10 @@ class TableState:
     partitions: int
     truncated: Position | None = None
     altered: Position | None = None
+
+    @property
+    def topic_partitions(self) -> list[TopicPartition]:
+        return [TopicPartition(self.topic, number) for number in range(self.partitions)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,8 +22,7 @@ from operator import itemgetter
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic, transaction_topic
-from cdc.avro.transactions import collection_name
-from cdc.core.errors import AlreadyRunningError, LogGapError, TargetChangedError, TargetError
+from cdc.core.errors import AlreadyRunningError, TargetChangedError, TargetError
 from cdc.core.events import ChangeEvent
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
@@ -35,17 +34,17 @@ from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableId
 from cdc.log.contents import table_versions
 from cdc.registry.decoding import Decoding, barriers
-from consumers.apply.beginning import below, resumed
-from consumers.apply.connector import BEGIN_AGAIN, ConnectorLog
+from consumers.apply.connector import ConnectorLog
 from consumers.apply.delivery import Delivery
+from consumers.apply.entering import AnyInbox, Approaching, Entrance, epoch_of
 from consumers.apply.following import followed
-from consumers.apply.kept import look_beyond, require_kept, require_of_log
+from consumers.apply.kept import look_beyond, require_of_log
 from consumers.apply.letters import DeadLetters
 from consumers.apply.present import PresentTables
 from consumers.apply.standby import opened
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
-from consumers.plan.approach import Approach, approach, claimed, furthest_of, is_partition, joined_by_key, left, whole
+from consumers.plan.approach import claimed, furthest_of, is_partition
 from consumers.plan.as_text import AsText
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress, require_not_ahead, require_sound
@@ -55,9 +54,7 @@ from consumers.plan.part import PartInbox, Tied
 from consumers.plan.transactions import TransactionInbox
 from consumers.targets.target import Target
 
-_START_OVER: Final = "`cdc capture --start-over` loads all tables again"
 _IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
-_ENDS_BACK: Final = 1_000  # records of the transaction topic among which its newest END surely is
 _place: Final = itemgetter(0, 1)  # a record's topic and partition
 _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
 
@@ -104,7 +101,6 @@ class Applier:
         self._connector = ConnectorLog(reader, prefix, report) if written_by == "debezium" else None
         self._target = target
         self._mapping = EventMapping(settings, area=area)
-        self._until = until
         self._letters = letters
         self._standby = standby
         self._held = held
@@ -119,17 +115,24 @@ class Applier:
         self._state_topic = state_topic(prefix)
         self._tables_topic = tables_topic(prefix)
         self._transactions = TopicPartition(transaction_topic(prefix), 0)
+        self._entrance = Entrance(
+            reader,
+            settings,
+            self._log_settings,
+            resent=is_resent if self._connector is None else self._connector.resent,
+            held=held,
+            until=until,
+            report=report,
+        )
         self._registry = registry
         self._state = LogState()
         self._state_offset = 0
         self._log_of_checkpoint: str | None = None
         self._reached: dict[TopicPartition, PartitionProgress] = {}
-        self._approach: Approach | None = None
         self._superseded = False
-        self._newest_end = ORIGIN
-        self._load_ends: dict[TopicPartition, int] | None = None
+        self._approaching: Approaching | None = None
         self._tables: PresentTables | None = None
-        self._inbox: Inbox | TransactionInbox | PartInbox | None = None
+        self._inbox: AnyInbox | None = None
         self._paused: set[TopicPartition] = set()
         self._unsaved: dict[TopicPartition, PartitionProgress] = {}
         self._unsaved_since = 0.0
@@ -189,7 +192,7 @@ class Applier:
         if not self._find_log(stopping_alive):
             return False
         if self._connector is None:
-            require_not_ahead(self._reached, name, self._epoch)
+            require_not_ahead(self._reached, name, epoch_of(self._state))
         if self._held is None:
             self._tables = PresentTables(self._target, self._mapping.name, self._reached)
         self._enter()
@@ -242,7 +245,7 @@ class Applier:
     @property
     def partitions(self) -> list[TopicPartition]:
         """Those that hold the target's tables."""
-        return [partition for table in self._our_tables() for partition in _partitions(table)]
+        return [partition for table in self._our_tables() for partition in table.topic_partitions]
 
     def is_past(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether all that is to be applied of what stands before these offsets was (only with `until`)."""
@@ -260,7 +263,7 @@ class Applier:
     def leave(self) -> None:
         """Read nothing any more, so that another can be made with the same reader."""
         self._delivery.abandon()
-        partitions = [partition for table in self._state.tables.values() for partition in _partitions(table)]
+        partitions = [partition for table in self._state.tables.values() for partition in table.topic_partitions]
         others = [TopicPartition(topic, 0) for topic in (self._state_topic, self._tables_topic)]
         self._reader.unassign([*partitions, *others, self._transactions])
 
@@ -289,8 +292,7 @@ class Applier:
         while self._learn_ends():
             got_on |= self._take()
         self._pause_crowded()
-        if self._approach is not None:
-            self._look_at_approach(self._approach)
+        self._look_at_approach()
         self._target.keep_alive()
         self._got_on = got_on
         return got_on
@@ -349,32 +351,9 @@ class Applier:
         tables = self._our_tables()
         for table in tables:
             self._mapping.name(table.table)  # refused before anything is applied, if two tables have one name
-        self._approach, self._load_ends = None, None
-        crowded_at = 4 * self._settings.batch_events
-        if self._held is not None:
-            self._inbox = PartInbox(crowded_at=crowded_at, reached=dict(self._reached))
-        elif self._until is not None:
-            until = self._until
-            self._inbox = Inbox(crowded_at=crowded_at, takes=lambda _, event: event.position <= until)
-        elif self._settings.consistency == "key":
-            resent = is_resent if self._connector is None else self._connector.resent
-            self._inbox = Inbox(crowded_at=crowded_at, resent=resent)
-            if self._transactions in self._reached:
-                self._unsaved.update(joined_by_key(self._reached, [table.topic for table in tables]))
-        else:
-            topics = [*(table.topic for table in tables), self._tables_topic]
-            if not approached:
-                self._approach = approach(self._reached, topics, self._transactions, self._epoch)
-                if self._approach is None and load:
-                    self._approach = Approach(self._epoch)
-                self._unsaved.update(left(self._reached, [*topics, self._transactions.topic]))
-            if self._approach is None:
-                furthest = furthest_of(self._reached)
-                self._inbox = self._transaction_inbox(floor=whole(furthest) if approached else furthest)
-            else:
-                self._inbox = Inbox(crowded_at=crowded_at, takes=self._approach.takes)
-                self._unsaved.update(self._approach.begun())
-                self._look_for_ends()
+        entered = self._entrance.enter(self._state, self._reached, approached=approached, load=load)
+        self._inbox, self._approaching = entered.inbox, entered.approaching
+        self._unsaved.update(entered.unsaved)
         # Whole transactions are in the order in which the source took them: nothing comes later that they could need.
         self._waiting = WaitingPartitions(self._reader, self._inbox) if isinstance(self._inbox, Inbox) else None
         self._reader.resume(self._paused)
@@ -383,44 +362,14 @@ class Applier:
         for table in tables:
             self._assign(table)
 
-    def _look_for_ends(self) -> None:
-        """Follow the newest ENDs: an approach ends with one."""
-        if self._transactions.topic in self._reader.topics():
-            first, end = self._reader.offsets(self._transactions)
-            self._newest_end = ORIGIN
-            self._reader.assign({self._transactions: max(first, end - _ENDS_BACK)})
-
-    def _transaction_inbox(self, *, floor: Position) -> TransactionInbox:
-        """With the transaction topic assigned."""
-        topics = [table.topic for table in self._our_tables()]
-        require_kept(self._reader, topics, self._transactions.topic, self._report)
-        progress, trimmed = self._progress_of_transactions()
-        inbox = TransactionInbox(
-            crowded_at=max(2, self._settings.batch_events),  # both halves of a moved row
-            transactions=self._transactions,
-            progress=progress,
-            epoch=self._epoch,
-            floor=floor,
-            trimmed=trimmed,
-        )
-        for table in self._state.tables.values():
-            self._introduce(inbox, table)
-        self._reader.assign({self._transactions: progress.next_offset})
-        return inbox
-
-    def _look_at_approach(self, approach: Approach) -> None:
+    def _look_at_approach(self) -> None:
         """Begin with whole transactions once all that comes before them was taken."""
-        source = self._state.source
-        is_loaded = source is not None and source.phase == "streaming"
-        if self._load_ends is None and is_loaded and self._newest_end >= approach.until:
-            partitions = [partition for table in self._our_tables() for partition in _partitions(table)]
-            partitions.append(TopicPartition(self._tables_topic, 0))
-            self._load_ends = {partition: self._reader.offsets(partition).next for partition in partitions}
-        if self._load_ends is None or not isinstance(self._inbox, Inbox) or not self._inbox.is_past(self._load_ends):
+        if self._approaching is None or not isinstance(self._inbox, Inbox):
             return
-        self._unsaved.update(approach.done())
-        self._save_progress()
-        self._enter(approached=True)
+        if self._approaching.is_over(self._state, self._inbox):
+            self._unsaved.update(self._approaching.done())
+            self._save_progress()
+            self._enter(approached=True)
 
     def _begin_again(self, *, load: bool = False) -> None:
         """The log's source was loaded anew: what is under way is superseded. Or a `load` comes that is still to be
@@ -442,10 +391,7 @@ class Applier:
             self._reader.assign({partition: progress.next_offset})
 
     def _our_tables(self) -> list[TableState]:
-        return [table for table in self._state.tables.values() if self._patterns.matches(table.table)]
-
-    def _introduce(self, inbox: TransactionInbox, table: TableState) -> None:
-        inbox.know(collection_name(table.table), table.topic if self._patterns.matches(table.table) else None)
+        return self._entrance.tables(self._state)
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -477,8 +423,8 @@ class Applier:
             end = self._decoding.end(record)
             if isinstance(inbox, TransactionInbox):
                 inbox.add_end(record.offset, end)
-            elif end is not None:
-                self._newest_end = max(self._newest_end, end.position)
+            elif end is not None and self._approaching is not None:
+                self._approaching.add_end(end.position)
 
     def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
         found = self._decoding.alteration(record)
@@ -506,57 +452,27 @@ class Applier:
                 self._mapping.name(table.table)
                 self._assign(table)
             if isinstance(self._inbox, TransactionInbox):
-                self._introduce(self._inbox, table)
-        is_another_epoch = known.source != state.source and self._epoch != _epoch_of(known)
+                self._entrance.introduce(self._inbox, [table])
+        is_another_epoch = known.source != state.source and epoch_of(state) != epoch_of(known)
         if is_another_epoch and self._settings.consistency == "transaction":
             self._superseded = True
 
-    @property
-    def _epoch(self) -> int:
-        return _epoch_of(self._state)
-
     def _assign(self, table: TableState) -> None:
         start: dict[TopicPartition, int] = {}
-        for partition in _partitions(table):
+        for partition in table.topic_partitions:
             if self._held is not None and partition not in self._held:
                 continue
-            progress = self._progress_of(partition)
+            progress = self._entrance.progress_of(partition, self._state, self._reached)
             start[partition] = progress.next_offset
             self._the_inbox.assign(partition, progress)
         self._reader.assign(start)
-
-    def _progress_of(self, partition: TopicPartition) -> PartitionProgress:
-        reached = self._reached.get(partition)
-        if reached is None:
-            return self._beginning(partition)
-        return resumed(self._reader, self._state.load, partition, reached)
-
-    def _progress_of_transactions(self) -> tuple[PartitionProgress, bool]:
-        """And whether records before it are gone, of which the target may have nothing."""
-        first, load, reached = self._reader.offsets(self._transactions).first, self._state.load, self._reached
-        if self._transactions in reached or first == 0 or (load and first <= load.begin(*self._transactions)):
-            return self._progress_of(self._transactions), False
-        return PartitionProgress(ORIGIN, first), True
-
-    def _beginning(self, partition: TopicPartition) -> PartitionProgress:
-        """Of what is new to the target: the earliest record, or the latest first load if that is gone."""
-        first, load = self._reader.offsets(partition).first, self._state.load
-        if first > 0 and load is not None and first <= load.begin(*partition):
-            return PartitionProgress(below(load), load.begin(*partition))
-        if first > 0:
-            raise LogGapError(
-                f"topic {partition.topic!r}, partition {partition.partition} no longer holds its first {first} records,"
-                f" and target {self._settings.name!r} has none of them",
-                mend=f"{_START_OVER if self._connector is None else BEGIN_AGAIN}; a longer retention avoids it",
-            )
-        return PartitionProgress(ORIGIN, first)
 
     def _learn_ends(self) -> bool:
         """Ask the log what the inbox wants to know of it. Whether that was anything."""
         wanted = self._the_inbox.ends_wanted()
         for topic in wanted:
             state = self._state.tables.get(topic)
-            partitions = [TopicPartition(topic, 0)] if state is None else _partitions(state)
+            partitions = [TopicPartition(topic, 0)] if state is None else state.topic_partitions
             self._the_inbox.ends(topic, {partition: self._reader.offsets(partition).next for partition in partitions})
         return bool(wanted)
 
@@ -639,15 +555,7 @@ class Applier:
         return self._state.log_id
 
     @property
-    def _the_inbox(self) -> Inbox | TransactionInbox | PartInbox:
+    def _the_inbox(self) -> AnyInbox:
         if self._inbox is None:
             raise AssertionError("nothing but the state topic is read before the log is known")
         return self._inbox
-
-
-def _epoch_of(state: LogState) -> int:
-    return 0 if state.source is None else state.source.epoch
-
-
-def _partitions(table: TableState) -> list[TopicPartition]:
-    return [TopicPartition(table.topic, number) for number in range(table.partitions)]

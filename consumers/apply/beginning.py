@@ -65,10 +65,10 @@ def partitions_of(state: LogState, target: TargetSettings, log: LogSettings) -> 
     """Of the topics from which records go after a time."""
     patterns = TablePatterns(target.tables)
     found = [
-        TopicPartition(table.topic, number)
+        partition
         for table in state.tables.values()
         if patterns.matches(table.table)
-        for number in range(table.partitions)
+        for partition in table.topic_partitions
     ]
     if target.consistency == "transaction" and log.written_by == "cdc":
         found.append(TopicPartition(transaction_topic(log.prefix), 0))

@@ -54,7 +54,8 @@ class PresentTables:
         topics = {table.table: topic for topic, table in tables.items()}
         wanted: set[str] = set()
         for event in events:
-            topic = topics.get(event.table.id)
+            defines = isinstance(event.change, Alter | Drop)
+            topic = topics.get(event.table.id) if defines or event.place is None else event.place.topic
             if topic is None:
                 continue
             match event.change:

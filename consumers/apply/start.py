@@ -72,7 +72,7 @@ def first_checkpoint(
     report(f"begins after {format_lsn(floor.commit_lsn)}: rows from before are not there")
     patterns = TablePatterns(target.tables)
     topics = [table for table in state.tables.values() if patterns.matches(table.table)]
-    partitions = [TopicPartition(table.topic, number) for table in topics for number in range(table.partitions)]
+    partitions = [partition for table in topics for partition in table.topic_partitions]
     if tables_topic(log.prefix) in reader.topics():
         partitions.append(TopicPartition(tables_topic(log.prefix), 0))
     return Checkpoint(

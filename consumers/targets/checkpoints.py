@@ -14,9 +14,8 @@ from cdc.core.position import Position
 from consumers.plan.checkpoint import REBUILD, Checkpoint, PartitionProgress
 
 READING: Final = "reading the checkpoint"
+TAKING: Final = "taking the checkpoint"
 NOTHING: Final = Checkpoint(0, None, {})
-
-_TAKING: Final = "taking the checkpoint"
 
 
 class SqlSession(Protocol):
@@ -94,7 +93,7 @@ class SqlCheckpoints(ABC):
             log_id,
             self._applier,
             version,
-            doing=_TAKING,
+            doing=TAKING,
         )
         if updated == 1:
             return

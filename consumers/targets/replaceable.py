@@ -20,7 +20,7 @@ class Replacement(NamedTuple):
 
 
 class Replacing(Protocol):
-    """The open transaction of `ReplaceableTarget.replacing`. `live` is the checkpoint of the applier that waits."""
+    """What `ReplaceableTarget.replacing` has open. `live` is the checkpoint of the applier that waits."""
 
     live: Checkpoint
 
@@ -48,7 +48,8 @@ class ReplaceableTarget(Target, Protocol):
 
     def replacing(self, live: str) -> AbstractContextManager[Replacing]:
         """ONE transaction, in which the applier `live` can't write. Whatever this target does meanwhile is in it. On
-        any error nothing of it stays, and this session of the target is of no more use.
+        any error nothing of it stays (MySQL: nothing but what was replayed), and this session of the target is of no
+        more use.
         """
 
     def discard(self, area: str) -> int:

@@ -63,6 +63,7 @@ class SessionTarget(Target, Generic[AnySession, AnyTables]):
         self._session: AnySession | None = None
         self._tables: AnyTables | None = None
         self._version = 0
+        self._within = False
 
     @abstractmethod
     def _new_session(self) -> AnySession:
@@ -115,11 +116,14 @@ class SessionTarget(Target, Generic[AnySession, AnyTables]):
             with session.transaction(doing="committing the batch"):
                 fence()
                 failpoints.reached("apply.1-fenced")
+                self._within = True
                 yield self._begun(session, tables, checkpoints, fence)
         except BaseException:
+            self._within = False
             tables.rolled_back()
             self._missing.rolled_back()
             raise
+        self._within = False
         tables.committed()
         self._missing.committed()
         self._version += 1
@@ -156,10 +160,12 @@ class SessionTarget(Target, Generic[AnySession, AnyTables]):
 
     @contextmanager
     def _looking(self) -> Iterator[AnySession]:
-        """The target's session, in a transaction; or one made for it if the target is not open."""
+        """The target's session, in the transaction that is open or in one of its own; or a session made for it."""
         if self._session is None:
             with self._aside(_LOOKING) as session:
                 yield session
+        elif self._within:
+            yield self._session
         else:
             with self._session.transaction(doing=_LOOKING):
                 yield self._session

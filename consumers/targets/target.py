@@ -64,7 +64,7 @@ class Target(Protocol):
         return
 
     def present(self, tables: Iterable[TableId]) -> Collection[TableId]:  # noqa: ARG002  # for those that have tables
-        """Those of them that are there, while no transaction is open. None, where that can't be told."""
+        """Those of them that are there. None, where that can't be told."""
         return ()
 
     def left_out(self) -> Mapping[TableId, int]:

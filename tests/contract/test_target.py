@@ -978,3 +978,18 @@ def test_an_identity_column_takes_the_source_s_values(database, target):
     upserted(target, (b"7", b"x", b"y"), table=table)
     upserted(target, (b"7", b"z", b"y"), table=table)
     assert database.rows(table) == [(b"7", b"z", b"y")]
+
+
+@pytest.mark.parametrize("database", ["postgresql-18", "mariadb", "sqlite", "duckdb"], indirect=True)
+def test_looking_for_tables_within_a_transaction_leaves_it_open(database, target):
+    upserted(target, (b"1", b"x", b"y"))
+    elsewhere = TableId("public", "nowhere")
+    assert list(target.present([ORDERS.id, elsewhere])) == [ORDERS.id]
+    with suppress(ZeroDivisionError), target.transaction(log_id="log") as transaction:
+        transaction.run([WriteRows(ORDERS, upserts=[(b"2", b"x", b"y")])])
+        assert list(target.present([ORDERS.id, elsewhere])) == [ORDERS.id]
+        raise ZeroDivisionError
+    assert database.rows(ORDERS) == [(b"1", b"x", b"y")]
+    assert target.read_checkpoint().partitions == {ONE: at(1)}
+    apply(target, WriteRows(ORDERS, upserts=[(b"3", b"x", b"y")]), ordinal=2)
+    assert database.rows(ORDERS) == [(b"1", b"x", b"y"), (b"3", b"x", b"y")]

@@ -355,10 +355,7 @@ def test_what_people_made_at_mariadbs_tables(
                 place.rebuild(name)
             reader.execute("SELECT count(*) FROM t")
             assert reader.fetchall() == ((2,),)
-        with pytest.raises(TargetReplacedError):
-            place.replica.apply("my")  # nothing was replaced, but it was made sure that nobody writes
-        place.replica.reopen()
-        place.replica.catch_up()
+        place.replica.apply("my")  # nothing was replaced, and it goes on
         assert copy.values("SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,)]
 
         refused: list[str] = []

@@ -342,6 +342,7 @@ class TestPassing:
         with site.in_step() as applying:
             site.database.execute(f"ALTER ROLE {user} SET default_transaction_read_only = on")
             site.end_sessions()
+            assert any(not check.ok and "takes no writes" in check.found for check in all_checks(site.settings))
             reset = f"ALTER ROLE {user} RESET default_transaction_read_only"
             self._assert_waits(site, applying, "read-only.*takes writes", lambda: site.database.execute(reset))
 
@@ -416,8 +417,10 @@ class TestSqliteFile:
             path.chmod(file)
             path.parent.chmod(folder)
             target = open_target(TargetSettings(name="copy", url=f"sqlite:///{path}"))
-            with unprivileged(), closing(target), pytest.raises(TargetError, match=said) as raised:
-                target.open()
+            with unprivileged(), closing(target):
+                with pytest.raises(TargetError, match=said) as raised:
+                    target.open()
+                assert [check.found for check in target.checks() if not check.ok]
             assert not isinstance(raised.value, PassingError)
             assert re.search("writable|let this user write", str(raised.value.mend))
             path.parent.chmod(0o755)

@@ -144,7 +144,7 @@ def test_what_the_broker_finds_too_large_ends_the_writer_without_a_hole(kafka, a
     one_by_one = {"compression.type": "none", "linger.ms": "0", "batch.num.messages": "1"}
     with closing(log_at(kafka, options=one_by_one).writer()) as writer:
         store(writer, [Record(topic, 0, b"k", b"v")])
-        writer.append([Record(topic, 0, b"k", b"v" * 2000)])
+        writer.append([Record(topic, 0, b"k", b"v" * 2000), Record(topic, 0, b"k", b"v")])
         writer.append([Record(topic, 0, b"k", b"v")])
 
         with pytest.raises(RecordTooLargeError, match=f"partition 0 of topic {topic}") as refused:

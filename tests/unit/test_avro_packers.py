@@ -1,14 +1,29 @@
 """The fast way from text to bytes gives the plain one's bytes, or leaves the value to it."""
 
 import pytest
+from avro_events import events
 from canonical_texts import KINDS, T
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cdc.avro.codec import TableCodec
 from cdc.avro.kinds import codec_of
 from cdc.avro.kinds.codec import InexactError
 from cdc.avro.packers import UNUSUAL, packer_of
+from cdc.core.events import (
+    ChangeEvent,
+    Create,
+    Delete,
+    FullImage,
+    KeyImage,
+    Read,
+    Transaction,
+    Update,
+)
+from cdc.core.tables import Column, ReplicaIdentity, TableId, TableSchema
 from cdc.core.types import Kind
+
+TRANSACTION = Transaction(epoch=1, commit_lsn=500, xid=9, commit_time_us=1_700_000_000_123_456, database="shop")
 
 TYPES = {
     **{kind: column for kind, (column, _) in KINDS.items()},
@@ -23,7 +38,8 @@ CORNERS = [
     b"1.+5", b"1.-5", b"1. 5", b"1e3", b"NaN", b"nan", b"Infinity", b"-Infinity", b"infinity", b"-infinity", b"1.50",
     b"99999", b"12300", b"1e-05", b"1e+15", b"1e+300", b"0.1", b"-0.1", b"9007199254740993", b"1234567890123456.7",
     b"T", b"t", b"f", b"true", b"1", b"2026-01-31", b"2026-02-30", b"2026-1-31", b"10000-01-01", b"0044-03-15 BC",
-    b"24:00:00", b"24:00:00.5", b"23:59:59.999999", b"12:34:56.7890", b"12:34:56.", b"12:34:56,5", b"12:34:5",
+    b"24:00:00", b"24:00:00.5", b"23:59:59.999999", b"12:34:56.7890", b"12:34:56.", b"12:34:56,5", b"12:34:5", b"12:34",
+    b"12:34:60", b"12:34:61", b"24:00:01",
     b"12:34:56.1234567", b"2026-01-31 12:34:56", b"2026-01-31 12:34:56.5", b"2026-01-31 12:34:56.50",
     b"2026-01-31T12:34:56.5", b"2026-01-31 24:00:00", b"2026-01-31 12:34:56.", b"2026-01-31 12:34:56.1234567",
     b"2026-01-31 12:34:56 BC", b"2026-01-31 12:34:56.5 BC", b"12026-01-31 12:34:56", b"12026-01-31 12:34:56.5",
@@ -93,3 +109,42 @@ def test_packers_take_no_text_that_the_kinds_refuse(column):
 )
 def test_usual_values_are_not_left_to_the_kinds(kind, text):
     assert packed(TYPES[kind], text) == plain(TYPES[kind], text) is not None
+
+
+# ---- whole events ---------------------------------------------------------------------------------------------------
+
+
+class _Plain(TableCodec):
+    """Without the compiled packers."""
+
+    def _usual(self, change):
+        raise ValueError
+
+
+@settings(max_examples=600, deadline=None)
+@given(events())
+def test_compiled_and_plain_write_the_same_events(event):
+    both = [codec(event.table, "shop.public.orders", prefix="shop") for codec in (TableCodec, _Plain)]
+    compiled, plain = (codec.encode(event, key_id=7, value_id=300) for codec in both)
+    assert compiled == plain
+
+
+def test_usual_events_are_not_left_to_the_plain_writer(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("written plainly")
+
+    monkeypatch.setattr(TableCodec, "_plain", refuse)
+    columns = tuple(
+        Column(name=f"c{i}", type=column, nullable=i != 0)
+        for i, column in enumerate([TYPES[Kind.INT64], TYPES[Kind.STRING], TYPES[Kind.DECIMAL], TYPES[Kind.TIMESTAMP]])
+    )
+    row = (b"1", b"some text", b"0.50", None)
+    for identity, image in ((ReplicaIdentity.DEFAULT, KeyImage((b"1",))), (ReplicaIdentity.FULL, FullImage(row))):
+        table = TableSchema(id=TableId("public", "orders"), columns=columns, key=(0,), identity=identity)
+        codec = TableCodec(table, "shop.public.orders", prefix="shop")
+        for change in (Read(row), Create(row), Update(None, row), Delete(image), Update(image, row)):
+            codec.encode(
+                ChangeEvent(transaction=TRANSACTION, table=table, change=change, ordinal=1, table_ordinal=1),
+                key_id=1,
+                value_id=2,
+            )

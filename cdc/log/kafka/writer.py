@@ -71,7 +71,7 @@ class KafkaWriter(LogWriter):
     def append(self, records: Sequence[Record]) -> int:
         self._events.raise_failure()
         check_sizes(records, self._settings.max_record_bytes)
-        self._check_partitions(records)
+        self._check_partitions({record[:2] for record in records})
         self._ticket += 1
         call = _Call(self._ticket, len(records), self._events)
         self._calls.append(call)
@@ -133,13 +133,13 @@ class KafkaWriter(LogWriter):
             else:
                 return
 
-    def _check_partitions(self, records: Iterable[Record]) -> None:
+    def _check_partitions(self, partitions: Iterable[tuple[str, int]]) -> None:
         """A topic that is not there must not spring up with the broker's defaults."""
-        for record in records:
-            if not self._knows(record):
+        for topic, number in partitions:
+            if not self._knows(topic, number):
                 self._topics = topics_of(self._producer, self._events)
-                if not self._knows(record):
-                    raise unknown_partition(TopicPartition(record.topic, record.partition))
+                if not self._knows(topic, number):
+                    raise unknown_partition(TopicPartition(topic, number))
 
-    def _knows(self, record: Record) -> bool:
-        return 0 <= record.partition < self._topics.get(record.topic, 0)
+    def _knows(self, topic: str, number: int) -> bool:
+        return 0 <= number < self._topics.get(topic, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -78,15 +78,18 @@ class LocalWriter(LogWriter):
     def append(self, records: Sequence[Record]) -> int:
         self._raise_failure()
         check_sizes(records, self._limit)
-        partitions = [self._partition_for(record) for record in records]
+        partitions = {place: self._partition_at(*place) for place in {record[:2] for record in records}}
+        self._check_keys(records, partitions)
         now_ms = int(self._clock() * 1000)
-        for record, partition in zip(records, partitions, strict=True):
+        add = self._rows.append
+        for topic, number, key, value, headers in records:
+            partition = partitions[topic, number]
             place = partition.number << OFFSET_BITS | partition.next_offset
             partition.next_offset += 1
-            self._rows.append((place, now_ms, record.key, record.value, pack_headers(record.headers)))
-            self._touched[partition.number] = partition
-            if partition.compacted and record.key is not None:
-                self._compacting[partition.number, record.key] = place
+            add((place, now_ms, key, value, pack_headers(headers) if headers else None))
+            if partition.compacted and key is not None:
+                self._compacting[partition.number, key] = place
+        self._touched.update((partition.number, partition) for partition in partitions.values())
         self._ticket += 1
         if len(self._rows) >= _ROWS_AT_ONCE:
             self._store()
@@ -186,13 +189,17 @@ class LocalWriter(LogWriter):
             self._counts[topic] = count
             self._partitions.setdefault((topic, partition), _Partition(number, next_offset, bool(compacted)))
 
-    def _partition_for(self, record: Record) -> _Partition:
-        partition = self._partitions.get((record.topic, record.partition))
-        if partition is None or self._only not in {None, record.topic}:
-            raise unknown_partition(TopicPartition(record.topic, record.partition))
-        if partition.compacted and record.key is None:
-            raise keyless_in_compacted(record.topic)
+    def _partition_at(self, topic: str, number: int) -> _Partition:
+        partition = self._partitions.get((topic, number))
+        if partition is None or self._only not in {None, topic}:
+            raise unknown_partition(TopicPartition(topic, number))
         return partition
+
+    def _check_keys(self, records: Sequence[Record], partitions: Mapping[tuple[str, int], _Partition]) -> None:
+        if any(partition.compacted for partition in partitions.values()):
+            for record in records:
+                if record.key is None and partitions[record[:2]].compacted:
+                    raise keyless_in_compacted(record.topic)
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:

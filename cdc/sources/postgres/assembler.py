@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Final, NamedTuple, Protocol
 
 from cdc.core.errors import FidelityError, ProtocolViolationError
@@ -114,8 +115,13 @@ class Assembler:
     def feed(self, message: wire.Message, lsn: int) -> Iterable[StreamItem]:
         """What one message means. `lsn` is its own place in the WAL, from the frame around it."""
         if isinstance(message, (wire.Insert, wire.Update, wire.Delete)):
+            begins = self._open()
             event = self._usual(message, lsn)
-            return self._row_changed(message.relation_oid, message, lsn) if event is None else (event,)
+            return (
+                chain(begins, self._row_changed(message.relation_oid, message, lsn))
+                if event is None
+                else (*begins, event)
+            )
         return self._other(message, lsn)
 
     def _usual(self, message: wire.RowMessage, lsn: int) -> ChangeEvent | None:
@@ -185,10 +191,10 @@ class Assembler:
             raise ProtocolViolationError("a change outside of any transaction")
         return self._begin.xid
 
-    def _open(self) -> Iterator[StreamItem]:
+    def _open(self) -> tuple[Begin, ...]:
         """The transaction's Begin, once: it waits for the first event because Origin comes after pgoutput's Begin."""
         if self._transaction is not None:
-            return
+            return ()
         if self._begin is None:
             raise ProtocolViolationError("a change outside of any transaction")
         self._transaction = Transaction(
@@ -200,7 +206,7 @@ class Assembler:
             origin=self._origin.name if self._origin else None,
             origin_lsn=self._origin.origin_lsn if self._origin else None,
         )
-        yield Begin(self._transaction)
+        return (Begin(self._transaction),)
 
     def _commit(self, message: wire.Commit) -> Iterator[StreamItem]:
         yield from self._open()

@@ -94,14 +94,15 @@ class ReplicationConnection:
         """The lines of `COPY … TO STDOUT`, each with its line feed, one by one."""
         connection = self._open
         self._expect(connection.exec_(sql.encode()), pq.ExecStatus.COPY_OUT, doing=doing)
-        while True:
-            try:
-                length, data = connection.get_copy_data(0)
-            except psycopg.Error as error:
-                raise translate(str(error), None, doing=doing) from None
-            if length == _DONE:
-                break
-            yield bytes(data)
+        get = connection.get_copy_data
+        try:
+            while True:
+                length, data = get(0)
+                if length == _DONE:
+                    break
+                yield bytes(data)
+        except psycopg.Error as error:
+            raise translate(str(error), None, doing=doing) from None
         while (result := connection.get_result()) is not None:
             self._expect(result, pq.ExecStatus.COMMAND_OK, doing=doing)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from cdc.core.events import (
     Alter,
     Begin,
-    Change,
     ChangeEvent,
     Commit,
     Drop,
@@ -27,6 +26,7 @@ from cdc.sources.postgres.quoting import quote_identifier, quote_literal, quote_
 from cdc.sources.postgres.versions import Altered
 
 _REPORT_EVERY: Final = 100_000  # rows
+_ROWS_OF_ONE_TIME: Final = 1000
 
 
 def load_tables(
@@ -64,10 +64,10 @@ def load_tables(
             yield numbered.event(altered.table, altered.change)
     for table, schema in tables:
         report(f"loading {schema.id} (about {table.estimated_rows:,} rows)")
-        for row in read_rows(connection, schema, partitioned=table.partitioned):
-            yield numbered.event(schema, Read(row))
-            if numbered.last % _REPORT_EVERY == 0:
-                report(f"loaded {numbered.last:,} rows")
+        for event in numbered.rows(schema, read_rows(connection, schema, partitioned=table.partitioned)):
+            yield event
+            if event.ordinal % _REPORT_EVERY == 0:
+                report(f"loaded {event.ordinal:,} rows")
         report(f"loaded {schema.id}: {numbered.counts.get(schema.id, 0):,} rows")
     connection.execute("COMMIT", doing="ending the first load")
     yield Commit(transaction, at.lsn, numbered.last, numbered.counts)
@@ -144,9 +144,9 @@ class _Numbered:
         self.last = 0
         self.counts: dict[TableId, int] = {}
 
-    def event(self, table: TableSchema, change: Change) -> ChangeEvent:
+    def event(self, table: TableSchema, change: Truncate | Alter | Drop) -> ChangeEvent:
         self.last += 1
-        if not isinstance(change, Alter | Drop):
+        if isinstance(change, Truncate):
             self.counts[table.id] = self.counts.get(table.id, 0) + 1
         return ChangeEvent(
             transaction=self._transaction,
@@ -155,5 +155,23 @@ class _Numbered:
             ordinal=self.last,
             table_ordinal=self.counts.get(table.id, 0),
             captured_us=self._now_us(),
-            snapshot=SnapshotMark.YES if isinstance(change, Read) else SnapshotMark.NO,
         )
+
+    def rows(self, table: TableSchema, rows: Iterable[Row]) -> Iterator[ChangeEvent]:
+        """Many rows tell the same time."""
+        first, before = self.last + 1, self.counts.get(table.id, 0)
+        captured_us = 0
+        for number, row in enumerate(rows):
+            if number % _ROWS_OF_ONE_TIME == 0:
+                captured_us = self._now_us()
+            self.last = first + number
+            self.counts[table.id] = before + number + 1
+            yield ChangeEvent(
+                transaction=self._transaction,
+                table=table,
+                change=Read(row),
+                ordinal=self.last,
+                table_ordinal=before + number + 1,
+                captured_us=captured_us,
+                snapshot=SnapshotMark.YES,
+            )

@@ -84,6 +84,8 @@ class Versions:
         end the source does not know of, counts from there on.
         """
         self._rewritten.clear()
+        if not self._history:
+            return
         here = Position(epoch, commit_lsn, 0)
         while self._history and self._history[0][0] < here:
             _, oid, described = self._history.popleft()

@@ -8,11 +8,11 @@ from typing_extensions import override
 
 from cdc.core.errors import PassingError
 from consumers.plan.checkpoint import REBUILD, Checkpoint
-from consumers.targets.checkpoints import Dialect, SqlCheckpoints
+from consumers.targets.checkpoints import TAKING, Dialect, SqlCheckpoints
 from consumers.targets.mysql.session import MysqlSession
 
-# Owners of a checkpoint whose tables are under way to other names, or to nothing.
-_REPLACING: Final = f"{REBUILD}: replacing"
+# Owners of a checkpoint whose tables are under way to other names (before who it was), or to nothing.
+_REPLACING: Final = f"{REBUILD}: replacing those of "
 _DROPPING: Final = f"{REBUILD}: dropping"
 
 
@@ -84,7 +84,8 @@ class Checkpoints(SqlCheckpoints):
 
     @override
     def open(self) -> Checkpoint:
-        if self._query("SELECT owner FROM cdc_applier WHERE name = %s FOR UPDATE", self._applier) == [(_REPLACING,)]:
+        held = self._query("SELECT owner FROM cdc_applier WHERE name = %s FOR UPDATE", self._applier)
+        if held and held[0][0].startswith(_REPLACING):
             raise PassingError(f"a rebuild is replacing the tables of {self._applier!r}")
         return super().open()
 
@@ -96,14 +97,19 @@ class Checkpoints(SqlCheckpoints):
 
     def is_replacing(self) -> bool:
         """Whether a rebuild began to replace the applier's tables: it is out until that has ended."""
-        return self.exist() and self.owner() == _REPLACING
+        return self.exist() and str(self.owner()).startswith(_REPLACING)
 
     def begin_replacing(self) -> None:
-        self._owned_by(_REPLACING)
+        begun = "UPDATE cdc_applier SET version = version + 1, owner = CONCAT(%s, owner) WHERE name = %s"
+        self._execute(begun, _REPLACING, self._applier, doing=TAKING)
 
     def end_replacing(self) -> None:
-        """They were not replaced. See `hand_over` for those that were."""
-        self._owned_by(REBUILD)
+        """They were not replaced: nobody wrote, so an applier that has not noticed may go on. See `hand_over` for those
+        that were.
+        """
+        was = "SUBSTRING(owner, CHAR_LENGTH(%s) + 1)"
+        ended = f"UPDATE cdc_applier SET version = version - 1, owner = {was} WHERE name = %s"
+        self._execute(ended, _REPLACING, self._applier, doing=TAKING)
 
     def is_dropping(self) -> bool:
         """Whether the applier's tables are being dropped."""
@@ -111,10 +117,6 @@ class Checkpoints(SqlCheckpoints):
 
     def begin_dropping(self) -> None:
         """It has nothing any more."""
-        self._owned_by(_DROPPING)
-        self._execute("UPDATE cdc_applier SET log_id = NULL WHERE name = %s", self._applier)
+        begun = "UPDATE cdc_applier SET version = version + 1, owner = %s, log_id = NULL WHERE name = %s"
+        self._execute(begun, _DROPPING, self._applier, doing=TAKING)
         self._execute("DELETE FROM cdc_checkpoint WHERE applier = %s", self._applier)
-
-    def _owned_by(self, owner: str) -> None:
-        raised = "UPDATE cdc_applier SET version = version + 1, owner = %s WHERE name = %s"
-        self._execute(raised, owner, self._applier, doing="taking the checkpoint")

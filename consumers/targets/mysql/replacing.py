@@ -155,14 +155,14 @@ class MysqlReplacing(Replacing):
         there = _present(definer, [claim_of(definer, flat_name(table.live)) for table in tables])
         gone = [table for table in tables if claim_of(definer, flat_name(table.live)) in there]
         mark, marked = _marks(self._live_name)
-        definer.execute(f"DROP TABLE IF EXISTS {quoted(mark)}, {quoted(marked)}", doing=_SWAPPING)
-        definer.execute(f"CREATE TABLE {quoted(mark)} (nothing INT) ENGINE = InnoDB", doing=_SWAPPING)
-        self._announce(tables, gone)
-        reached("rebuild.3-announced")
         pairs = [(flat_name(table.live), flat_name(table.old)) for table in gone]
         pairs += [(flat_name(table.new), flat_name(table.live)) for table in tables if table.new is not None]
         renames = ", ".join(f"{quoted(old)} TO {quoted(new)}" for old, new in [*pairs, (mark, marked)])
+        definer.execute(f"DROP TABLE IF EXISTS {quoted(mark)}, {quoted(marked)}", doing=_SWAPPING)
+        self._announce(tables, gone)
+        reached("rebuild.3-announced")
         try:
+            definer.execute(f"CREATE TABLE {quoted(mark)} (nothing INT) ENGINE = InnoDB", doing=_SWAPPING)
             definer.execute(f"RENAME TABLE {renames}", doing="waiting for readers of the tables")
             reached("rebuild.3-renamed")
         finally:

@@ -91,14 +91,14 @@ class PostgresTarget(SessionTarget[PostgresSession, PreparedTables], Replaceable
         name, doing = f"target {self._applier}", "checking"
         with self._aside(doing) as session:
             ((may_create, read_only, version),) = session.query(
-                "SELECT has_schema_privilege('public', 'CREATE'), pg_is_in_recovery(),"
+                "SELECT has_schema_privilege('public', 'CREATE'), current_setting('transaction_read_only') = 'on',"
                 " current_setting('server_version')",
                 doing=doing,
             )
         yield Check(name=name, ok=True, found=f"PostgreSQL {version} answers")
         if read_only:
-            mend = "name its primary in the target's url"
-            yield Check(name=name, ok=False, found="is a read-only standby", mend=mend)
+            mend = "name its primary in the target's url, or set default_transaction_read_only = off for its role"
+            yield Check(name=name, ok=False, found="takes no writes: a standby, or set so", mend=mend)
         if not may_create:
             mend = "GRANT CREATE ON SCHEMA public TO <the role in the target's url>"
             yield Check(name=name, ok=False, found="its role may not create tables in schema public", mend=mend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -69,12 +70,18 @@ class SqliteTarget(SessionTarget[SqliteSession, PreparedTables], ReplaceableTarg
         folder = path.absolute().parent
         there = folder.is_dir()
         found = f"{path} exists" if path.exists() else f"{path} will be made"
+        name = f"target {self._applier}"
         yield Check(
-            name=f"target {self._applier}",
+            name=name,
             ok=there,
             found=found if there else f"folder {folder} does not exist",
             mend=None if there else f"mkdir -p {folder}",
         )
+        for place in (folder, path):
+            if place.exists() and not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                yield Check(
+                    name=name, ok=False, found=f"{place} can't be written to", mend=f"chmod u+w {place}, as its owner"
+                )
 
     @override
     def tables_in(self, area: str) -> list[TableId]:
