@@ -64,7 +64,8 @@ class EventDecoder:
         self._keys = None if key_text is None else AvroReader(key_text)
         self._rows = RowReader(self.table, readable.fields)
         self._source = SourceReader()
-        self._scanner = _scanner(readable, value_schema_text, transactions or Transactions()) if self.ours else None
+        transactions = Transactions() if transactions is None else transactions
+        self._scanner = _scanner(readable, value_schema_text, transactions) if self.ours else None
 
     def decode(self, key: bytes | None, value: bytes, said: Headers = (), place: Place | None = None) -> ChangeEvent:
         """The event of a record. ProtocolViolationError if it is none, or not of this schema."""

@@ -15,6 +15,7 @@ from cdc.avro import headers
 from cdc.avro.codec import TableCodec
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import frame, unframe
+from cdc.avro.scanning import Transactions
 from cdc.avro.tables import table_schema_from
 from cdc.core.errors import FidelityError, ProtocolViolationError
 from cdc.core.events import (
@@ -331,6 +332,19 @@ def test_usual_events_are_read_without_fastavro(change):
     decoder.decode(encoded.key, encoded.value, said)
     decoder._values = None
     assert decoder.decode(encoded.key, encoded.value, said) == event_of(change)
+
+
+def test_tables_share_the_transactions_that_they_have_in_common():
+    transactions = Transactions()
+    found = []
+    for name in ("orders", "items"):
+        codec, encoded = encode(
+            event_of(Create(ROW), TableSchema(id=TableId("public", name), columns=ORDERS.columns, key=(0,)))
+        )
+        decoder = EventDecoder(codec.value_schema, transactions=transactions)
+        found += [decoder.decode(encoded.key, encoded.value).transaction for _ in range(2)]
+    assert found == [TRANSACTION] * 4
+    assert found[1] is found[3]
 
 
 def test_a_value_may_look_like_what_surrounds_a_row():
