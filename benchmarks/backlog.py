@@ -105,8 +105,10 @@ class Backlog:
         like = f"TEMPLATE {template} STRATEGY file_copy" if template else ""
         execute(self.stage.target.url(), f"CREATE DATABASE {name} {like}")
         execute(self.stage.target.url(), "CHECKPOINT")
-        yield self.stage.target.url(name)
-        self.stage.target.drop_database(name)
+        try:
+            yield self.stage.target.url(name)
+        finally:
+            self.stage.target.drop_database(name)
 
     @contextmanager
     def plain_target(self, *, with_rows: bool = True) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Where capture's time goes: `python -m benchmarks.stages` prints the microseconds of CPU that each of its stages takes
 for a change, of three workloads.
 
-The stream is read once, and the stages then run over it in memory, in chunks. The figure
-is the median of the quicker half of all chunks, so that other work on the machine disturbs it little.
+The stream is read once, and the stages then run over it in memory, in chunks. The figure is the
+median of the quicker half of all chunks, so that other work on the machine disturbs it little.
 """
 
 from __future__ import annotations

@@ -415,7 +415,8 @@ class Applier:
             event = decode(record)
             if event is not None and self._connector is not None:
                 self._connector.require_applicable(event, record.topic)
-            inbox.add(partition, record.offset, event, truncated, altered=altered)
+            size = 0 if record.value is None else len(record.value)
+            inbox.add(partition, record.offset, event, truncated, altered=altered, size=size)
 
     def _add_ends(self, records: Iterable[StoredRecord]) -> None:
         inbox = self._the_inbox

@@ -21,6 +21,7 @@ from consumers.plan.approach import Approach, approach, furthest_of, joined_by_k
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.inbox import Inbox
 from consumers.plan.part import PartInbox
+from consumers.plan.room import Room
 from consumers.plan.transactions import TransactionInbox
 
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again"
@@ -73,16 +74,16 @@ class Entrance:
         """The way that is due. `approached`: all that comes before whole transactions was taken. `load`: what comes is
         still to be approached. The transaction topic is assigned, if there is one to read.
         """
-        crowded_at = 4 * self._settings.batch_events
+        room = Room(4 * self._settings.batch_events)
         if self._held is not None:
-            return Entered(PartInbox(crowded_at=crowded_at, reached=dict(reached)), None, {})
+            return Entered(PartInbox(room=room, reached=dict(reached)), None, {})
         if self._until is not None:
             until = self._until
-            return Entered(Inbox(crowded_at=crowded_at, takes=lambda _, event: event.position <= until), None, {})
+            return Entered(Inbox(room=room, takes=lambda _, event: event.position <= until), None, {})
         topics = [table.topic for table in self.tables(state)]
         if self._settings.consistency == "key":
             joined = joined_by_key(reached, topics) if self._transactions in reached else {}
-            return Entered(Inbox(crowded_at=crowded_at, resent=self._resent), None, joined)
+            return Entered(Inbox(room=room, resent=self._resent), None, joined)
         topics.append(self._tables_topic)
         if approached:
             return Entered(self._transaction_inbox(state, reached, floor=whole(furthest_of(reached))), None, {})
@@ -92,7 +93,7 @@ class Entrance:
             to = Approach(epoch_of(state))
         if to is None:
             return Entered(self._transaction_inbox(state, reached, floor=furthest_of(reached)), None, gone)
-        inbox = Inbox(crowded_at=crowded_at, takes=to.takes)
+        inbox = Inbox(room=room, takes=to.takes)
         self._look_for_ends()
         return Entered(inbox, Approaching(to, self._reader, self._partitions), {**gone, **to.begun()})
 
@@ -122,7 +123,7 @@ class Entrance:
         require_kept(self._reader, topics, self._transactions.topic, self._report)
         progress, trimmed = self._progress_of_transactions(state, reached)
         inbox = TransactionInbox(
-            crowded_at=max(2, self._settings.batch_events),  # both halves of a moved row
+            room=Room(max(2, self._settings.batch_events)),  # both halves of a moved row
             transactions=self._transactions,
             progress=progress,
             epoch=epoch_of(state),

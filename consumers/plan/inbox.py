@@ -31,11 +31,12 @@ from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.room import Room
 
 
 class _Entry(NamedTuple):
     """An event, the truncate and the change of shape that it goes on from, the topics that it concerns itself as a
-    change of shape, and the offset of what is to be taken after it.
+    change of shape, the offset of what is to be taken after it, and the bytes that it has in the log.
     """
 
     event: ChangeEvent
@@ -43,12 +44,14 @@ class _Entry(NamedTuple):
     altered: Position
     topics: frozenset[str]
     next_offset: int
+    size: int
 
 
 @dataclass(slots=True)
 class _Queue:
     """`taken` is how far `take` has come, and `told` what it said of that in a batch. `dropped` is how far events that
     were dropped will bring it. `next_at` is where the next event stands, if it was given back and not read again yet.
+    `size` counts the bytes of what waits.
     """
 
     read_position: Position
@@ -58,6 +61,7 @@ class _Queue:
     dropped: PartitionProgress | None = None
     next_at: Position | None = None
     entries: deque[_Entry] = field(default_factory=deque)
+    size: int = 0
 
     def skip(self, offset: int) -> None:
         """The record there holds nothing new. It goes with the event before it, so that any number take no room."""
@@ -75,6 +79,7 @@ class _Queue:
     def drop_before(self, epoch: int) -> None:
         while self.entries and self.entries[0].event.transaction.epoch < epoch:
             entry = self.entries.popleft()
+            self.size -= entry.size
             self.dropped = PartitionProgress(entry.event.position, entry.next_offset)
 
     def pass_dropped(self) -> None:
@@ -83,6 +88,7 @@ class _Queue:
 
     def pop(self) -> ChangeEvent:
         entry = self.entries.popleft()
+        self.size -= entry.size
         self.taken, self.dropped = PartitionProgress(entry.event.position, entry.next_offset), None
         return entry.event
 
@@ -105,11 +111,11 @@ class Inbox:
     def __init__(
         self,
         *,
-        crowded_at: int,
+        room: Room,
         resent: Callable[[Position, ChangeEvent], bool] = is_resent,
         takes: Callable[[str, ChangeEvent], bool] = takes_all,
     ) -> None:
-        self._crowded_at = crowded_at
+        self._room = room
         self._resent = resent
         self._takes = takes
         self._tables: TopicPartition | None = None
@@ -164,9 +170,10 @@ class Inbox:
         *,
         altered: Position = ORIGIN,
         topics: frozenset[str] = frozenset(),
+        size: int = 0,
     ) -> None:
         """One record of the partition, in the order of offsets. One that was `resent` is skipped. A change of a table's
-        shape concerns `topics`.
+        shape concerns `topics`. The log has `size` bytes of it.
         """
         queue = self._queues[partition]
         queue.next_read = offset + 1
@@ -175,8 +182,9 @@ class Inbox:
             queue.skip(offset)
         else:
             queue.read_position = event.position
-            entry = _Entry(event, truncated, altered, topics, offset + 1)
+            entry = _Entry(event, truncated, altered, topics, offset + 1, size)
             queue.entries.append(entry)
+            queue.size += size
             if truncated != ORIGIN or altered != ORIGIN or topics or isinstance(event.change, Truncate):
                 self._forget_ends(partition, entry)
             # What a table has become does not end with an epoch; nor does anything for one that is not to be taken.
@@ -205,7 +213,9 @@ class Inbox:
 
     def crowded(self) -> set[TopicPartition]:
         """Partitions of which enough is here for now."""
-        return {partition for partition, queue in self._queues.items() if len(queue.entries) >= self._crowded_at}
+        count = len(self._queues)
+        is_full = self._room.is_full
+        return {at for at, queue in self._queues.items() if is_full(len(queue.entries), queue.size, count)}
 
     def ends_wanted(self) -> set[str]:
         """Topics of which `ends` must be told before a waiting event can be judged."""
@@ -234,7 +244,7 @@ class Inbox:
 
     def _forget_ends(self, partition: TopicPartition, entry: _Entry) -> None:
         """What is read may be the first to tell of something to wait for: ends told before may be too early for it."""
-        event, truncated, altered, topics, _ = entry
+        event, truncated, altered, topics, *_ = entry
         if isinstance(event.change, Truncate):
             self._ends.pop(partition.topic, None)
         elif truncated > self._truncated.get(partition.topic, ORIGIN):
@@ -258,7 +268,7 @@ class Inbox:
 
     def _take_from(self, partition: TopicPartition, queue: _Queue, events: list[ChangeEvent], most: int) -> None:
         while len(events) < most and queue.entries:
-            event, truncated, altered, topics, _ = queue.entries[0]
+            event, truncated, altered, topics, *_ = queue.entries[0]
             if not self._takes(partition.topic, event) or not self._altered_up_to(altered):
                 return
             if not self._truncated_up_to(truncated, partition):
@@ -383,7 +393,7 @@ class Inbox:
         for partition, queue in self._queues.items():
             if not queue.entries:
                 continue
-            event, truncated, altered, topics, _ = queue.entries[0]
+            event, truncated, altered, topics, *_ = queue.entries[0]
             first = self._queues[TopicPartition(partition.topic, 0)]
             if isinstance(event.change, Truncate) or first.taken.position < truncated:
                 wanted.add(partition.topic)

@@ -17,6 +17,7 @@ from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.room import Room
 
 Tied = Mapping[TopicPartition, Position]
 """Partitions whose event at this position can only be taken by who takes all of them."""
@@ -27,6 +28,7 @@ class _Entry(NamedTuple):
     truncated: Position
     altered: Position
     next_offset: int
+    size: int
 
 
 @dataclass(slots=True)
@@ -35,6 +37,7 @@ class _Queue:
     taken: PartitionProgress
     told: PartitionProgress
     entries: deque[_Entry] = field(default_factory=deque)
+    size: int = 0
 
     def skip(self, offset: int) -> None:
         """The record there holds nothing new. It goes with the event before it."""
@@ -45,6 +48,7 @@ class _Queue:
 
     def pop(self) -> ChangeEvent:
         entry = self.entries.popleft()
+        self.size -= entry.size
         self.taken = PartitionProgress(entry.event.position, entry.next_offset)
         return entry.event
 
@@ -54,8 +58,8 @@ class PartInbox:
     what ties partitions together goes on only when they are given up, so up to there it does not change.
     """
 
-    def __init__(self, *, crowded_at: int, reached: Mapping[TopicPartition, PartitionProgress]) -> None:
-        self._crowded_at = crowded_at
+    def __init__(self, *, room: Room, reached: Mapping[TopicPartition, PartitionProgress]) -> None:
+        self._room = room
         self._reached = reached
         self._tables: TopicPartition | None = None
         self._queues: dict[TopicPartition, _Queue] = {}
@@ -90,14 +94,18 @@ class PartInbox:
         truncated: Position = ORIGIN,
         *,
         altered: Position = ORIGIN,
+        size: int = 0,
     ) -> None:
-        """One record of the partition, in the order of offsets. One that was read before (resent) is skipped."""
+        """One record of the partition, in the order of offsets. One that was read before (resent) is skipped. The log
+        has `size` bytes of it.
+        """
         queue = self._queues[partition]
         if event is None or event.position <= queue.read_position:
             queue.skip(offset)
         else:
             queue.read_position = event.position
-            queue.entries.append(_Entry(event, truncated, altered, offset + 1))
+            queue.entries.append(_Entry(event, truncated, altered, offset + 1, size))
+            queue.size += size
 
     def add_alteration(
         self,
@@ -113,7 +121,9 @@ class PartInbox:
 
     def crowded(self) -> set[TopicPartition]:
         """Partitions of which enough is here for now."""
-        return {partition for partition, queue in self._queues.items() if len(queue.entries) >= self._crowded_at}
+        count = len(self._queues)
+        is_full = self._room.is_full
+        return {at for at, queue in self._queues.items() if is_full(len(queue.entries), queue.size, count)}
 
     def ends_wanted(self) -> set[str]:
         """None: nothing here depends on where a partition ends."""
@@ -149,7 +159,7 @@ class PartInbox:
         return batch
 
     def _is_tied(self, partition: TopicPartition, entry: _Entry) -> bool:
-        event, truncated, altered, _ = entry
+        event, truncated, altered, *_ = entry
         if altered > (ORIGIN if self._tables is None else self._position(self._tables)):
             return True
         return truncated > self._position(TopicPartition(partition.topic, 0)) or ties(event)

@@ -38,6 +38,7 @@ from cdc.core.position import ORIGIN, Position
 from consumers.plan.approach import whole
 from consumers.plan.batch import Batch
 from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.room import Room
 
 _TransactionKey = tuple[int, int]  # epoch and commit LSN
 
@@ -46,18 +47,22 @@ _START_OVER: Final = "`cdc capture --start-over` loads all tables again; a longe
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """An event, or the place of another target's change of shape; the offset of what is to be taken after it."""
+    """An event, or the place of another target's change of shape; the offset of what is to be taken after it; the bytes
+    that it has in the log.
+    """
 
     position: Position
     event: ChangeEvent | None
     partition: _Partition
     next_offset: int
+    size: int
 
 
 @dataclass(slots=True)
 class _Partition:
-    """`entries` counts those that wait; `last` is the one of them that was read last. `taken` is the position of the
-    event taken last, and `next_taken` the offset of what is to be taken after it; `moved`: since the last batch.
+    """`entries` counts those that wait, `size` their bytes; `last` is the one of them that was read last. `taken` is
+    the position of the event taken last, and `next_taken` the offset of what is to be taken after it; `moved`: since
+    the last batch.
     """
 
     id: TopicPartition
@@ -66,6 +71,7 @@ class _Partition:
     taken: Position
     next_taken: int
     entries: int = 0
+    size: int = 0
     last: _Entry | None = None
     moved: bool = False
 
@@ -101,14 +107,14 @@ class TransactionInbox:
     def __init__(
         self,
         *,
-        crowded_at: int,
+        room: Room,
         transactions: TopicPartition,
         progress: PartitionProgress,
         epoch: int,
         floor: Position,
         trimmed: bool = False,
     ) -> None:
-        self._crowded_at = crowded_at
+        self._room = room
         self._trimmed = trimmed
         self._transactions = transactions
         self._epoch = epoch
@@ -154,16 +160,17 @@ class TransactionInbox:
         truncated: Position | None = None,  # noqa: ARG002  # the order of commits says it
         *,
         altered: Position = ORIGIN,
+        size: int = 0,
     ) -> None:
         """One record of the partition, in the order of offsets. LogGapError if the one before it is not there.
 
-        `altered` is the change of shape that it goes on from.
+        `altered` is the change of shape that it goes on from, `size` how many bytes the log has of it.
         """
         if event is None:
             self._add(partition, offset, None, None)
             return
         position = event.position
-        self._add(partition, offset, position, event, altered)
+        self._add(partition, offset, position, event, altered, size)
         if event.transaction.xid is None and self._is_new_load(position):
             self.holds_load = True
 
@@ -209,8 +216,11 @@ class TransactionInbox:
 
     def crowded(self) -> set[TopicPartition]:
         """Partitions of which enough is here for now."""
-        crowded = {partition for partition, here in self._partitions.items() if here.entries >= self._crowded_at}
-        return crowded | {self._transactions} if len(self._due) >= self._crowded_at else crowded
+        crowded = {partition for partition, here in self._partitions.items() if self._is_crowded(here)}
+        return crowded | {self._transactions} if len(self._due) >= self._room.events else crowded
+
+    def _is_crowded(self, here: _Partition) -> bool:
+        return self._room.is_full(here.entries, here.size, len(self._partitions))
 
     def ends_wanted(self) -> set[str]:
         """Topics of which `ends` must be told before the current END can be judged."""
@@ -264,6 +274,7 @@ class TransactionInbox:
         position: Position | None,
         event: ChangeEvent | None,
         altered: Position = ORIGIN,
+        size: int = 0,
     ) -> None:
         here = self._partitions[partition]
         if offset != here.next_read:
@@ -274,8 +285,9 @@ class TransactionInbox:
             self._skip(here)
             return
         here.read = position
-        here.last = entry = _Entry(position, event, here, offset + 1)
+        here.last = entry = _Entry(position, event, here, offset + 1, size)
         here.entries += 1
+        here.size += size
         key = position[:2]
         transaction = self._open.get(key)
         if transaction is None:
@@ -397,9 +409,7 @@ class TransactionInbox:
         if not unfinished:
             raise self._missing(due, here)
         # A resent one may fill a partition that has to be read on.
-        is_large = sum((due.wanted or {}).values()) > most or any(
-            each.entries >= self._crowded_at for each in unfinished
-        )
+        is_large = sum((due.wanted or {}).values()) > most or any(map(self._is_crowded, unfinished))
         if not is_large and not due.in_parts:
             return
         due.in_parts = True
@@ -421,6 +431,7 @@ class TransactionInbox:
         for entry in entries:
             here = entry.partition
             here.entries -= 1
+            here.size -= entry.size
             here.taken, here.next_taken = entry.position, entry.next_offset
             if here.last is entry:
                 here.last = None

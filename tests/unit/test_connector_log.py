@@ -32,6 +32,7 @@ from consumers.apply import connector
 from consumers.apply.connector import ConnectorLog
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.inbox import Inbox
+from consumers.plan.room import Room
 
 TABLE = TableSchema(id=TableId("public", "items"), columns=(), key=(0,))
 TOPIC = "shop.public.items"
@@ -143,7 +144,7 @@ def test_that_the_connector_repeats_itself_is_said_once_each_time(log):
 
 
 def test_a_changed_key_whose_second_half_is_missing_is_a_gap():
-    inbox = Inbox(crowded_at=100)
+    inbox = Inbox(room=Room(100))
     for partition in PARTITIONS:
         inbox.assign(partition, PartitionProgress(ORIGIN, 0))
     inbox.add(PARTITIONS[0], 0, event(Delete(KeyImage((b"1",)), UNKNOWN_KEY, awaits_create=True), 10, 16))
@@ -246,7 +247,7 @@ def test_the_target_becomes_the_source_wherever_the_connector_is_killed(transact
     progress = dict.fromkeys(PARTITIONS, PartitionProgress(ORIGIN, 0))
     # An applier that is stopped again and again.
     while any(progress[partition].next_offset < len(logs[partition]) for partition in PARTITIONS):
-        inbox = Inbox(crowded_at=1000, resent=connector_log.resent)
+        inbox = Inbox(room=Room(1000), resent=connector_log.resent)
         read = {}
         for partition in PARTITIONS:
             inbox.assign(partition, progress[partition])

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from cdc.core.log import TopicPartition
 from consumers.apply.sharing import is_past
 from consumers.plan.part import PartInbox
-from tests.unit.test_inbox import ALL, ALTERATIONS, CROWDED, PARTITIONS, RUNS, Site, positions
+from consumers.plan.room import Room
+from tests.unit.test_inbox import ALL, ALTERATIONS, CROWDED, PARTITIONS, RUNS, Site, large, positions
 
 APPLIERS = 3
 
@@ -44,7 +45,7 @@ class SharedSite(Site):
 
     def _begun(self, applier: int) -> Tenure:
         self._tokens += 1
-        inbox = PartInbox(crowded_at=CROWDED, reached=dict(self.checkpoint))
+        inbox = PartInbox(room=Room(CROWDED), reached=dict(self.checkpoint))
         next_read = {}
         for place in self.places:
             if place == ALTERATIONS or self._owners[place] == applier:
@@ -65,7 +66,7 @@ class SharedSite(Site):
                         if at == ALTERATIONS:
                             tenure.inbox.add_alteration(at, offset, event.position, event, said["topics"])
                         else:
-                            tenure.inbox.add(at, offset, event, **said)
+                            tenure.inbox.add(at, offset, event, **said, size=large(event))
                         tenure.next_read[at] = offset + 1
 
     def take(self, most: int, killed: bool = False) -> None:
