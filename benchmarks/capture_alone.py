@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.null_log import NullRegistry, NullWriter
 from cdc.capture.capture import Capture
+from cdc.cli.garbage import collect_rarely
 from cdc.cli.options import load_settings
 from cdc.log.open import open_log
 from cdc.sources.postgres.source import PostgresSource
@@ -22,6 +23,7 @@ def main(config: Path, changes: int) -> float:
     """Receive, decode, assemble, encode and confirm `changes` changes; all that capture does but writing the log."""
     settings = load_settings(config)
     captured = settings.captured()
+    collect_rarely()  # as `cdc capture` does
     began = time.monotonic()
     with ExitStack() as resources:
         source = resources.enter_context(PostgresSource(captured))

@@ -22,9 +22,9 @@ from rich.table import Table
 from benchmarks.measuring import execute
 from benchmarks.null_log import NullWriter
 from benchmarks.workloads import LargeTransactions, TpcB, WideRows, Workload
-from cdc.capture.collecting import collect_seldom
 from cdc.capture.pipeline import Pipeline
 from cdc.capture.publisher import Publisher
+from cdc.cli.garbage import collect_rarely
 from cdc.core.events import Alter, ChangeEvent, Commit, StreamItem
 from cdc.core.log import Record
 from cdc.core.settings import LogSettings
@@ -178,7 +178,7 @@ def main() -> int:
         LargeTransactions(changes=changes),
         WideRows(changes=4_000),
     ]
-    collect_seldom()
+    collect_rarely()
     settings = {"wal_level": "logical", "max_wal_size": "8GB"}
     with (
         tempfile.TemporaryDirectory(prefix="cdc-stages-") as folder,

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from cdc.capture.capture import Capture
-from cdc.capture.collecting import collect_seldom
 from cdc.cli.console import Rate, Reporter, stop_on_signals
+from cdc.cli.garbage import collect_rarely
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, load_settings
 from cdc.core.position import format_lsn
 from cdc.core.settings import Settings
@@ -40,7 +40,7 @@ def capture(
 
 def run_capture(settings: Settings, stop: threading.Event, reporter: Reporter, *, start_over: bool) -> None:
     """Capture until `stop`, through passing faults."""
-    collect_seldom()
+    collect_rarely()
     retries = Retries(stop, reporter)
     over = [start_over]
 
