@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final
 
 from cdc.core.errors import CdcError, FidelityError
-from cdc.core.events import Row
+from cdc.core.events import UNCHANGED, Row
 
 _FIELD_END: Final = b"\0f"
 _LINE_END: Final = b"\0l"
@@ -28,7 +28,7 @@ def copy_lines(part: int | None, rows: Sequence[Row], *, doing: str, columns: Se
     """
     remaining = iter(rows)
     while chunk := list(islice(remaining, _ROWS_AT_ONCE)):
-        lines = _lines(b"" if part is None else b"%d%b" % (part, _FIELD_END), chunk)
+        lines = _lines(b"" if part is None else b"%d%b" % (part, _FIELD_END if chunk[0] else b""), chunk)
         if lines is None:
             raise FidelityError(
                 f"{doing}, column {_with_nul(chunk, columns)}: PostgreSQL's text can't hold the character NUL (U+0000)",
@@ -59,11 +59,11 @@ def _lines(before: bytes, rows: list[Row]) -> bytes | None:
                 pass
             else:
                 continue
-        fields = [field if isinstance(field, bytes) else _NULL for field in row]
-        nulls += fields.count(_NULL)
-        joined.append(join(fields))
+        nulls += row.count(None) + row.count(UNCHANGED)  # what stands for them could be a value, too
+        joined.append(join([field if isinstance(field, bytes) else _NULL for field in row]))
     text = before + (_LINE_END + before).join(joined)
-    markers = sum(map(len, rows)) - 1 + before.count(b"\0") * len(rows) + nulls
+    ends = (sum(map(len, rows)) or len(rows)) - 1  # of fields and lines; without columns, of lines alone
+    markers = ends + before.count(b"\0") * len(rows) + nulls
     if text.count(b"\0") != markers:
         return None
     return (

@@ -1,0 +1,29 @@
+"""Rows as COPY's text: each value as it is, or an error."""
+
+import pytest
+
+from cdc.core.errors import FidelityError
+from cdc.core.events import UNCHANGED
+from consumers.targets.postgresql.copying import copy_lines
+
+
+def lines(part, *rows):
+    return b"".join(copy_lines(part, rows, doing="writing", columns=["a", "b"][: len(rows[0])]))
+
+
+def test_each_value_is_a_field():
+    assert (
+        lines(7, (b"x\ty", b"\\N"), (None, b""), (UNCHANGED, b"a\nb")) == b"7\tx\\ty\t\\\\N\n7\t\\N\t\n7\t\\N\ta\\nb\n"
+    )
+    assert lines(None, (b"1", b"2"), (b"3", None)) == b"1\t2\n3\t\\N\n"
+
+
+def test_a_row_without_columns_is_its_part_alone():
+    assert lines(7, (), ()) == b"7\n7\n"
+
+
+@pytest.mark.parametrize("value", [b"\0", b"\0N", b"\0f", b"\0l", b"a\0"])
+@pytest.mark.parametrize("other", [b"", None, UNCHANGED])
+def test_a_value_with_nul_is_refused_also_where_it_looks_like_what_stands_for_null(value, other):
+    with pytest.raises(FidelityError, match=r"column b: .*NUL"):
+        lines(1, (other, value))
