@@ -106,6 +106,7 @@ class Applier:
         self._standby = standby
         self._held = held
         self._waiting: WaitingPartitions | None = None
+        self._writes_elsewhere = delivery is not None
         self._delivery = delivery or Delivery(target, self._mapping, letters, self._may_wait)
         self._settings = settings
         self._prefix = prefix
@@ -223,7 +224,9 @@ class Applier:
             self._report(f"exclude_columns or mask: {pattern!r} matches no column of the tables as they are now")
 
     def _look_at_joining(self) -> None:
-        """Refuse a table that joins too late to be followed."""
+        """Refuse a table that joins too late to be followed. A delivery that was given writes to no tables."""
+        if self._writes_elsewhere:
+            return
         state = TopicPartition(self._state_topic, 0)
         joining = Joining(
             self._reader, self._decoding, prefix=self._prefix, target=self._settings.name, reached=self._reached
