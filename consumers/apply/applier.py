@@ -196,8 +196,7 @@ class Applier:
         if self._connector is None:
             require_not_ahead(self._reached, name, epoch_of(self._state))
             self._look_at_joining()
-        if self._held is None:
-            self._tables = PresentTables(self._target, name, self._mapping.name, self._reached)
+        self._tables = PresentTables(self._target, name, self._mapping.name, self._reached)
         self._enter()
         return True
 

@@ -83,7 +83,8 @@ class PresentTables:
         if not self._new and not self._gone:
             return {}
         there = self._there(self._new, tables)
-        marks = {table_of(topic): PartitionProgress(ORIGIN, _THERE) for topic in there}
+        # In one order: appliers that share write the same rows.
+        marks = {table_of(topic): PartitionProgress(ORIGIN, _THERE) for topic in sorted(there)}
         marks |= {table_of(topic): PartitionProgress(ORIGIN, _GONE) for topic in self._gone}
         self._known = (self._known | there) - self._gone
         self._new, self._gone = set(), set()
