@@ -38,6 +38,7 @@ from consumers.apply.connector import ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.entering import AnyInbox, Approaching, Entrance, epoch_of
 from consumers.apply.following import followed
+from consumers.apply.joining import Joining
 from consumers.apply.kept import look_beyond, require_of_log
 from consumers.apply.letters import DeadLetters
 from consumers.apply.present import PresentTables
@@ -105,6 +106,7 @@ class Applier:
         self._standby = standby
         self._held = held
         self._waiting: WaitingPartitions | None = None
+        self._writes_elsewhere = delivery is not None
         self._delivery = delivery or Delivery(target, self._mapping, letters, self._may_wait)
         self._settings = settings
         self._prefix = prefix
@@ -193,8 +195,8 @@ class Applier:
             return False
         if self._connector is None:
             require_not_ahead(self._reached, name, epoch_of(self._state))
-        if self._held is None:
-            self._tables = PresentTables(self._target, self._mapping.name, self._reached)
+            self._look_at_joining()
+        self._tables = PresentTables(self._target, name, self._mapping.name, self._reached)
         self._enter()
         return True
 
@@ -219,6 +221,20 @@ class Applier:
         self._mapping.require_sense(tables)
         for pattern in self._mapping.unmatched(tables) if tables else ():
             self._report(f"exclude_columns or mask: {pattern!r} matches no column of the tables as they are now")
+
+    def _look_at_joining(self) -> None:
+        """Refuse a table that joins too late to be followed. A delivery that was given writes to no tables."""
+        if self._writes_elsewhere:
+            return
+        state = TopicPartition(self._state_topic, 0)
+        joining = Joining(
+            self._reader, self._decoding, prefix=self._prefix, target=self._settings.name, reached=self._reached
+        )
+        self._reader.unassign([state])
+        joining.require_one_shape(
+            self._our_tables(), lambda partition: self._entrance.progress_of(partition, self._state, self._reached)
+        )
+        self._reader.assign({state: self._state_offset})
 
     def _begin(self, stopping: Callable[[], bool]) -> bool:
         """Give a new target its first checkpoint, if it is not to begin with the earliest event. False if stopped

@@ -18,6 +18,7 @@ from cdc.core.position import ORIGIN
 from cdc.core.state import TableState
 from cdc.core.tables import TableId
 from consumers.plan.approach import table_of
+from consumers.plan.beside import anew
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.targets.target import Target
 
@@ -28,15 +29,17 @@ _THERE: Final = 1
 
 
 class PresentTables:
-    """Of one session that has `reached` this. `name` says what a source's table is called at the target."""
+    """Of a session of `applier` that has `reached` this. `name` says what a source's table is called at the target."""
 
     def __init__(
         self,
         target: Target,
+        applier: str,
         name: Callable[[TableId], TableId],
         reached: Mapping[TopicPartition, PartitionProgress],
     ) -> None:
         self._target = target
+        self._applier = applier
         self._name = name
         self._known = {
             partition.topic
@@ -80,7 +83,8 @@ class PresentTables:
         if not self._new and not self._gone:
             return {}
         there = self._there(self._new, tables)
-        marks = {table_of(topic): PartitionProgress(ORIGIN, _THERE) for topic in there}
+        # In one order: appliers that share write the same rows.
+        marks = {table_of(topic): PartitionProgress(ORIGIN, _THERE) for topic in sorted(there)}
         marks |= {table_of(topic): PartitionProgress(ORIGIN, _GONE) for topic in self._gone}
         self._known = (self._known | there) - self._gone
         self._new, self._gone = set(), set()
@@ -98,8 +102,7 @@ class PresentTables:
             raise TargetSchemaError(
                 f"target table {self._name(tables[topic].table)} is gone, with the rows that it had: somebody dropped"
                 " or renamed it, or the target's rename has changed",
-                mend="put it back with its rows; or stop the applier, and DELETE FROM cdc_checkpoint WHERE topic ="
-                f" '{topic}': the table is made and filled anew from the log",
+                mend=f"put it back with its rows; or have the log make the target's tables anew: {anew(self._applier)}",
             )
 
     def _there(self, topics: Collection[str], tables: Mapping[str, TableState]) -> set[str]:

@@ -62,7 +62,8 @@ class LogCheckpoints(CheckpointStore):
                 elif said:
                     at = PartitionProgress(Position.parse(said["position"]), said["next_offset"])
                     partitions[TopicPartition(said["topic"], said["partition"])] = at
-        return Checkpoint(version=0, log_id=log_id, partitions=partitions)
+        # A crash may have cut the first of all short, before it said of which log it is.
+        return Checkpoint(version=0, log_id=log_id, partitions=partitions if log_id is not None else {})
 
     @override
     def save(self, progress: Progress, *, log_id: str, connection: sa.Connection | None = None) -> None:

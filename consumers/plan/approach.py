@@ -112,6 +112,11 @@ def joined_by_key(reached: Reached, topics: Collection[str]) -> dict[TopicPartit
     return {joining(topic): PartitionProgress(ORIGIN, _LEFT) for topic in new}
 
 
+def joining_now(reached: Reached, topics: Collection[str]) -> set[str]:
+    """Those of which the target has nothing, or nothing new since it did not get them for a while."""
+    return {topic for topic, at in _stages(reached, topics).items() if at == _LEFT}
+
+
 def _stages(reached: Reached, topics: Collection[str]) -> dict[str, int]:
     """What the checkpoint says of these topics. One that it does not know is as one that left."""
     known = {partition.topic for partition in reached if is_partition(partition)}

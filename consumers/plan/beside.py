@@ -20,6 +20,12 @@ def area(target: str, kind: Area) -> str:
     return f"{target}~{kind}"
 
 
+def anew(applier: str) -> str:
+    """The commands that make all of an applier's tables anew from the log."""
+    target, _, kind = applier.partition("~")
+    return f"cdc rebuild {target}{f' --drop-{kind}, then begin it again' if kind else ''}"
+
+
 def beside(area: str, table: TableId) -> TableId:
     """The table's name in the area. ConfigError if that is too long."""
     schema = area if table.schema == "public" else f"{area}~{table.schema}"

@@ -77,6 +77,6 @@ def _where(partition: TopicPartition) -> str:
 def _edited(what: str, applier: str) -> TargetError:
     return TargetError(
         f"{what}: somebody edited it",
-        mend=f"write what was there before; or drop the target's tables, and DELETE FROM cdc_checkpoint WHERE applier ="
-        f" '{applier}': they are filled anew from the log",
+        mend="write what was there before; or drop the target's tables, DELETE FROM cdc_checkpoint WHERE applier ="
+        f" '{applier}' and DELETE FROM cdc_applier WHERE name = '{applier}': they are filled anew from the log",
     )

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 from replica import Replica
 
+from cdc.core.errors import GapError
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
 from cdc.core.settings import LogSettings
@@ -120,6 +121,47 @@ def test_a_table_that_began_to_join_by_key(make: Make) -> None:
     replica.set_options("copy", consistency="transaction")
     replica.catch_up()
     assert rows(target, "two") == rows(source, "two")
+
+
+@pytest.mark.parametrize("consistency", ["key", "transaction"])
+@pytest.mark.parametrize(
+    ("ddl", "tables"),
+    [
+        ("RENAME TO three", ("public.*",)),
+        ("RENAME TO three", ("public.one", "public.three")),
+        ("RENAME COLUMN n TO m", ("public.*",)),
+        ("ADD COLUMN m int DEFAULT 7", ("public.*",)),
+    ],
+)
+def test_a_table_that_was_altered_before_it_joined(
+    ddl: str, tables: tuple[str, ...], consistency: str, make: Make
+) -> None:
+    """Rows from before the change are not in the shape, or the topic, of those after it."""
+    replica, source, target = make(ONE, TWO, "INSERT INTO two VALUES (1, 1), (2, 2)", consistency=consistency)
+    replica.set_options("copy", tables=("public.one",))
+    replica.catch_up()
+    run(source, f"ALTER TABLE two {ddl}", "INSERT INTO one VALUES (1, 1)")
+    run(source, f"DELETE FROM {'three' if 'three' in ddl else 'two'} WHERE id = 1")
+    replica.catch_up()
+    replica.set_options("copy", tables=tables)
+    with pytest.raises(GapError, match="gone past the change of its shape or name") as told:
+        replica.apply("copy")
+    assert "cdc rebuild" in str(told.value.mend)
+    assert rows(target, "one") == [(1, 1)]
+
+
+@pytest.mark.parametrize("consistency", ["key", "transaction"])
+def test_a_table_without_rows_that_is_altered(consistency: str, make: Make) -> None:
+    """It does not join when its first row comes."""
+    replica, source, target = make(ONE, TWO, consistency=consistency)
+    replica.catch_up()
+    run(source, "ALTER TABLE two RENAME TO three", "ALTER TABLE three ADD COLUMN m int", "CREATE TABLE four (id int)")
+    run(source, "ALTER TABLE four ADD PRIMARY KEY (id)", "INSERT INTO one VALUES (1, 1)")
+    replica.catch_up()
+    replica.reopen()
+    run(source, "INSERT INTO three VALUES (1, 1, 1)", "INSERT INTO four VALUES (1)")
+    replica.catch_up()
+    assert (rows(target, "three"), rows(target, "four")) == ([(1, 1, 1)], [(1,)])
 
 
 @pytest.mark.parametrize("partitions", [1, 3])

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -19,7 +20,15 @@ import pytest
 from replica import Replica
 from target_databases import MariaDB
 
-from cdc.core.errors import ConfigError, LogGapError, PassingError, TargetError, TargetReplacedError, TargetSchemaError
+from cdc.core.errors import (
+    ConfigError,
+    GapError,
+    LogGapError,
+    PassingError,
+    TargetError,
+    TargetReplacedError,
+    TargetSchemaError,
+)
 from cdc.core.position import Position, parse_lsn
 from cdc.core.settings import LogSettings, RegistrySettings, Settings, TargetSettings
 from cdc.log.local.layout import place_of
@@ -531,3 +540,35 @@ def test_a_log_whose_oldest_records_are_gone(new_database: Callable[[], str], un
         assert pg(copy, "SELECT name FROM cdc_applier") == [(target,)]
         assert pg(copy, "SELECT nspname FROM pg_namespace WHERE nspname LIKE '%~%'") == []
         place.replica.apply("pg")  # the live one needs none of it
+
+
+@pytest.mark.parametrize("consistency", ["key", "transaction"])
+def test_a_table_that_joins_after_changes_of_its_shape_and_name(
+    consistency: str, new_database: Callable[..., str], unique_name: str, tmp_path: Path
+) -> None:
+    """The way out that the error names."""
+    source = new_database()
+    name = f"{unique_name}_lite"
+    with targets_of(source, {"lite": f"sqlite:///{tmp_path}/lite.db"}, tmp_path, unique_name) as targets:
+        with psycopg.connect(source, autocommit=True) as writer:
+            writer.execute("CREATE TABLE one (id int PRIMARY KEY)")
+            writer.execute("CREATE TABLE two (id int PRIMARY KEY)")
+            writer.execute("INSERT INTO two VALUES (1), (2), (3)")
+            targets.replica.set_options("lite", tables=("public.one",), consistency=consistency)
+            targets.replica.catch_up()
+            writer.execute("ALTER TABLE two ADD COLUMN n int DEFAULT 7")
+            writer.execute("ALTER TABLE two RENAME TO three")
+            writer.execute("DELETE FROM three WHERE id = 1")
+            writer.execute("INSERT INTO one VALUES (1)")
+            targets.replica.catch_up()
+            targets.replica.set_options("lite", tables=("public.*",))
+            with pytest.raises(GapError, match="comes to target"):
+                targets.replica.apply("lite")
+            targets.replica.reopen()
+            targets.settings.targets[name] = replace(targets.settings.targets[name], consistency=consistency)
+            targets.rebuild(name)
+            writer.execute("DELETE FROM three WHERE id = 2")
+            targets.replica.catch_up()
+        with closing(sqlite3.connect(tmp_path / "lite.db")) as lite:
+            assert lite.execute("SELECT * FROM three").fetchall() == [(3, 7)]
+            assert lite.execute("SELECT * FROM one").fetchall() == [(1,)]

@@ -7,13 +7,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 import psycopg
 import pytest
+from replica import Replica
+
+from cdc.avro.names import schemas_topic
+from cdc.core.errors import TargetSchemaError
+from cdc.core.log import TopicPartition
+from cdc.core.settings import TargetSettings
+from cdc.log.followed import FollowedReader
+from cdc.registry.embedded import EmbeddedRegistry
+from consumers.apply.applier import Applier
+from consumers.targets.open import open_target
 
 PATIENCE_SECONDS = 60
 SESSION_TIMEOUT = 2
@@ -270,6 +280,53 @@ def test_appliers_share_the_partitions(
             until(lambda: rows(target, whole(table)) == rows(source, whole(table)), people)  # noqa: B023
         people.require_running()
     print(f"{workload.rounds} rounds; gone {gone:.1f} s, stopped {stopped:.1f} s, behind {behind:.1f} s")
+
+
+def test_a_table_that_somebody_drops_under_appliers_that_share(
+    new_database: Callable[[], str], unique_name: str
+) -> None:
+    """Who has a part looks too: the table would come back without its rows."""
+    source = new_database()
+    settings = TargetSettings(name=unique_name, url=new_database(), consistency="key")
+    with psycopg.connect(source, autocommit=True) as writer:
+        writer.execute("CREATE TABLE item (id int PRIMARY KEY)")
+        writer.execute("INSERT INTO item SELECT generate_series(1, 20)")
+    with (
+        Replica(source, {}, name=unique_name) as replica,
+        closing(open_target(settings).shared()) as target,
+        closing(FollowedReader(replica.log.reader("shared"))) as reader,
+    ):
+
+        def take(held: Collection[TopicPartition] | None) -> None:
+            target.hold(held)
+            applier = Applier(
+                reader=reader,
+                registry=EmbeddedRegistry(replica.log, None, schemas_topic(unique_name)),
+                target=target,
+                settings=settings,
+                prefix=unique_name,
+                held=held,
+            )
+            try:
+                assert applier.start()
+                if held is None:
+                    applier.claim()
+                while held and (applier.step(0.0) or not reader.at_end()):
+                    pass
+            finally:
+                applier.leave()
+
+        mine = [TopicPartition(f"{unique_name}.public.item", 0)]
+        replica.capture()
+        take(None)
+        take(mine)
+        with psycopg.connect(settings.url, autocommit=True) as copy, psycopg.connect(source, autocommit=True) as writer:
+            assert copy.execute("SELECT count(*) FROM item").fetchone() == (20,)
+            copy.execute("DROP TABLE item")
+            writer.execute("INSERT INTO item VALUES (21)")
+            replica.capture()
+            with pytest.raises(TargetSchemaError, match="item is gone"):
+                take(mine)
 
 
 def owners(target: str, people: Crew | None = None) -> dict[str, int]:

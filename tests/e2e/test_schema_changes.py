@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -283,6 +284,27 @@ def test_stop_waits_for_people_and_goes_on_when_they_have_followed(make_pair):
     pair.replica.reopen()
     pair.replica.apply("pg")
     assert rows(pair.target, "item") == rows(pair.source, "item")
+
+
+@pytest.mark.parametrize("target", ["pg", "lite"])
+@pytest.mark.parametrize("policy", ["stop", "add-only"])
+def test_a_renamed_table_waits_for_people(make_pair, policy, target):
+    """And goes on with it, and with another of its old name, when they have followed."""
+    pair = make_pair(schema_changes=policy)
+    pair.run("ALTER TABLE item RENAME TO thing", "INSERT INTO thing VALUES (3, 'c')")
+    pair.replica.capture()
+    with pytest.raises(TargetSchemaError, match=policy) as stopped:
+        pair.replica.apply(target)
+    statements = stopped.value.mend.removeprefix("at the target: ").removesuffix("; then start the applier again")
+    with psycopg.connect(pair.target) if target == "pg" else sqlite3.connect(pair.lite) as connection:
+        connection.execute(statements)
+    pair.run("CREATE TABLE item (id int PRIMARY KEY)", "INSERT INTO item VALUES (1)", "DELETE FROM thing WHERE id = 1")
+    pair.replica.reopen()
+    pair.replica.capture()
+    pair.replica.apply(target)
+    with psycopg.connect(pair.target) if target == "pg" else sqlite3.connect(pair.lite) as connection:
+        assert connection.execute("SELECT id FROM thing ORDER BY 1").fetchall() == [(2,), (3,)]
+        assert connection.execute("SELECT id FROM item").fetchall() == [(1,)]
 
 
 def test_a_target_with_columns_of_its_own(make_pair):

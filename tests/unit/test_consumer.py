@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from cdc.avro.names import consumer_topic
 from cdc.core.errors import ConfigError, FidelityError, LogError, StaleApplierError, TargetError
 from cdc.core.events import ChangeEvent, Create, Delete, FullImage, KeyImage, Transaction, Truncate, Update
+from cdc.core.log import Record, TopicSpec
 from cdc.core.settings import LogSettings
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
@@ -229,6 +231,29 @@ def test_changes_of_shape_come_between_the_rows(shop: Shop) -> None:
     assert alter.schema_before is not None
     assert (len(alter.schema_before.columns), len(alter.schema.columns)) == (2, 3)
     assert changes[3].after == {"id": 2, "note": None, "more": 3}
+
+
+def test_a_table_that_was_altered_before_it_was_asked_for(shop: Shop) -> None:
+    """Its changes tell their shapes themselves: a consumer does not need what went by in between."""
+    other = shop.rehearsal.table("other.b", {"id": "bigint"}, key=["id"])
+    shop.insert(1)
+    shop.rehearsal.table("public.orders", {"id": "bigint", "note": "text", "more": "integer"}, key=["id"])
+    with shop.rehearsal.transaction() as transaction:
+        transaction.insert(other, {"id": 2})
+    with shop.consumer(tables=["other.*"]) as consumer:
+        assert [batch.committed for batch in consumer.batches(follow=False)]
+    assert all_ids(shop.consumer(tables=["*.*"])) == [1]
+
+
+def test_a_first_checkpoint_in_the_log_that_a_crash_cut_short(shop: Shop) -> None:
+    shop.insert(1)
+    topic = consumer_topic("shop", "mine")
+    said = b'{"topic":"shop.public.orders","partition":0,"position":"1:0/1:1","next_offset":9}'
+    with closing(shop.rehearsal.log.writer(only=topic)) as writer:
+        writer.create_topics([TopicSpec(topic, compacted=True, single=True)])
+        ticket = writer.append([Record(topic, 0, b"shop.public.orders:0", said)])
+        assert writer.poll(1.0) == ticket
+    assert all_ids(shop.consumer()) == [1]
 
 
 # A change

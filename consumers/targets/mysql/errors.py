@@ -45,6 +45,7 @@ _PASSING: Final = _LOST | {
     ER.QUERY_INTERRUPTED,
     ER.OUTOFMEMORY,
     ER.OUT_OF_RESOURCES,
+    1047,  # Galera: the node is not ready, or was cut off from the others
     1412,  # the table's definition has changed: try the transaction again
     1969,  # MariaDB: max_statement_time
     # Read-only: a replica may be promoted, a setting changed back.

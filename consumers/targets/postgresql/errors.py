@@ -128,7 +128,7 @@ def is_broken(error: psycopg2.Error) -> bool:
 
 
 def _connection_error(error: psycopg2.Error, *, doing: str) -> CdcError:
-    said = _first_line(str(error))
+    said = _telling_line(str(error))
     if any(sign in said for sign in _FULL):
         return PassingError(f"{doing}: {said}", mend=_NO_ROOM)
     for sign, sqlstate in _SAID_AT_CONNECT.items():
@@ -158,6 +158,7 @@ def _column(error: psycopg2.Error, columns: Sequence[str]) -> str:
     return f", column {columns[int(found[1])]}"
 
 
-def _first_line(message: str) -> str:
-    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
-    return lines[0].rpartition("FATAL:")[2].strip() if lines else "the connection was closed"
+def _telling_line(message: str) -> str:
+    """What a server said, if one of the addresses that were tried had one; else what the first of them came to."""
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()] or ["the connection was closed"]
+    return next((line for line in reversed(lines) if "FATAL:" in line), lines[0]).rpartition("FATAL:")[2].strip()

@@ -67,6 +67,7 @@ class Alterer:
             done.append(Done(alteration, [] if there else [sql for sql, _ in statements]))
             if isinstance(alteration, RenameTable):
                 name = flat_name(alteration.new)
+                self._claim(alteration, doing)
         require_allowed(step.table.id, done, self._policy)
         self._make_anew(step, name, doing)
 
@@ -77,6 +78,13 @@ class Alterer:
             self._session.execute(statement, doing=doing)
             self._session.execute("DELETE FROM cdc_table WHERE name = ?", (name,), doing=doing)
 
+    def _claim(self, renamed: RenameTable, doing: str) -> None:
+        """The new name is the table's in place of the old one, whoever renamed it."""
+        gone = "DELETE FROM cdc_table WHERE name = ? AND source_schema = ? AND source_table = ?"
+        self._session.execute(gone, (flat_name(renamed.old), *renamed.old), doing=doing)
+        taken = "INSERT OR REPLACE INTO cdc_table (name, source_schema, source_table) VALUES (?, ?, ?)"
+        self._session.execute(taken, (flat_name(renamed.new), *renamed.new), doing=doing)
+
     def _statements(
         self, alteration: Alteration, name: str, columns: list[TargetColumn], step: AlterTable
     ) -> Iterator[_Statement]:
@@ -85,7 +93,8 @@ class Alterer:
         present = {folded(column.name): column for column in columns}
         match alteration:
             case RenameTable(_, new):
-                yield from _renamed(name, new)
+                if flat_name(new) != name:
+                    yield f"{alter} RENAME TO {quoted(flat_name(new))}", ()
             case DropColumn(column):
                 if folded(column) in present:
                     yield f"{alter} RENAME COLUMN {quoted(column)} TO {quoted(_DROPPED + column)}", ()
@@ -176,16 +185,6 @@ class Alterer:
 
 def _has(columns: Iterable[TargetColumn], name: str) -> bool:
     return any(column.name.lower() == name.lower() for column in columns)
-
-
-def _renamed(old: str, table: TableId) -> Iterator[_Statement]:
-    new = flat_name(table)
-    if new != old:
-        yield f"ALTER TABLE {quoted(old)} RENAME TO {quoted(new)}", ()
-    yield (
-        "UPDATE cdc_table SET name = ?, source_schema = ?, source_table = ? WHERE name = ?",
-        (new, *table, old),
-    )
 
 
 def _create(name: str, columns: Iterable[TargetColumn], key: Iterable[str]) -> str:
