@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Final, assert_never
 
 from cdc.avro.alterations import Alteration, read_alteration
@@ -57,6 +56,7 @@ from cdc.log.reading import last_records, read_to_end
 # of the processor's cache (5,000: an eighth to a quarter slower, measured); with fewer, each look costs.
 _MOST_MESSAGES: Final = 2_000
 _MOST_ROWS: Final = 5_000  # the same, of a load
+_MOST_ROW_BYTES: Final = 8 << 20
 _MOST_RECORDS: Final = 2_000  # before they are handed to the log
 _MOST_BYTES_UNDER_WAY: Final = 32 << 20
 _IDLE_SECONDS: Final = 0.1  # the longest wait for either side; a stop is noticed within it
@@ -258,7 +258,7 @@ class Capture:
     def _load_rows(self, at: LoadPoint, epoch: int, stopping: Callable[[], bool], *, again: bool) -> bool:
         """Publish all rows. False if stopped in between: the next start loads again."""
         items = self._source.load(at, epoch=epoch, again=again)
-        while batch := list(islice(items, _MOST_ROWS)):
+        for batch in _batches(items):
             if stopping():
                 self._report("stopped during the first load: the next start begins it again")
                 return False
@@ -471,3 +471,18 @@ def _with_alterations(tables: Mapping[str, TableState], history: Iterable[Altera
         topic: state if state.altered is None else replace(state, altered=latest.get(topic))
         for topic, state in tables.items()
     }
+
+
+def _batches(items: Iterable[StreamItem]) -> Iterator[list[StreamItem]]:
+    """Of a load, so that rows of any size leave memory as it is."""
+    batch: list[StreamItem] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        if isinstance(item, ChangeEvent) and isinstance(item.change, Read):
+            size += sum([len(value) for value in item.change.after if isinstance(value, bytes)])
+        if len(batch) >= _MOST_ROWS or size >= _MOST_ROW_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -21,6 +21,7 @@ from cdc.sources.postgres.errors import translate
 from cdc.sources.postgres.settings import SETTING_SQL
 
 _DONE: Final = -1
+_MOST_BYTES: Final = 8 << 20  # of one `receive`: a few thousand messages may be of any size
 
 
 class ReplicationConnection:
@@ -111,15 +112,19 @@ class ReplicationConnection:
         self._expect(self._open.exec_(sql.encode()), pq.ExecStatus.COPY_BOTH, doing=doing)
 
     def receive(self, most: int, timeout: float) -> list[bytes]:
-        """Up to `most` messages of the stream: those that are there; waits up to `timeout` seconds for the first."""
+        """Up to `most` messages of the stream (fewer if they are large): those that are there; waits up to `timeout`
+        seconds for the first.
+        """
         get = self._open.get_copy_data
         messages: list[bytes] = []
         add = messages.append
+        size = 0
         try:
-            while len(messages) < most:
+            while len(messages) < most and size < _MOST_BYTES:
                 length, data = get(1)
                 if length > 0:
                     add(bytes(data))
+                    size += length
                 elif length == _DONE:
                     raise self._stream_ended()
                 elif not self._take_in(0 if messages else timeout):
