@@ -105,7 +105,20 @@ class Entrance:
     def progress_of(self, partition: TopicPartition, state: LogState, reached: Reached) -> PartitionProgress:
         """From where on a table's partition is read. LogGapError if that is gone."""
         at = reached.get(partition)
-        return self._beginning(partition, state) if at is None else resumed(self._reader, state.load, partition, at)
+        return self._beginning(partition, state) if at is None else self._resumed(partition, at, state, reached)
+
+    def _resumed(
+        self, partition: TopicPartition, at: PartitionProgress, state: LogState, reached: Reached
+    ) -> PartitionProgress:
+        """All of a topic's partitions from a load, if one is: half of a moved row may wait for what another lost."""
+        load, table = state.load, state.tables.get(partition.topic)
+        if load is None or load.epoch <= at.position.epoch:
+            return at
+        for each in [partition] if table is None else table.topic_partitions:
+            its = reached.get(each)
+            if its is not None and resumed(self._reader, load, each, its) != its:
+                return PartitionProgress(below(load), load.begin(*partition))
+        return at
 
     def _partitions(self, state: LogState) -> list[TopicPartition]:
         """All that bring what an approach takes."""

@@ -15,7 +15,9 @@ from cdc.core.state import LoadState, LogState, TableState
 from cdc.core.tables import TableId
 from cdc.log.memory import MemoryLog
 from consumers.apply.beginning import begin_of_load
+from consumers.apply.entering import Entrance
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress
+from consumers.plan.inbox import is_resent
 
 SETTINGS = LogSettings(prefix="shop")
 TARGET = TargetSettings(name="copy", url="sqlite:///copy.db", tables=("public.t",))
@@ -33,6 +35,7 @@ STATE = LogState(
     },
 )
 
+MOST = (1 << 63) - 1
 Begin = Callable[..., Checkpoint | None]
 
 
@@ -89,3 +92,24 @@ def test_per_key_no_transactions_are_needed(begin: Begin) -> None:
 def test_a_load_that_is_not_there_as_a_whole_is_a_gap(begin: Begin, state: LogState) -> None:
     with pytest.raises(LogGapError, match=r"'shop\.public\.t', partition 0 no longer holds its first 6 records"):
         begin({TopicPartition("shop.public.t", 0): 6}, state)
+
+
+def test_a_topic_goes_on_from_the_load_as_a_whole() -> None:
+    """The first half of a moved row would wait for the other for ever, if only that one's partition went on from it."""
+    log = MemoryLog(SETTINGS)
+    writer = log.writer()
+    writer.create_topics([TopicSpec("shop.public.t", 2)])
+    zero, one = (TopicPartition("shop.public.t", number) for number in range(2))
+    writer.append([Record(*partition, b"", b"") for partition in (zero, one)] * 10)
+    writer.poll(1.0)
+    entrance = Entrance(
+        log.reader("test"), TARGET, SETTINGS, resent=is_resent, held=None, until=None, report=lambda _: None
+    )
+    old = PartitionProgress(Position(1, 5, 1), 2)
+    reached = {zero: old, one: old}
+
+    assert [entrance.progress_of(partition, STATE, reached) for partition in reached] == [old, old]
+    log.trim(one, 4)
+    floor = Position(1, MOST, MOST)
+    begun = [entrance.progress_of(partition, STATE, reached) for partition in reached]
+    assert begun == [PartitionProgress(floor, 5), PartitionProgress(floor, 6)]
