@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from cdc.avro.headers import TRUNCATED
 from cdc.capture.capture import Capture
-from cdc.core.events import Begin, ChangeEvent, Commit, Create, Transaction, Truncate
+from cdc.core.events import Begin, ChangeEvent, Commit, Create, Read, Transaction, Truncate
 from cdc.core.settings import LogSettings
 from cdc.core.source import LoadPoint, SourceIdentity
 from cdc.core.tables import Column, TableId, TableSchema
@@ -100,3 +100,16 @@ def test_a_truncate_is_durable_after_all_before_it_and_before_all_after_it():
     for record, _, durable in (first, second):
         assert TRUNCATED in dict(record.headers)
         assert durable >= ticket
+
+
+def test_large_rows_of_a_load_are_not_kept_until_there_are_many():
+    settings = LogSettings(max_record_bytes=16 << 20)
+    log = MemoryLog(settings)
+    writer, reader = WatchedWriter(log.writer()), log.reader("capture")
+    source = LoadingSource([Read((b"%d" % n * (3 << 20),)) for n in range(9)])
+    registry = EmbeddedRegistry(log, writer, "schemas")
+    Capture(source=source, writer=writer, reader=reader, registry=registry, settings=settings, slot="slot").run(
+        lambda: source.started
+    )
+    assert len(writer.noted) == 9
+    assert len({ticket for _, ticket, _ in writer.noted}) == 3
