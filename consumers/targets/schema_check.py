@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
-from cdc.avro.names import topic_name
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import TableId, TableSchema
 from consumers.plan.letters import INDEX
 
+# Not one table alone: the log's earlier events of it may go on from shapes, or names, that the target is beyond.
+MADE_ANEW: Final = (
+    "have the target's tables made anew from the log: cdc rebuild with the target's name (and --leave-behind, to give"
+    " up what people made at them)"
+)
 OWN_TABLES = frozenset({"cdc_applier", "cdc_checkpoint", "cdc_table", "cdc_letter"})
 
 
@@ -27,15 +32,8 @@ def require_same_columns(
     found += [f"needs a value for {', '.join(extra)}, which the source has not"] if extra else []
     raise TargetSchemaError(
         f"target table {table} {', and '.join(found)}",
-        mend="give it the source's columns (ALTER TABLE … ADD COLUMN, DROP COLUMN or DROP NOT NULL), or have it made"
-        f" anew: {refill(table)}",
+        mend=f"give it the source's columns (ALTER TABLE … ADD COLUMN, DROP COLUMN or DROP NOT NULL), or {MADE_ANEW}",
     )
-
-
-def refill(table: TableId) -> str:
-    """What makes the applier create and fill a table again, from what the log holds of it."""
-    topic = topic_name("", table).replace("_", "!_")
-    return f"stop the applier, drop the table, and DELETE FROM cdc_checkpoint WHERE topic LIKE '%{topic}' ESCAPE '!'"
 
 
 def refuse_own_table(version: TableSchema, name: str) -> None:

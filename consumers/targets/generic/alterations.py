@@ -16,10 +16,9 @@ from consumers.plan.alterations import AddColumn, Alteration, DropColumn, Rename
 from consumers.plan.steps import AlterTable
 from consumers.targets.generic.schema import PreparedTables, Shape, StoredColumn
 from consumers.targets.generic.session import GenericSession
-from consumers.targets.generic.types import RowCodec, type_named
+from consumers.targets.generic.types import MADE_ANEW, RowCodec, type_named
 from consumers.targets.naming import flat_name
 from consumers.targets.policy import Done, is_left_alone, may_drop, require_allowed
-from consumers.targets.schema_check import refill
 
 _ASIDE: Final = "cdc_aside"
 
@@ -113,7 +112,7 @@ class Alterer:
             raise TargetSchemaError(
                 f"table {table} was changed at the source; {self._session.dialect} commits what defines tables by"
                 " itself, so that a crash in between could lose rows",
-                mend=f"have it made anew: {refill(table)}",
+                mend=MADE_ANEW,
             )
 
 

@@ -16,10 +16,10 @@ from typing_extensions import override
 from cdc.core.errors import TargetError, TargetSchemaError
 from cdc.core.tables import TableId, TableSchema
 from consumers.targets.generic.session import GenericSession
-from consumers.targets.generic.types import Form, Forms, RowCodec
+from consumers.targets.generic.types import MADE_ANEW, Form, Forms, RowCodec
 from consumers.targets.naming import flat_name
 from consumers.targets.prepared import PreparedVersions
-from consumers.targets.schema_check import refill, refuse_own_table
+from consumers.targets.schema_check import refuse_own_table
 
 _OURS: Final = sa.MetaData()
 
@@ -144,7 +144,7 @@ class PreparedTables(PreparedVersions[PreparedTable]):
             )
         there = self._session.has_table(name, doing=doing)
         if there and (found is None or not _takes(found[1], wanted)):
-            raise _not_ours(version, name, None if found is None else found[1], wanted)
+            raise _not_ours(name, None if found is None else found[1], wanted)
         if not there:
             # The record first: a database may commit the rest by itself.
             self.record(version.id, wanted)
@@ -191,14 +191,14 @@ def _takes(there: Shape, wanted: Shape) -> bool:
     return same and all(column.nullable for column in there if column.name not in brought)
 
 
-def _not_ours(version: TableSchema, name: str, there: Shape | None, wanted: Shape) -> TargetSchemaError:
+def _not_ours(name: str, there: Shape | None, wanted: Shape) -> TargetSchemaError:
     if there is None:
         what = f"target table {name!r} is there, and was not made by the applier: what it keeps can't be told here"
     else:
         found, asked = ({column.name for column in shape} for shape in (there, wanted))
         differ = sorted(asked - found) or sorted(found - asked) or _differing(there, wanted)
         what = f"target table {name!r} has not the source's columns: {', '.join(differ)}"
-    return TargetSchemaError(what, mend=f"have it made anew: {refill(version.id)}")
+    return TargetSchemaError(what, mend=MADE_ANEW)
 
 
 def _differing(there: Iterable[StoredColumn], wanted: Iterable[StoredColumn]) -> list[str]:

@@ -31,8 +31,11 @@ from cdc.core.patterns import column_pattern
 from cdc.core.tables import TableSchema
 from cdc.core.types import ColumnType, Kind
 from consumers.targets.generic.session import GenericSession
-from consumers.targets.schema_check import refill
 
+MADE_ANEW: Final = (
+    "have the target's tables made anew from the log: stop its applier, drop all of them, cdc_applier and"
+    " cdc_checkpoint too, and start it again"
+)
 _MOST_DIGITS: Final = 38
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -258,8 +261,7 @@ class RowCodec:
             raise FidelityError(
                 f"table {table}, column {column.name}: the target can't store a value of type {column.type.name}:"
                 f" {reason}",
-                mend=f"add {column_pattern(table, column.name)!r} to the target's as_text, and have the table made"
-                f" anew: {refill(table)}",
+                mend=f"add {column_pattern(table, column.name)!r} to the target's as_text, and {MADE_ANEW}",
             ) from None
 
     def _converted(self, form: Form, value: bytes) -> Any:

@@ -18,7 +18,7 @@ from consumers.targets.mysql.session import MysqlSession
 from consumers.targets.mysql.types import RowCodec, declared_type, is_text, keeps_exactly, key_bytes
 from consumers.targets.naming import flat_name
 from consumers.targets.prepared import PreparedVersions
-from consumers.targets.schema_check import refill, refuse_own_table, require_same_columns
+from consumers.targets.schema_check import MADE_ANEW, refuse_own_table, require_same_columns
 
 _LONGEST_NAME: Final = 64
 
@@ -182,6 +182,5 @@ def _require_keeping(version: TableSchema, column: Column, there: TargetColumn, 
         raise TargetSchemaError(
             f"target table {version.id}, column {column.name}: {there.full_type} would change values of the source's"
             f" {column.type.name} silently",
-            mend=f"{alter} MODIFY {quoted(column.name)} {full_declaration(version, column, collation)}, or have the"
-            f" table made anew: {refill(version.id)}",
+            mend=f"{alter} MODIFY {quoted(column.name)} {full_declaration(version, column, collation)}, or {MADE_ANEW}",
         )

@@ -11,7 +11,7 @@ from cdc.core.tables import TableId, TableSchema
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.naming import flat_name
 from consumers.targets.prepared import PreparedVersions
-from consumers.targets.schema_check import refill, refuse_own_table, require_same_columns
+from consumers.targets.schema_check import MADE_ANEW, refuse_own_table, require_same_columns
 from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.types import RowCodec, declared_type, keeps_exactly
@@ -87,7 +87,7 @@ class PreparedTables(PreparedVersions[PreparedTable]):
                 raise TargetSchemaError(
                     f"target table {name!r}, column {column.name}: declared {there.declared or 'without type'}, it"
                     f" would change values of the source's {column.type.name} silently",
-                    mend=f"declare it {declared_type(column.type)}, or have the table made anew: {refill(version.id)}",
+                    mend=f"declare it {declared_type(column.type)}, or {MADE_ANEW}",
                 )
 
     def _unique_keys(self, table: TableId, name: str, columns: list[TargetColumn]) -> set[frozenset[str]]:
