@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from cdc.core.settings import LogSettings
 from cdc.log.memory import MemoryLog
 
 TABLES = ["one", "two"]
+SMALL = 5_000  # transactions
 
 
 class Pair:
@@ -205,3 +207,24 @@ def test_a_compacted_topic_is_refused(pair: Pair) -> None:
     pair.replica.set_options("copy", consistency="key")
     pair.replica.catch_up()
     pair.assert_equal()
+
+
+def test_small_transactions_share_a_target_transaction(pair: Pair) -> None:
+    pair.replica.set_options("copy", batch_events=10_000)
+    pair.replica.catch_up()
+
+    def version() -> int:
+        with psycopg.connect(pair.target) as target:
+            return int(target.execute("SELECT version FROM cdc_applier").fetchone()[0])
+
+    before = version()
+    with psycopg.connect(pair.source, autocommit=True) as source:
+        source.execute(
+            f"DO $$ BEGIN FOR i IN 1..{SMALL} LOOP INSERT INTO one VALUES (1000 + i, i); COMMIT; END LOOP; END $$"
+        )
+    pair.replica.capture()
+    began = time.perf_counter()
+    pair.replica.apply("copy")
+    print(f"{SMALL / (time.perf_counter() - began):,.0f} transactions a second")
+    assert version() - before < SMALL / 100
+    pair.assert_equal("one")
