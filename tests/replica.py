@@ -22,7 +22,7 @@ from cdc.capture.capture import Capture
 from cdc.core.errors import PassingError, SlotInUseError
 from cdc.core.log import Log, LogWriter
 from cdc.core.registry import SchemaRegistry
-from cdc.core.settings import LogSettings, RegistrySettings, SourceSettings, TargetSettings
+from cdc.core.settings import LogSettings, RegistrySettings, Settings, SourceSettings, TargetSettings
 from cdc.log.followed import FollowedReader
 from cdc.log.memory import MemoryLog
 from cdc.registry.confluent import ConfluentRegistry
@@ -77,6 +77,12 @@ class Replica:
     ) -> None:
         self.close()
         self.drop()
+
+    @property
+    def settings(self) -> Settings:
+        """What a command on this log and these targets would read."""
+        targets = {of.name: of for of in self._targets.values()}
+        return Settings(source=None, log=self._log_settings, registry=RegistrySettings(), targets=targets)
 
     def catch_up(self) -> None:
         self.capture()

@@ -14,6 +14,10 @@ MADE_ANEW: Final = (
     "have the target's tables made anew from the log: cdc rebuild with the target's name (and --leave-behind, to give"
     " up what people made at them)"
 )
+MADE_ANEW_AS_TEXT: Final = (
+    "have the target's tables made anew from the log, with the column's new type: cdc rebuild with the target's"
+    " name and --leave-behind (a live column's type counts as made by people)"
+)
 OWN_TABLES = frozenset({"cdc_applier", "cdc_checkpoint", "cdc_table", "cdc_letter"})
 
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -30,7 +29,7 @@ from cdc.core.errors import (
     TargetSchemaError,
 )
 from cdc.core.position import Position, parse_lsn
-from cdc.core.settings import LogSettings, RegistrySettings, Settings, TargetSettings
+from cdc.core.settings import LogSettings
 from cdc.log.local.layout import place_of
 from cdc.log.open import open_log
 from consumers.rebuild.moment import Moment
@@ -179,18 +178,17 @@ def is_loaded(place: Place) -> bool:
 class Targets:
     """A source with several targets, in this process, of a log that commands can open too."""
 
-    def __init__(self, replica: Replica, log: LogSettings, targets: dict[str, TargetSettings]) -> None:
+    def __init__(self, replica: Replica) -> None:
         self.replica = replica
-        self.settings = Settings(source=None, log=log, registry=RegistrySettings(), targets=targets)
 
     def rebuild(self, target: str, **options: bool) -> list[str]:
         said: list[str] = []
-        with swap_session(self.settings, target, said.append, **options) as swap:
+        with swap_session(self.replica.settings, target, said.append, **options) as swap:
             assert swap.run(lambda: False)
         return said
 
     def copy(self, target: str, moment: Moment) -> None:
-        with copy_session(self.settings, target, moment, lambda _: None) as copy:
+        with copy_session(self.replica.settings, target, moment, lambda _: None) as copy:
             assert copy.run(lambda: False)
 
 
@@ -203,8 +201,7 @@ def targets_of(
         open_log(log) as opened,
         Replica(source, urls, name=name, log=opened, log_settings=log) as replica,
     ):
-        targets = {f"{name}_{kind}": TargetSettings(name=f"{name}_{kind}", url=urls[kind]) for kind in urls}
-        yield Targets(replica, log, targets)
+        yield Targets(replica)
 
 
 def both(
@@ -317,7 +314,7 @@ def test_what_people_made_at_the_live_tables(new_database: Callable[[], str], un
         assert target.execute("SELECT to_regclass('gone'), to_regclass('empty')::text").fetchone() == (None, "empty")
         assert lite.execute("SELECT name FROM sqlite_master WHERE name LIKE '%~old.gone'").fetchall() != []
         assert lite.execute("SELECT name FROM sqlite_master WHERE name IN ('gone', 'empty')").fetchall() == [("empty",)]
-        assert discard(place.settings, on_pg, "old") == discard(place.settings, on_lite, "old") == 3
+        assert discard(place.replica.settings, on_pg, "old") == discard(place.replica.settings, on_lite, "old") == 3
 
 
 def test_what_people_made_at_mariadbs_tables(
@@ -397,18 +394,18 @@ def test_what_people_made_at_mariadbs_tables(
         assert {table for table in there if "~" in table} == {f"{name}~old.{table}" for table in ("empty", "gone", "t")}
         assert {"t", "empty"} <= there
         assert "gone" not in there
-        assert discard(place.settings, name, "old") == 3
+        assert discard(place.replica.settings, name, "old") == 3
 
         place.copy(name, Position(0, parse_lsn(moment), 0))
         assert copy.values(f"SELECT id, n FROM `{name}~until.t` ORDER BY id") == rows[:2]
         with monkeypatch.context() as patch:
             patch.delattr("consumers.targets.mysql.replacing._end_dropping")
             with pytest.raises(NameError):  # as a crash: the tables are still there, and nobody may go on with them
-                discard(place.settings, name, "until")
+                discard(place.replica.settings, name, "until")
         copy.execute(f"INSERT INTO `{name}~until.t` VALUES (77, 7)")
         place.copy(name, Position(0, parse_lsn(moment), 0))
         assert copy.values(f"SELECT id, n FROM `{name}~until.t` ORDER BY id") == rows[:2]
-        assert discard(place.settings, name, "until") == 3
+        assert discard(place.replica.settings, name, "until") == 3
         assert copy.values("SELECT name FROM cdc_applier") == [(name,)]
         assert copy.values("SELECT name FROM cdc_table WHERE name LIKE '%~%'") == []
 
@@ -457,11 +454,11 @@ def test_the_target_as_of_a_moment(
                 place.copy(target, Position(0, parse_lsn(before), 0))
         assert copied() == [[(1, 1), (2, 0), (3, 0)]] * 2
         for target in names.values():
-            assert discard(place.settings, target, "until") == 1
+            assert discard(place.replica.settings, target, "until") == 1
             place.copy(target, moment)
         assert copied() == [[(1, 1), (2, 0), (3, 0)]] * 2
         for target in names.values():
-            discard(place.settings, target, "until")
+            discard(place.replica.settings, target, "until")
             place.copy(target, Position(0, parse_lsn(before), 0))
         assert copied() == [[(1, 0), (2, 0), (3, 0)]] * 2
 
@@ -531,7 +528,7 @@ def test_a_log_whose_oldest_records_are_gone(new_database: Callable[[], str], un
                 assert pg(copy, sql) == lite.execute(sql).fetchall() == pg(source, sql)
 
         place.replica.close()
-        discard(place.settings, target, "old")
+        discard(place.replica.settings, target, "old")
         lose(lose())
         with pytest.raises(LogGapError, match=r"no longer holds its first \d+ records, and target .* needs them"):
             place.rebuild(target)
@@ -565,7 +562,6 @@ def test_a_table_that_joins_after_changes_of_its_shape_and_name(
             with pytest.raises(GapError, match="comes to target"):
                 targets.replica.apply("lite")
             targets.replica.reopen()
-            targets.settings.targets[name] = replace(targets.settings.targets[name], consistency=consistency)
             targets.rebuild(name)
             writer.execute("DELETE FROM three WHERE id = 2")
             targets.replica.catch_up()

@@ -33,6 +33,7 @@ from cdc.core.settings import LogSettings
 from cdc.embedded import EmbeddedPostgres
 from cdc.log.memory import MemoryLog
 from cdc.log.open import open_log
+from consumers.wiring import swap_session
 
 Databases = Callable[..., str]
 NEWEST = 18
@@ -716,12 +717,18 @@ def test_a_float_that_sqlite_has_not_stops_there_and_as_text_mends_it(
     value: str, new_database: Databases, unique_name: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "lite.db"
-    targets = {"lite": f"sqlite:///{path}"}
-    with databases(new_database()) as (source,), closing(sqlite3.connect(path)) as lite:
+    log_settings = LogSettings(url=f"sqlite:///{tmp_path}/log.db", prefix=unique_name)
+    with (
+        databases(new_database()) as (source,),
+        closing(sqlite3.connect(path)) as lite,
+        open_log(log_settings) as log,
+    ):
         source.execute(
             "CREATE TABLE readings (id integer PRIMARY KEY, value real)", "INSERT INTO readings VALUES (1, 1)"
         )
-        with Replica(source.url, targets, name=unique_name) as replica:
+        with Replica(
+            source.url, {"lite": f"sqlite:///{path}"}, name=unique_name, log=log, log_settings=log_settings
+        ) as replica:
             replica.catch_up()
             source.execute(f"INSERT INTO readings VALUES (2, 2), (3, '{value}')")
             replica.capture()
@@ -729,12 +736,12 @@ def test_a_float_that_sqlite_has_not_stops_there_and_as_text_mends_it(
                 replica.apply("lite")
             mend = str(raised.value.mend)
             assert "add 'public.readings.value' to the target's as_text" in mend
+            assert "cdc rebuild" in mend
+            assert "--leave-behind" in mend
             assert lite.execute("SELECT * FROM readings").fetchall() == [(1, 1.0)]
             replica.set_options("lite", as_text=("public.readings.value",))
-            lite.execute("DROP TABLE readings")
-            lite.execute(mend[mend.index("DELETE FROM") :])
-            lite.commit()
-            replica.apply("lite")
+            with swap_session(replica.settings, f"{unique_name}_lite", lambda _: None, leave_behind=True) as swap:
+                assert swap.run(lambda: False)
         assert lite.execute("SELECT * FROM readings ORDER BY id").fetchall() == [(1, "1"), (2, "2"), (3, value)]
 
 

@@ -28,7 +28,7 @@ from cdc.core.patterns import column_pattern
 from cdc.core.tables import TableSchema
 from cdc.core.types import ColumnType, Kind
 from consumers.targets.mysql.quoting import text_literal
-from consumers.targets.schema_check import MADE_ANEW
+from consumers.targets.schema_check import MADE_ANEW_AS_TEXT
 
 KEY_BYTES: Final = 3072  # https://dev.mysql.com/doc/refman/8.4/en/innodb-limits.html
 _BYTES_PER_CHARACTER: Final = 4
@@ -211,7 +211,7 @@ class RowCodec:
         reason = error.args[0] if isinstance(error, _InexactError) else "it is not a value of its type"
         return FidelityError(
             f"table {table}, column {column.name}: MySQL can't store a value of type {column.type.name}: {reason}",
-            mend=f"add {column_pattern(table, column.name)!r} to the target's as_text, and {MADE_ANEW}",
+            mend=f"add {column_pattern(table, column.name)!r} to the target's as_text, and {MADE_ANEW_AS_TEXT}",
         )
 
 

@@ -23,7 +23,7 @@ from cdc.core.events import UNCHANGED, Value
 from cdc.core.patterns import column_pattern
 from cdc.core.tables import TableSchema
 from cdc.core.types import ColumnType, Kind
-from consumers.targets.schema_check import MADE_ANEW
+from consumers.targets.schema_check import MADE_ANEW_AS_TEXT
 
 Stored = int | float | str | bytes | None
 
@@ -87,7 +87,7 @@ class RowCodec:
             reason = error.args[0] if isinstance(error, _InexactError) else "it is not a value of its type"
             raise FidelityError(
                 f"table {table}, column {column.name}: SQLite can't store a value of type {column.type.name}: {reason}",
-                mend=f"add {column_pattern(table, column.name)!r} to the target's as_text, and {MADE_ANEW}",
+                mend=f"add {column_pattern(table, column.name)!r} to the target's as_text, and {MADE_ANEW_AS_TEXT}",
             ) from None
 
 
