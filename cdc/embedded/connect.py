@@ -7,28 +7,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 from zipfile import ZipFile
+
+from typing_extensions import override
 
 from cdc.core.errors import CdcError
 from cdc.embedded.jars import fetched
-from cdc.embedded.java import SMALL_JVM, JavaServer
-from cdc.embedded.ports import LOOPBACK, free_port
+from cdc.embedded.java import LOG4J, SMALL_JVM, JavaServer
+from cdc.embedded.ports import LOOPBACK
 
 _HERE: Final = Path(__file__).parent
 _PATIENCE_SECONDS: Final = 60.0
 _SHOWN_CHARACTERS: Final = 4000
 _CONVERTER: Final = "io.apicurio.registry.utils.converter.AvroConverter"
-_LOGGING: Final = """\
-status = error
-appender.file.type = Console
-appender.file.name = file
-appender.file.layout.type = PatternLayout
-appender.file.layout.pattern = [%d] %p %m (%c)%n
-rootLogger.level = WARN
-rootLogger.appenderRef.file.ref = file
-"""
 
 
 def converter_settings(registry: str) -> dict[str, str]:
@@ -64,7 +56,7 @@ def installed() -> Installation:
     )
 
 
-class EmbeddedConnect:
+class EmbeddedConnect(JavaServer):
     """A worker at this broker (bootstrap servers) and this registry (its Confluent URL). Connectors are added and
     removed; their offsets stay in `directory`. `settings` are the worker's.
     """
@@ -78,41 +70,29 @@ class EmbeddedConnect:
         settings: Mapping[str, str] | None = None,
         jvm_options: Sequence[str] = SMALL_JVM,
     ) -> None:
-        self._directory = directory
+        super().__init__("Kafka Connect", directory, jvm_options=jvm_options)
         self._kafka = kafka
         self._registry = registry
         self._settings = dict(settings or {})
-        self._jvm_options = tuple(jvm_options)
-        self._port: int | None = None
         self._connectors: dict[str, dict[str, str]] = {}
-        self._server = JavaServer("Kafka Connect", directory)
-
-    @property
-    def pid(self) -> int:
-        return self._server.pid
-
-    @property
-    def log(self) -> Path:
-        return self._server.log
 
     @property
     def offsets(self) -> Path:
         """The file in which connectors' offsets are saved."""
         return self._directory / "offsets"
 
+    @override
     def start(self) -> None:
         """Return when it runs the connectors that it had, if it was killed."""
         jars = installed()
         self._directory.mkdir(parents=True, exist_ok=True)
-        if self._port is None:
-            self._port = free_port()
+        self._choose_port()
         logging = self._directory / "log4j2.properties"
-        logging.write_text(_LOGGING)
+        logging.write_text(LOG4J)
         worker = self._directory / "worker.properties"
         worker.write_text("".join(f"{key}={value}\n" for key, value in self._properties(jars).items()))
-        self._server.start(
+        self._run(
             [
-                *self._jvm_options,
                 *(f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars.connect}/*"),
                 *("org.apache.kafka.connect.cli.ConnectStandalone", str(worker)),
             ],
@@ -120,12 +100,6 @@ class EmbeddedConnect:
         )
         for name, settings in self._connectors.items():
             self.add(name, settings)
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def kill(self) -> None:
-        self._server.kill()
 
     def add(self, name: str, settings: Mapping[str, str]) -> None:
         """Return when the connector's tasks run."""
@@ -206,12 +180,3 @@ class EmbeddedConnect:
             for plugin in jars.debezium.iterdir():
                 (plugins / plugin.name).symlink_to(plugin)
         return plugins
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

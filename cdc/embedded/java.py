@@ -10,13 +10,24 @@ from pathlib import Path
 
 from cdc.core.errors import CdcError
 from cdc.embedded import process
-from cdc.embedded.process import Command, ServerProcess
+from cdc.embedded.process import Command
+from cdc.embedded.server import EmbeddedServer
 
 _START_SECONDS = 120.0
-_STOP_SECONDS = 60.0
 
 # A quick start and little memory, rather than the best throughput.
 SMALL_JVM = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
+
+# Of those that log by Log4j: only what is wrong.
+LOG4J = """\
+status = error
+appender.file.type = Console
+appender.file.name = file
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = [%d] %p %m (%c)%n
+rootLogger.level = WARN
+rootLogger.appenderRef.file.ref = file
+"""
 
 
 def find_java() -> Path:
@@ -27,34 +38,21 @@ def find_java() -> Path:
     return Path(JAVA)
 
 
-class JavaServer:
-    """A server process on the JVM, with its log in `directory`."""
+class JavaServer(EmbeddedServer):
+    """A server on the JVM; `name` is what errors call it."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, *, jvm_options: Sequence[str]) -> None:
+        super().__init__(directory)
         self._name = name
-        self._directory = directory
-        self._process: ServerProcess | None = None
+        self._jvm_options = tuple(jvm_options)
 
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.running
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None, "not started yet"
-        return self._process.pid
-
-    @property
-    def log(self) -> Path:
-        return self._directory / "server.log"
-
-    def start(self, arguments: Sequence[str], is_ready: Callable[[], bool]) -> None:
+    def _run(self, arguments: Sequence[str], is_ready: Callable[[], bool]) -> None:
         """Run `java` with these arguments; return when `is_ready()`."""
         assert not self.running, "already started"
         self._process = process.start(
             Command(
                 name=self._name,
-                arguments=[str(find_java()), *arguments],
+                arguments=[str(find_java()), *self._jvm_options, *arguments],
                 log=self.log,
                 stop_signal=signal.SIGTERM,
                 environment=os.environ,
@@ -62,13 +60,3 @@ class JavaServer:
             )
         )
         self._process.await_ready(is_ready, _START_SECONDS)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop(signal.SIGTERM, _STOP_SECONDS)
-            self._process = None
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process = None

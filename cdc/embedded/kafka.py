@@ -5,15 +5,14 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from typing_extensions import override
 
 from cdc.core.errors import CdcError
 from cdc.embedded.jars import fetched
-from cdc.embedded.java import SMALL_JVM, JavaServer, find_java
+from cdc.embedded.java import LOG4J, SMALL_JVM, JavaServer, find_java
 from cdc.embedded.ports import LOOPBACK, accepts_connections, free_port
 
 _LOCK = Path(__file__).with_name("kafka.lock")
@@ -22,18 +21,8 @@ _CLUSTER_ID = "ZW1iZWRkZWQtY2RjLWxvZw"
 _QUIET = {"log_level": 0, "socket.connection.setup.timeout.ms": 1000}
 _METADATA_SECONDS = 5.0
 
-_LOGGING = """\
-status = error
-appender.file.type = Console
-appender.file.name = file
-appender.file.layout.type = PatternLayout
-appender.file.layout.pattern = [%d] %p %m (%c)%n
-rootLogger.level = WARN
-rootLogger.appenderRef.file.ref = file
-"""
 
-
-class EmbeddedKafka:
+class EmbeddedKafka(JavaServer):
     """A broker whose logs stay in `directory`, used again by the next broker there. Topics must be created.
 
     `settings` go to `server.properties`. `jvm_options` are for a quick start; benchmarks want `("-Xmx1g",)`.
@@ -42,56 +31,32 @@ class EmbeddedKafka:
     def __init__(
         self, directory: Path, *, settings: Mapping[str, str] | None = None, jvm_options: Sequence[str] = SMALL_JVM
     ) -> None:
-        self._directory = directory
+        super().__init__("Kafka", directory, jvm_options=jvm_options)
         self._settings = dict(settings or {})
-        self._jvm_options = tuple(jvm_options)
-        self._ports: tuple[int, int] | None = None
-        self._server = JavaServer("Kafka", directory)
-
-    @property
-    def port(self) -> int:
-        assert self._ports is not None, "not started yet"
-        return self._ports[0]
+        self._controller_port: int | None = None
 
     @property
     def bootstrap_servers(self) -> str:
         return f"{LOOPBACK}:{self.port}"
 
-    @property
-    def log(self) -> Path:
-        return self._server.log
-
-    @property
-    def running(self) -> bool:
-        return self._server.running
-
+    @override
     def start(self) -> None:
         """Start, fetching Kafka the first time; return when the broker serves metadata."""
         jars = fetched(_LOCK)
         self._directory.mkdir(parents=True, exist_ok=True)
-        if self._ports is None:
-            self._ports = (free_port(), free_port())
+        self._choose_port()
+        self._controller_port = self._controller_port or free_port()
         properties = self._write_configuration()
         self._format(jars, properties)
-        self._server.start(
-            [*self._jvm_options, *_class_path(jars, self._directory), "kafka.Kafka", str(properties)], self._serves
-        )
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def kill(self) -> None:
-        self._server.kill()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
+        self._run([*_class_path(jars, self._directory), "kafka.Kafka", str(properties)], self._serves)
 
     def _write_configuration(self) -> Path:
-        (self._directory / "log4j2.properties").write_text(_LOGGING)
-        assert self._ports is not None
+        (self._directory / "log4j2.properties").write_text(LOG4J)
+        assert self._controller_port is not None
         path = self._directory / "server.properties"
-        path.write_text(_properties({**_settings(*self._ports, self._directory / "data"), **self._settings}))
+        path.write_text(
+            _properties({**_settings(self.port, self._controller_port, self._directory / "data"), **self._settings})
+        )
         return path
 
     def _format(self, jars: Path, properties: Path) -> None:
@@ -119,15 +84,6 @@ class EmbeddedKafka:
             return bool(client.list_topics(timeout=_METADATA_SECONDS).brokers)
         except KafkaException:
             return False
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _class_path(jars: Path, directory: Path) -> list[str]:

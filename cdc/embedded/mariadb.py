@@ -12,19 +12,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from typing_extensions import override
+
 from cdc.core.errors import CdcError
 from cdc.embedded import process
 from cdc.embedded.account import Account, unprivileged_account
-from cdc.embedded.ports import LOOPBACK, free_port
-from cdc.embedded.process import Command, ServerProcess
+from cdc.embedded.ports import LOOPBACK
+from cdc.embedded.process import Command
+from cdc.embedded.server import EmbeddedServer
 
 _PLACES: Final = "/usr/sbin:/usr/local/sbin:/usr/libexec:/opt/homebrew/opt/mariadb/bin:/usr/local/opt/mariadb/bin"
 _SYSTEM_TABLES: Final = ("mysql_system_tables", "mysql_performance_tables", "mysql_system_tables_data")
 _START_SECONDS: Final = 60.0
-_STOP_SECONDS: Final = 60.0
 
 
-class EmbeddedMariaDB:
+class EmbeddedMariaDB(EmbeddedServer):
     """A MariaDB server. Its data stays in `directory`, and is used again by the next server there; but where that
     is closed to the account that the server runs as, it is elsewhere, and goes with the context.
 
@@ -33,24 +35,9 @@ class EmbeddedMariaDB:
     """
 
     def __init__(self, directory: Path, *, settings: Mapping[str, str] | None = None) -> None:
-        self._directory = directory
+        super().__init__(directory)
         self._data = directory / "data"
         self._settings = dict(settings or {})
-        self._port: int | None = None
-        self._process: ServerProcess | None = None
-
-    @property
-    def port(self) -> int:
-        assert self._port is not None, "not started yet"
-        return self._port
-
-    @property
-    def log(self) -> Path:
-        return self._directory / "server.log"
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.running
 
     def url(self, database: str, user: str = "root", password: str = "") -> str:
         """`mysql://…`, as SQLAlchemy understands it; names and passwords are taken as they are. There is no TLS: to
@@ -58,6 +45,7 @@ class EmbeddedMariaDB:
         """
         return f"mysql://{user}{password and f':{password}'}@{LOOPBACK}:{self.port}/{database}?ssl_disabled=true"
 
+    @override
     def start(self) -> None:
         """Start, making the data directory if there is none; return when it takes connections."""
         assert not self.running, "already started"
@@ -65,8 +53,7 @@ class EmbeddedMariaDB:
         self._make_place(account)
         if not (self._data / "mysql").exists():
             self._initialize(account)
-        if self._port is None:
-            self._port = free_port()
+        self._choose_port()
         self._process = process.start(
             Command(
                 name="MariaDB",
@@ -79,17 +66,6 @@ class EmbeddedMariaDB:
             )
         )
         self._process.await_ready(self._accepts_sessions, _START_SECONDS)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop(signal.SIGTERM, _STOP_SECONDS)
-            self._process = None
-
-    def kill(self) -> None:
-        """SIGKILL: it has one process only."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
 
     def execute(self, *statements: str) -> None:
         """As root, each for itself."""
@@ -172,14 +148,15 @@ class EmbeddedMariaDB:
             return False
         return True
 
+    @override
     def __enter__(self) -> Self:
         try:
-            self.start()
+            return super().__enter__()
         except BaseException:
             self._remove_place()
             raise
-        return self
 
+    @override
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -9,19 +9,21 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
+from typing_extensions import override
 
 from cdc.core.errors import CdcError
 from cdc.embedded import process
 from cdc.embedded.account import Account, unprivileged_account
 from cdc.embedded.binaries import binaries_for
-from cdc.embedded.ports import LOOPBACK, free_port
-from cdc.embedded.process import Command, ServerProcess
+from cdc.embedded.ports import LOOPBACK
+from cdc.embedded.process import Command
+from cdc.embedded.server import EmbeddedServer
 
 StopMode = Literal["smart", "fast", "immediate"]
 _STOP_SIGNALS: dict[StopMode, signal.Signals] = {
@@ -31,7 +33,6 @@ _STOP_SIGNALS: dict[StopMode, signal.Signals] = {
 }
 _SETTINGS_FILE = "embedded.conf"
 _START_SECONDS = 60.0
-_STOP_SECONDS = 60.0
 
 _PASSWORD_ROLE = "password_required"  # noqa: S105 - a role's name
 # Everybody is trusted but members of that role. The first line that matches counts.
@@ -43,7 +44,7 @@ host replication all               {LOOPBACK}/32 trust
 """
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(EmbeddedServer):
     """A PostgreSQL server of major version `version`, ready for logical replication. Its cluster stays in `directory`
     and is used again by the next server there.
 
@@ -54,33 +55,18 @@ class EmbeddedPostgres:
     """
 
     def __init__(self, directory: Path, *, version: int = 18, settings: Mapping[str, str] | None = None) -> None:
-        self._directory = directory
+        super().__init__(directory)
         self._data = directory / "data"
         self._version = version
         self._settings = dict(settings or {})
-        self._port: int | None = None
-        self._process: ServerProcess | None = None
 
     @property
     def version(self) -> int:
         return self._version
 
     @property
-    def port(self) -> int:
-        assert self._port is not None, "not started yet"
-        return self._port
-
-    @property
-    def log(self) -> Path:
-        return self._directory / "server.log"
-
-    @property
     def data_directory(self) -> Path:
         return self._data
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.running
 
     def bin(self, name: str) -> Path:
         """A program of this version: `pgbench`, `pg_recvlogical` and so on."""
@@ -91,6 +77,7 @@ class EmbeddedPostgres:
         secret = "" if password is None else f":{quote(password, safe='')}"
         return f"postgresql://{quote(user, safe='')}{secret}@{LOOPBACK}:{self.port}/{quote(database, safe='')}"
 
+    @override
     def start(self) -> None:
         """Start, making the cluster if there is none; return when it takes connections."""
         assert not self.running, "already started"
@@ -98,8 +85,7 @@ class EmbeddedPostgres:
         with self._reachable_data(account) as (data, inherited):
             if not (self._data / "PG_VERSION").exists():
                 self._initialize(data, account, inherited)
-            if self._port is None:
-                self._port = free_port()
+            self._choose_port()
             self._configure(account)
             self._process = process.start(
                 Command(
@@ -115,11 +101,11 @@ class EmbeddedPostgres:
             )
         self._process.await_ready(self._accepts_sessions, _START_SECONDS)
 
+    @override
     def stop(self, mode: StopMode = "fast") -> None:
-        if self._process is not None:
-            self._process.stop(_STOP_SIGNALS[mode], _STOP_SECONDS)
-            self._process = None
+        self._stop(_STOP_SIGNALS[mode])
 
+    @override
     def kill(self) -> None:
         """SIGKILL to all its processes, as a crash of the machine would (less what the disk's cache loses)."""
         if self._process is not None:
@@ -128,6 +114,7 @@ class EmbeddedPostgres:
             kill_with_children(self._process)
             self._process = None
 
+    @override
     def restart(self, mode: StopMode = "fast") -> None:
         self.stop(mode)
         self.start()
@@ -245,10 +232,7 @@ class EmbeddedPostgres:
             return False
         return True
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
+    @override
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

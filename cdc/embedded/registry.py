@@ -5,62 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from typing_extensions import override
 
 from cdc.embedded.jars import fetched
 from cdc.embedded.java import SMALL_JVM, JavaServer
-from cdc.embedded.ports import LOOPBACK, free_port
+from cdc.embedded.ports import LOOPBACK
 
 _LOCK = Path(__file__).with_name("registry.lock")
 _PATH = "/apis/ccompat/v7"
 
 
-class EmbeddedRegistry:
+class EmbeddedRegistry(JavaServer):
     """A registry whose schemas stay in `directory`, used again by the next registry there."""
 
     def __init__(self, directory: Path, *, jvm_options: Sequence[str] = SMALL_JVM) -> None:
-        self._directory = directory
-        self._jvm_options = tuple(jvm_options)
-        self._port: int | None = None
-        self._server = JavaServer("Apicurio Registry", directory)
-
-    @property
-    def port(self) -> int:
-        assert self._port is not None, "not started yet"
-        return self._port
+        super().__init__("Apicurio Registry", directory, jvm_options=jvm_options)
 
     @property
     def url(self) -> str:
         """What a Confluent client takes as `schema.registry.url`."""
         return f"http://{LOOPBACK}:{self.port}{_PATH}"
 
-    @property
-    def log(self) -> Path:
-        return self._server.log
-
-    @property
-    def running(self) -> bool:
-        return self._server.running
-
+    @override
     def start(self) -> None:
         """Start, fetching the registry the first time; return when it answers."""
         installation = fetched(_LOCK, unpack=True)
         self._directory.mkdir(parents=True, exist_ok=True)
-        if self._port is None:
-            self._port = free_port()
+        self._choose_port()
         options = [f"-D{name}={value}" for name, value in self._settings().items()]
-        self._server.start([*self._jvm_options, *options, "-jar", str(installation / "quarkus-run.jar")], self._answers)
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def kill(self) -> None:
-        self._server.kill()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
+        self._run([*options, "-jar", str(installation / "quarkus-run.jar")], self._answers)
 
     def _settings(self) -> dict[str, str]:
         return {
@@ -88,12 +62,3 @@ class EmbeddedRegistry:
             return False
         finally:
             connection.close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

@@ -307,7 +307,7 @@ def create_topic(server: EmbeddedKafka, topic: str) -> None:
 def test_kafka_keeps_what_was_acknowledged_when_killed_and_restarted(own_kafka: Callable[..., EmbeddedKafka]):
     server = own_kafka()
     address = server.bootstrap_servers
-    assert listening_addresses(server._server._process.pid) == {"127.0.0.1"}
+    assert listening_addresses(server.pid) == {"127.0.0.1"}
     create_topic(server, "kept")
     produce(server, "kept", b"before")
 
@@ -343,7 +343,7 @@ def test_kafkas_error_is_in_ours(tmp_path):
 
 def test_registry_keeps_schemas_when_killed_and_restarted(own_registry: Callable[[], EmbeddedRegistry]):
     server = own_registry()
-    assert listening_addresses(server._server._process.pid) == {"127.0.0.1"}
+    assert listening_addresses(server.pid) == {"127.0.0.1"}
     schema = Schema('{"type":"record","name":"kept","fields":[{"name":"a","type":"int"}]}', "AVRO")
     with SchemaRegistryClient({"url": server.url}) as client:
         schema_id = client.register_schema("kept-value", schema)
