@@ -10,7 +10,7 @@ demo: $(READY)  ## replicate a small shop on embedded servers, kill an applier, 
 	$(RUN)/cdc demo
 
 test: $(READY)  ## all tests, on real servers
-	$(RUN)/pytest
+	$(RUN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## format, lint, types, layers
 	$(RUN)/ruff format --check .
