@@ -43,7 +43,7 @@ from consumers.targets.postgresql import session as postgres_session
 from consumers.targets.sqlite import session as sqlite_session
 from consumers.wiring import apply_session, swap_session
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 Databases = Callable[..., str]
 PASSWORD = "n0t-for-anybodys-eyes"
 
