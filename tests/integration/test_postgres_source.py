@@ -38,7 +38,7 @@ from cdc.sources.postgres.source import PostgresSource
 
 Databases = Callable[..., str]
 VERSIONS = pytest.mark.parametrize("version", [15, 16, 18])
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 180.0
 LARGE = "(SELECT string_agg(md5(g::text), '') FROM generate_series(1, 500) g)"  # stored out of line
 
 
