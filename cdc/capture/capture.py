@@ -58,7 +58,8 @@ _MOST_ROW_BYTES: Final = 8 << 20
 _MOST_RECORDS: Final = 2_000  # before they are handed to the log
 _MOST_BYTES_UNDER_WAY: Final = 32 << 20
 _IDLE_SECONDS: Final = 0.1  # the longest wait for either side; a stop is noticed within it
-_BUSY_SECONDS: Final = 0.002
+_BUSY_SECONDS: Final = 0.01  # the longest wait for the log, while the source may have more
+_MANY: Final = 500  # events taken at once: the source has a backlog
 _RECORD_SECONDS: Final = 10.0  # between two records of a quiet source's progress
 _MOST_DANGLING_BEGINS: Final = 1_000
 _STOP_SECONDS: Final = 10.0  # to get what is under way into the log after a stop
@@ -146,11 +147,12 @@ class Capture:
 
     def step(self) -> None:
         """Take in what the source has sent (waiting a little if there is nothing to do), and bring the log forward."""
-        room = self._pipeline.bytes_under_way < _MOST_BYTES_UNDER_WAY
-        busy = not self._pipeline.idle
-        if room:
-            self._take(self._source.receive(_MOST_MESSAGES, 0.0 if busy else _IDLE_SECONDS))
-        self._advance(0.0 if self._pipeline.idle else _BUSY_SECONDS)
+        before = self.progress.events
+        if self._pipeline.bytes_under_way < _MOST_BYTES_UNDER_WAY:
+            self._take(self._source.receive(_MOST_MESSAGES, _IDLE_SECONDS if self._pipeline.idle else 0.0))
+        # With a backlog nothing is waited for: there is more to take meanwhile.
+        waits = not self._pipeline.idle and self.progress.events - before < _MANY
+        self._advance(_BUSY_SECONDS if waits else 0.0)
         self._record_heartbeat()
 
     @property
