@@ -178,6 +178,11 @@ class ChangeEvent:
     place: Place | None = field(default=None, compare=False)
 
     @property
+    def defines_table(self) -> bool:
+        """Whether the change is one of the table itself."""
+        return isinstance(self.change, Alter | Drop)
+
+    @property
     def position(self) -> Position:
         # Not by Position's own __new__, which takes twice as long: this is asked for several times for each change.
         return tuple.__new__(Position, (self.transaction.epoch, self.transaction.commit_lsn, self.ordinal))
