@@ -31,12 +31,20 @@ COMPILED: Final = (
     "cdc/avro/decoder.py",
     "cdc/avro/scanning.py",
     "cdc/avro/boundaries.py",
+    "cdc/registry/decoding.py",
+    "consumers/plan/transactions.py",
+    "consumers/plan/part.py",
+    "consumers/plan/room.py",
+    "consumers/plan/mapping.py",
+    "consumers/plan/planner.py",
+    "consumers/targets/postgresql/copying.py",
 )
-"""What profiles show most of, and no more: each was measured to save processor time. They depend on each other, and are
-compiled together, so that what they call of one another are calls in C.
+"""What profiles of capture and of appliers show most of. They are compiled together, so that what they call of one
+another are calls in C.
 
-Left out are `cdc/avro/packers.py`: mypyc (2.4) fails at slices of bytes that end before they begin; and whatever is
-made of dataclasses: mypyc makes those no faster.
+Left out is what mypyc (2.4) compiles to something else than Python runs: `cdc/avro/packers.py` has slices of bytes that
+end before they begin, which fail, and `consumers/plan/inbox.py` a set that becomes a frozenset; what others inherit from
+(`consumers/apply/delivery.py`); and what is made of dataclasses, which it makes no faster.
 """
 
 _OPTIONS: Final = ("--config-file=", "--ignore-missing-imports")  # types were checked before, with all that is imported

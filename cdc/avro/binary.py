@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+# Types that mypy could infer, but not where it compiles modules (hatch_build.py): it takes those as one circle.
 NULL: Final[bytes] = b"\x00"
 """Branch 0 of `["null", …]`."""
 
