@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pgoutput_bytes import frame
 
+from cdc.avro.headers import ALTERED, TRUNCATED
 from cdc.capture.publisher import Publisher
 from cdc.core.errors import CdcError, ProtocolViolationError, RecordTooLargeError
 from cdc.core.events import (
@@ -314,6 +315,16 @@ def test_usual_rows_are_not_written_plainly(monkeypatch: pytest.MonkeyPatch) -> 
         table=replace(TABLE, identity=ReplicaIdentity.FULL),
     )
     assert [len(new_publisher().records_of(each)) for each in (usual_ones, full)] == [5, 2]
+
+
+def test_changes_of_a_table_that_was_altered_are_not_read() -> None:
+    def refuse(*_: object) -> Create:
+        raise AssertionError("read")
+
+    usual_one = changes((Create, wire.Insert(ITEMS, (b"1", b"x", None))))
+    unreadable = replace(usual_one, format=replace(ROW_FORMAT, change=refuse))
+    (record,) = new_publisher(barrier=True).records_of(unreadable)
+    assert [name for name, _ in record.headers] == [TRUNCATED, ALTERED]
 
 
 def test_a_change_that_the_log_would_not_take_names_its_column() -> None:
