@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from typing import Final
 
-BUILD: Final = "pure" if __file__.endswith(".py") else "compiled"
+BUILD: Final = "pure" if __file__.endswith((".py", ".pyc")) else "compiled"

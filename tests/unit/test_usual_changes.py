@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -228,6 +229,18 @@ def test_usual_changes_are_not_read() -> None:
     items = list(usual([frame(message, at) for at, message in enumerate(messages)]))
     runs = [[op for _, op, *_ in item.unread] for item in items if isinstance(item, Changes)]
     assert runs == [[Create, Update, Create, Delete, Delete]] * 2
+
+
+def test_a_table_that_this_session_was_not_told_of_is_not_usual() -> None:
+    """As what an earlier session published is known, but not whether the table still is that."""
+    some = assembler()
+    some._versions.remember(Position(1, 1, 0), json.dumps(described(relation(ITEMS)).to_json()))
+    messages = [wire.Begin(90, 7, 4), wire.Insert(ITEMS, (b"1", None))]
+    begin, insert = [frame(message, at) for at, message in enumerate(messages)]
+    list(fed(some, begin))
+    assert some.take(insert, iter(())) == ((), insert)
+    with pytest.raises(ProtocolViolationError, match="before its Relation"):
+        list(fed(some, insert))
 
 
 # ---- from changes to records -----------------------------------------------------------------------------------------
