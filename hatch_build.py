@@ -43,7 +43,7 @@ COMPILED: Final = (
 another are calls in C.
 
 Left out is what mypyc (2.4) compiles to something else than Python runs: `cdc/avro/packers.py` has slices of bytes that
-end before they begin, which fail, and `consumers/plan/inbox.py` a set that becomes a frozenset; what others inherit from
+end before they begin, which fail, and `consumers/plan/inbox.py` a set that typeshed calls a frozenset; what others inherit from
 (`consumers/apply/delivery.py`); and what is made of dataclasses, which it makes no faster.
 """
 
