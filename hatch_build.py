@@ -42,9 +42,9 @@ COMPILED: Final = (
 """What profiles of capture and of appliers show most of. They are compiled together, so that what they call of one
 another are calls in C.
 
-Left out is what mypyc (2.4) compiles to something else than Python runs: `cdc/avro/packers.py` has slices of bytes that
-end before they begin, which fail, and `consumers/plan/inbox.py` a set that typeshed calls a frozenset; what others inherit from
-(`consumers/apply/delivery.py`); and what is made of dataclasses, which it makes no faster.
+Left out is what mypyc (2.4) compiles to something else than Python runs. `cdc/avro/packers.py` has slices of bytes that
+end before they begin: they fail. `consumers/plan/inbox.py` has a set that typeshed calls a frozenset. Nor can others
+inherit from what is compiled, as they do from `consumers/apply/delivery.py`; and dataclasses get no faster.
 """
 
 _OPTIONS: Final = ("--config-file=", "--ignore-missing-imports")  # types were checked before, with all that is imported

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING
 
 from cdc.avro.names import schemas_topic
-from cdc.capture.capture import Capture
 from cdc.core.log import Log, LogWriter
 from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import Settings
 from cdc.log.open import open_log
 from cdc.registry.embedded import EmbeddedRegistry
-from cdc.sources.postgres.source import PostgresSource
+
+if TYPE_CHECKING:
+    from cdc.capture.capture import Capture
 
 
 def open_registry(settings: Settings, log: Log, writer: LogWriter | None = None) -> SchemaRegistry:
@@ -28,6 +30,10 @@ def open_registry(settings: Settings, log: Log, writer: LogWriter | None = None)
 @contextmanager
 def capture_session(settings: Settings, report: Callable[[str], None]) -> Iterator[Capture]:
     """A capture with everything it needs open: source, log, registry."""
+    # Who applies opens a registry with this module, and should not wait for the source's drivers to be imported.
+    from cdc.capture.capture import Capture  # noqa: PLC0415
+    from cdc.sources.postgres.source import PostgresSource  # noqa: PLC0415
+
     captured = settings.captured()
     with ExitStack() as resources:
         source = resources.enter_context(PostgresSource(captured, report=report))

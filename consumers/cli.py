@@ -1,33 +1,24 @@
-"""The apply side's commands, and those that look at both sides."""
+"""The apply side's commands, and those that look at both sides.
+
+Each imports itself what it alone needs: no other one, nor `--help`, should wait for that.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from cdc.cli.console import Rate, Reporter, stop_on_signals
 from cdc.cli.garbage import collect, collect_rarely
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
-from cdc.retries import Retries
-from consumers import dlq
-from consumers.apply import applier
-from consumers.plan.beside import Area, area
-from consumers.preflight import all_checks
-from consumers.rebuild.moment import read_moment
-from consumers.rebuild.replay import Progress
-from consumers.status import Status, read_status
-from consumers.wiring import (
-    apply_session,
-    copy_session,
-    discard,
-    shared_session,
-    swap_session,
-    target_settings,
-)
+
+if TYPE_CHECKING:
+    from consumers.apply import applier
+    from consumers.plan.beside import Area
+    from consumers.rebuild.replay import Progress
+    from consumers.status import Status
 
 
 def register(app: typer.Typer) -> None:
@@ -55,6 +46,9 @@ def apply(
     ] = False,
 ) -> None:
     """Apply the log's events to one target."""
+    from cdc.retries import Retries  # noqa: PLC0415
+    from consumers.wiring import apply_session, shared_session, target_settings  # noqa: PLC0415
+
     settings = load_settings(config)
     target_settings(settings, target)
     reporter = Reporter(f"apply {target}")
@@ -91,6 +85,11 @@ def rebuild(
     drop_until: Annotated[bool, typer.Option("--drop-until", help="Drop the copy that --until made.")] = False,
 ) -> None:
     """Replay the log into fresh tables beside the live ones, and replace those when they have caught up."""
+    from cdc.retries import Retries  # noqa: PLC0415
+    from consumers.plan.beside import area  # noqa: PLC0415
+    from consumers.rebuild.moment import read_moment  # noqa: PLC0415
+    from consumers.wiring import copy_session, discard, swap_session, target_settings  # noqa: PLC0415
+
     settings = load_settings(config)
     target_settings(settings, target)
     wanted: list[tuple[bool, Area]] = [(drop_old, "old"), (drop_new, "new"), (drop_until, "until")]
@@ -157,6 +156,8 @@ class _Line:
 
 def check(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
     """Look at source, log, registry and targets, and say what is wrong and what mends it."""
+    from consumers.preflight import all_checks  # noqa: PLC0415
+
     settings = load_settings(config)
     found = list(all_checks(settings))
     if as_json:
@@ -178,6 +179,8 @@ _WHICH = "A position as `list` shows it, or tables (public.*)"
 
 def list_letters(target: TargetArgument, config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
     """Show a target's dead letters, in the order in which they can be retried."""
+    from consumers import dlq  # noqa: PLC0415
+
     letters = dlq.listed(load_settings(config), target)
     if as_json:
         typer.echo(json.dumps([letter.as_object() for letter in letters], indent=2))
@@ -198,6 +201,8 @@ def retry_letters(
     as_json: JsonOption = False,
 ) -> None:
     """Apply dead letters, after their cause was mended. The target's applier must be stopped."""
+    from consumers import dlq  # noqa: PLC0415
+
     found = dlq.retry(load_settings(config), target, dlq.chosen(which))
     if as_json:
         refused = [{"position": str(letter.position), "error": str(error)} for letter, error in found.refused]
@@ -218,6 +223,8 @@ def drop_letters(
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
 ) -> None:
     """Give dead letters up for ever: the target stays without them. Its applier must be stopped."""
+    from consumers import dlq  # noqa: PLC0415
+
     found = dlq.drop(
         load_settings(config),
         target,
@@ -229,6 +236,8 @@ def drop_letters(
 
 def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
     """Show how far source, log and targets are."""
+    from consumers.status import read_status  # noqa: PLC0415
+
     found = read_status(load_settings(config))
     if as_json:
         typer.echo(json.dumps(found.as_object(), indent=2))
@@ -237,6 +246,9 @@ def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False
 
 
 def _print_status(found: Status) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
     console = Console(soft_wrap=True, highlight=False)
     for part in ("source", "log"):
         for name, value in found.as_object()[part].items():

@@ -9,7 +9,7 @@ where the row ends, and whoever calls it asks the plain reader (`cdc.avro.rows.R
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from cdc.avro import binary
@@ -22,6 +22,7 @@ CompiledReader = Callable[[bytes, int], tuple[tuple[Value, ...], int]]
 """The values of the row that begins there, and where it ends."""
 
 MALFORMED: Final = (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+_WORD: Final = 8
 _LONGEST: Final = 63  # bits of a long that the last byte may still have some of
 
 # An int or long: seven bits a byte, lowest first. Nearly all have one byte or two.
@@ -77,11 +78,19 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 class _Longs(dict[bytes, int]):
-    """Numbers by their bytes. It keeps the small ones."""
+    """Numbers by their bytes, which are all of a number's. It keeps the small ones."""
 
     def __missing__(self, data: bytes) -> int:
-        n, _ = varint(data, 0)
+        n = _joined(data) if len(data) <= _WORD else varint(data, 0)[0]
         return (n >> 1) ^ -(n & 1)
+
+
+def _joined(data: bytes) -> int:
+    """The number of up to eight bytes of seven bits each: by twos, by fours, by eights."""
+    n = int.from_bytes(data, "little")
+    n = (n & 0x007F007F007F007F) | (n & 0x7F007F007F007F00) >> 1
+    n = (n & 0x00003FFF00003FFF) | (n & 0x3FFF00003FFF0000) >> 2
+    return (n & 0x000000000FFFFFFF) | (n & 0x0FFFFFFF00000000) >> 4
 
 
 LONGS: Final = _Longs({binary.long(n): n for n in range(8192)})
@@ -89,14 +98,17 @@ long: Final = LONGS.__getitem__
 
 
 def row_reader(
-    types: Sequence[object], codecs: Sequence[ValueCodec], wanted: Iterable[int] | None = None
+    types: Sequence[object], codecs: Sequence[ValueCodec], wanted: Collection[int] | None = None, *, to_end: bool = True
 ) -> CompiledReader | None:
     """A reader of the record whose fields have these Avro types (as parsed JSON, logical types or not). It gives the
-    values of the `wanted` fields (else of all), in that order. None if a type is one that it can't read.
+    values of the `wanted` fields (else of all), in that order. None if a type is one that it can't read. If not
+    `to_end`, it stops behind the last field that is wanted.
     """
     order = [*range(len(types))] if wanted is None else [*wanted]
     names: dict[str, Any] = {**_NAMES, "varint": varint}
     lines = ["def read(data, at):\n"]
+    if not to_end:
+        types, codecs = types[: max(order, default=-1) + 1], codecs[: max(order, default=-1) + 1]
     for number, (avro, codec) in enumerate(zip(types, codecs, strict=True)):
         primitive, nullable = _primitive(avro)
         if primitive not in _READING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cdc.avro import headers
@@ -11,11 +11,11 @@ from cdc.avro.compiled import row_reader, row_types
 from cdc.avro.framing import unframe
 from cdc.avro.reader import AvroReader
 from cdc.avro.rows import RowReader
-from cdc.avro.scanning import EnvelopeScanner, Transactions
+from cdc.avro.scanning import EnvelopeScanner, Rows, ScannedEvent, Transactions
 from cdc.avro.schemas import key_schema
 from cdc.avro.source import SourceReader, connector_place
 from cdc.avro.tables import ReadableTable, readable_table
-from cdc.core.errors import ProtocolViolationError
+from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import (
     UNKNOWN_KEY,
     Change,
@@ -32,7 +32,7 @@ from cdc.core.events import (
     Truncate,
     Update,
 )
-from cdc.core.log import Headers, Place
+from cdc.core.log import Headers, Place, StoredRecord
 from cdc.core.tables import ReplicaIdentity, TableSchema
 
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -53,19 +53,48 @@ class EventDecoder:
         key_schema_text: str | None = None,
         *,
         transactions: Transactions | None = None,
+        seen: Callable[[TableSchema], TableSchema] = lambda table: table,
     ) -> None:
-        """Decoders that share `transactions` give the same object for a transaction."""
+        """Decoders that share `transactions` give the same object for a transaction. Events have their table as `seen`
+        gives it, which may make its columns text (all values are).
+        """
         readable = readable_table(value_schema_text, key_schema_text)
-        self.table: TableSchema = readable.table
+        self.table = seen(readable.table)
         self.ours = readable.ours
         self._values = AvroReader(value_schema_text)
         # Ours needs no second lookup: the row's schema says which columns the key has.
-        key_text = key_schema(self.table, "key") if self.ours else key_schema_text
+        key_text = key_schema(readable.table, "key") if self.ours else key_schema_text
         self._keys = None if key_text is None else AvroReader(key_text)
-        self._rows = RowReader(self.table, readable.fields)
+        self._rows = RowReader(readable.table, readable.fields)
         self._source = SourceReader()
         transactions = Transactions() if transactions is None else transactions
-        self._scanner = _scanner(readable, value_schema_text, transactions) if self.ours else None
+        self._scanner = self._made_scanner(readable, value_schema_text, transactions) if self.ours else None
+
+    def _made_scanner(self, readable: ReadableTable, schema: str, transactions: Transactions) -> EnvelopeScanner | None:
+        key, types, codecs = (
+            readable.table.key,
+            row_types(json.loads(schema)),
+            [field.codec for field in readable.fields],
+        )
+        row, row_key = row_reader(types, codecs), row_reader(types, codecs, key)
+        only_key = row_reader(types, codecs, key, to_end=False)
+        if row is None or row_key is None or only_key is None:
+            return None
+        return EnvelopeScanner(self.table, Rows(row, row_key, only_key), transactions, self.decode_record)
+
+    def scan(self, record: StoredRecord, value: bytes) -> ScannedEvent | None:
+        """The event of a record that has this value, if it is a usual one."""
+        return None if self._scanner is None else self._scanner.scan(record, value)
+
+    def decode_record(self, record: StoredRecord) -> ChangeEvent:
+        """As `decode`. The error says which record it is."""
+        try:
+            if record.value is None:
+                raise ProtocolViolationError("a tombstone is no event")
+            place = tuple.__new__(Place, record[:3])  # Place's own __new__ takes twice as long
+            return self.decode(record.key, record.value, record.headers, place)
+        except CdcError as error:
+            raise type(error)(f"{record.where}: {error}", mend=error.mend) from None
 
     def decode(self, key: bytes | None, value: bytes, said: Headers = (), place: Place | None = None) -> ChangeEvent:
         """The event of a record. ProtocolViolationError if it is none, or not of this schema."""
@@ -160,13 +189,6 @@ class EventDecoder:
         if not self.ours:
             return UNKNOWN_KEY  # Connect's own form of header values says no types
         return self._rows.key(self._keys.read(value, unframe(value)[1]), exact.get("moved", _NOTHING))
-
-
-def _scanner(readable: ReadableTable, schema: str, transactions: Transactions) -> EnvelopeScanner | None:
-    table, types = readable.table, row_types(json.loads(schema))
-    codecs = [field.codec for field in readable.fields]
-    row, key = row_reader(types, codecs), row_reader(types, codecs, table.key)
-    return None if row is None or key is None else EnvelopeScanner(table, row, key, transactions)
 
 
 def _connectors_ordinal(source: Mapping[str, Any], change: Change) -> int:

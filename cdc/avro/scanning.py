@@ -4,16 +4,22 @@ Most of `source` is the same in all events of a table (versions, names), or a nu
 plain way, a pattern is made of it that others of the table match. It is anchored at the last place where `source` can
 begin, and must reach the record's end: nothing that follows there is a user's text, so it matches where `source` is, or
 not at all. What does not match is read the plain way, and so is that of which headers say more than is usual.
+
+Of many events an applier needs no more than their place and their key, because a later one writes the same row. So
+`scan` finds those alone; the event that it gives reads its row when it is asked for it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, cast
+
+from typing_extensions import override
 
 from cdc.avro import binary
-from cdc.avro.compiled import LONGS, MALFORMED, CompiledReader, long
+from cdc.avro.compiled import LONGS, MALFORMED, CompiledReader, long, varint
 from cdc.avro.headers import ALTERED, TRUNCATED, UNCHANGED, read_unchanged
 from cdc.core import events
 from cdc.core.events import (
@@ -22,6 +28,7 @@ from cdc.core.events import (
     Create,
     Delete,
     FullImage,
+    Key,
     KeyImage,
     OldImage,
     Read,
@@ -30,54 +37,166 @@ from cdc.core.events import (
     Transaction,
     Update,
 )
-from cdc.core.log import Headers, Place
+from cdc.core.log import Headers, Place, StoredRecord
 from cdc.core.tables import ReplicaIdentity, TableSchema
 
 _USUAL_HEADERS: Final = frozenset({UNCHANGED, TRUNCATED, ALTERED})
 _MARKS: Final = {b"\x00" + binary.string(mark.value): mark for mark in SnapshotMark}
 _MOST_TRANSACTIONS: Final = 10_000
 _ROWS: Final = 5  # where the bytes of the rows begin, behind the framing
+_THERE: Final = 2  # the branch of what is not null
+_MORE: Final = 128  # a byte of a number that does not end with it
+_OPS: Final = frozenset(b"rcud")
+_DELETE: Final = ord("d")
 _NUMBER: Final = rb"([\x80-\xff]*[\x00-\x7f])"
 _ANY_NUMBER: Final = rb"[\x80-\xff]*[\x00-\x7f]"
+_TIMES: Final = re.compile((rb"\x02" + _ANY_NUMBER) * 3)  # ts_ms, ts_us, ts_ns
 
 
-class Transactions(dict[tuple[bytes, ...], Transaction]):
-    """Gives the same Transaction for events of one, in whatever order the tables' events are read.
+class Transactions:
+    """Gives the same Transaction for events of one, in whatever order the tables' events are read."""
 
-    By the commit's LSN in digits, the database's name, and the bytes of the epoch, the xid (or none) and the moment.
+    def __init__(self) -> None:
+        self._by_database: dict[bytes, dict[bytes, Transaction]] = defaultdict(dict)
+
+    def of(self, database: bytes) -> dict[bytes, Transaction]:
+        """The database's, by the bytes of the transaction's id and of its moment."""
+        return self._by_database[database]
+
+
+class ScannedEvent(ChangeEvent):
+    """An event of which transaction, table and ordinal were read, and the rest is when it is asked for. What changed is
+    one row, whose key did not.
+
+    ProtocolViolationError from what reads it, if it is damaged.
     """
 
-    def __missing__(self, said: tuple[bytes, ...]) -> Transaction:
-        if len(self) >= _MOST_TRANSACTIONS:
-            self.clear()
-        commit_lsn, database, epoch, xid, moment = said
-        made = self[said] = Transaction(
-            epoch=long(epoch),
-            commit_lsn=int(commit_lsn),
-            xid=long(xid[1:]) if xid != binary.NULL else None,
-            commit_time_us=long(moment),
-            database=database.decode(),
-        )
-        return made
+    __slots__ = ("_begins", "_event", "_op", "_record", "_scanner")
+
+    defines_table = False
+
+    def __init__(  # by place, as it is made for each change
+        self,
+        scanner: EnvelopeScanner,
+        record: StoredRecord,
+        begins: int,
+        op: int,
+        transaction: Transaction,
+        ordinal: int,
+    ) -> None:
+        """`source` begins at `begins` in the record's value."""
+        self._scanner = scanner
+        self._record = record
+        self._begins = begins
+        self._op = op
+        self._event: ChangeEvent | None = None
+        self.transaction = transaction  # type: ignore[misc]
+        self.table = scanner.table  # type: ignore[misc]
+        self.ordinal = ordinal  # type: ignore[misc]
+
+    @property
+    def is_delete(self) -> bool:
+        return self._op == _DELETE
+
+    def key(self) -> Key | None:
+        """That of the row, if the event deletes it or has all of its values. None if a closer look is needed."""
+        value: bytes = self._record[5]  # type: ignore[assignment]  # no tombstone is scanned
+        try:
+            if self._op == _DELETE:
+                at = _ROWS + 1
+            else:
+                at = _ROWS + 2 if value[_ROWS] == 0 and not self._record[6] else self._scanner.new_row(self._record)
+            key, _ = self._scanner.read_only_key(value, at)
+        except MALFORMED:
+            return None
+        return None if None in key or value[at - 1] != _THERE else cast("Key", key)
+
+    def row(self) -> Row | None:
+        """The row, if the event has all of its values. None if a closer look is needed."""
+        value: bytes = self._record[5]  # type: ignore[assignment]
+        try:
+            at = _ROWS + 2 if value[_ROWS] == 0 and not self._record[6] else self._scanner.new_row(self._record)
+            row, end = self._scanner.read_row(value, at)
+        except MALFORMED:
+            return None
+        return row if end == self._begins and value[at - 1] == _THERE else None
+
+    @property
+    def whole(self) -> ChangeEvent:
+        """The same, with all that it says."""
+        if self._event is None:
+            self._event = self._scanner.decode(self._record)
+        return self._event
+
+    @property
+    @override
+    def change(self) -> Change:
+        return self.whole.change
+
+    @property
+    @override
+    def table_ordinal(self) -> int:
+        return self.whole.table_ordinal
+
+    @property
+    @override
+    def lsn(self) -> int | None:
+        return self.whole.lsn
+
+    @property
+    @override
+    def captured_us(self) -> int:
+        return self.whole.captured_us
+
+    @property
+    @override
+    def snapshot(self) -> SnapshotMark:
+        return self.whole.snapshot
+
+    @property
+    @override
+    def place(self) -> Place | None:
+        return Place(*self._record[:3])
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return self.whole == (other.whole if isinstance(other, ScannedEvent) else other)
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self.whole)
+
+
+class Rows(NamedTuple):
+    """Readers of a table version's rows. `row` reads all of a row; `key` too, and gives its key only, in the order of
+    `TableSchema.key`; `only_key` stops behind the key.
+    """
+
+    row: CompiledReader
+    key: CompiledReader
+    only_key: CompiledReader
 
 
 class EnvelopeScanner:
-    """Of one table version. `row` reads all of a row, `key` its key only, in the order of `TableSchema.key`."""
+    """Of one table version. `decode` reads a record the plain way."""
 
     def __init__(
-        self, table: TableSchema, row: CompiledReader, key: CompiledReader, transactions: Transactions
+        self, table: TableSchema, rows: Rows, transactions: Transactions, decode: Callable[[StoredRecord], ChangeEvent]
     ) -> None:
-        self._read_row = row
-        self._read_key = key
+        self.table = table
+        self.decode = decode
+        self.read_row, self._read_key, self.read_only_key = rows
         self._transactions = transactions
         self._index = {column.name: i for i, column in enumerate(table.columns)}
         self._is_full = table.identity is ReplicaIdentity.FULL
         self._said: tuple[bytes, ...] | None = None
         self._head = b""
         self._database = b""
+        self._known = transactions.of(b"")
         self._captured = b""
         self._captured_us = 0
-        self._match = re.compile(b"(?!)").match  # nothing, before anything was learnt
+        self._times = b""
+        self._match = self._match_start = re.compile(b"(?!)").match  # nothing, before anything was learnt
 
     def learn(self, source: Mapping[str, Any]) -> None:
         """`source` of an event of the table, as fastavro reads it."""
@@ -86,7 +205,23 @@ class EnvelopeScanner:
             return
         self._said = said
         version, connector, name, self._database, schema, table = said
+        self._known = self._transactions.of(self._database)
         self._head = binary.data(version) + binary.data(connector) + binary.data(name)
+        start = (
+            re.escape(self._head),
+            _ANY_NUMBER,  # ts_ms
+            b"(?:" + b"|".join(map(re.escape, _MARKS)) + b")",
+            re.escape(binary.data(self._database)),
+            rb'\x02.\["\d{1,20}","\d{1,20}"\]',
+            rb"\x02" + _NUMBER + rb"\x02" + _ANY_NUMBER,  # ts_us, ts_ns
+            re.escape(binary.data(schema) + binary.data(table)),
+            rb"(?:\x00|\x02" + _ANY_NUMBER + rb")",  # txId
+            rb"\x02" + _ANY_NUMBER,  # lsn
+            rb"\x00\x00\x00",  # xmin, origin, origin_lsn
+            rb"\x02" + _ANY_NUMBER + rb"\x02" + _ANY_NUMBER,  # commit_lsn, epoch
+            rb"\x02",  # transaction.id follows
+        )
+        self._match_start = re.compile(b"".join(start), re.DOTALL).match
         pattern = (
             re.escape(self._head),
             _ANY_NUMBER,  # ts_ms
@@ -95,16 +230,73 @@ class EnvelopeScanner:
             rb'\x02.\["(\d{1,20})","(\d{1,20})"\]',  # the commit's LSN, and the event's own
             rb"\x02" + _NUMBER + rb"\x02" + _ANY_NUMBER,  # ts_us, ts_ns
             re.escape(binary.data(schema) + binary.data(table)),
-            rb"(\x00|\x02" + _ANY_NUMBER + rb")",  # txId
+            rb"(?:\x00|\x02" + _ANY_NUMBER + rb")",  # txId
             rb"\x02" + _ANY_NUMBER,  # lsn
             rb"\x00\x00\x00",  # xmin, origin, origin_lsn
-            rb"\x02" + _ANY_NUMBER + rb"\x02" + _NUMBER,  # commit_lsn, epoch
-            rb"\x02.\d+:(?:\d+|none):\2",  # transaction.id ends with the commit's LSN
+            rb"\x02" + _ANY_NUMBER + rb"\x02" + _ANY_NUMBER,  # commit_lsn, epoch
+            rb"\x02(.\d+:(?:\d+|none):\2)",  # transaction.id ends with the commit's LSN
             _NUMBER + _NUMBER,  # total_order, data_collection_order
             rb"\x02([rcud])",
             rb"\x02" + _ANY_NUMBER + rb"\x02" + _NUMBER + rb"\x02" + _ANY_NUMBER + rb"\Z",
         )
         self._match = re.compile(b"".join(pattern), re.DOTALL).match
+
+    def scan(self, record: StoredRecord, value: bytes) -> ScannedEvent | None:
+        """The event of a record that has this value; None if it has to be read the plain way."""
+        begins = value.rfind(self._head)
+        found = self._match_start(value, begins) if begins > _ROWS else None
+        if found is None:
+            return None
+        for header, _ in record[6]:
+            if header not in _USUAL_HEADERS:
+                return None
+        at = found.end()
+        try:
+            end = at + 1 + (value[at] >> 1)
+            name, moment = value[at:end], found[1]
+            transaction = self._known.get(name + moment) or self._begun(name, moment)
+            ordinal = value[end]
+            if ordinal < _MORE:
+                end += 1
+            elif (more := value[end + 1]) < _MORE:
+                ordinal += (more << 7) - _MORE
+                end += 2
+            else:
+                ordinal, end = varint(value, end)
+            while value[end] >= _MORE:  # data_collection_order
+                end += 1
+            op = value[end + 2]
+            if op not in _OPS or value[end + 1] != _THERE:
+                return None
+        except MALFORMED:
+            return None
+        times = value[end + 3 :]
+        if times != self._times:  # many in a row have the same
+            if _TIMES.fullmatch(times) is None:
+                return None
+            self._times = times
+        return ScannedEvent(self, record, begins, op, transaction, ordinal >> 1)
+
+    def _begun(self, name: bytes, moment: bytes) -> Transaction:
+        """The transaction of an event that is the first of it to be met. ValueError if its id is none of ours."""
+        epoch, xid, commit_lsn = name[1:].split(b":")
+        if len(self._known) >= _MOST_TRANSACTIONS:
+            self._known.clear()
+        made = self._known[name + moment] = Transaction(
+            epoch=int(epoch),
+            commit_lsn=int(commit_lsn),
+            xid=None if xid == b"none" else int(xid),
+            commit_time_us=long(moment),
+            database=self._database.decode(),
+        )
+        return made
+
+    def new_row(self, record: StoredRecord) -> int:
+        """Where the new row begins. ValueError if it lacks values, and so on if the record is damaged."""
+        value: bytes = record.value  # type: ignore[assignment]
+        if UNCHANGED in [name for name, _ in record.headers]:
+            raise ValueError("values that did not change")
+        return _ROWS + 2 if value[_ROWS] == 0 else self._old(value, _ROWS + 1)[1] + 1
 
     def event(self, value: bytes, said: Headers, table: TableSchema, place: Place | None) -> ChangeEvent | None:
         """The record's event; None if it has to be read the plain way, or was damaged."""
@@ -112,7 +304,7 @@ class EnvelopeScanner:
         found = self._match(value, begins) if begins > _ROWS else None
         if found is None or (said and not _USUAL_HEADERS.issuperset(name for name, _ in said)):
             return None
-        mark, commit_lsn, lsn, moment, xid, epoch, ordinal, table_ordinal, op, captured = found.groups()
+        mark, _, lsn, moment, name, ordinal, table_ordinal, op, captured = found.groups()
         before: OldImage | None = None
         row: Row = ()
         at = _ROWS + 1
@@ -120,7 +312,7 @@ class EnvelopeScanner:
             if value[_ROWS]:
                 before, at = self._old(value, at)
             if value[at]:
-                row, at = self._read_row(value, at + 1)
+                row, at = self.read_row(value, at + 1)
                 if said:
                     row = self._with_unchanged(row, said)
             else:
@@ -130,7 +322,7 @@ class EnvelopeScanner:
             if captured != self._captured:  # many in a row have the same
                 self._captured, self._captured_us = captured, long(captured)
             return ChangeEvent(
-                transaction=self._transactions[commit_lsn, self._database, epoch, xid, moment],
+                transaction=self._known.get(name + moment) or self._begun(name, moment),
                 table=table,
                 change=Update(before, row) if op == b"u" and row else _change(op, before, row),
                 ordinal=LONGS[ordinal],
@@ -145,7 +337,7 @@ class EnvelopeScanner:
 
     def _old(self, value: bytes, at: int) -> tuple[OldImage, int]:
         if self._is_full:
-            row, at = self._read_row(value, at)
+            row, at = self.read_row(value, at)
             return FullImage(row), at
         key, at = self._read_key(value, at)
         if None in key:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cdc.capture.capture import Capture
 from cdc.cli.console import Rate, Reporter, stop_on_signals
 from cdc.cli.garbage import collect_rarely
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, load_settings
 from cdc.core.position import format_lsn
 from cdc.core.settings import Settings
-from cdc.retries import Retries
-from cdc.wiring import capture_session
+
+if TYPE_CHECKING:
+    from cdc.capture.capture import Capture
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +40,10 @@ def capture(
 
 def run_capture(settings: Settings, stop: threading.Event, reporter: Reporter, *, start_over: bool) -> None:
     """Capture until `stop`, through passing faults."""
+    # Imported here, as all that a single command needs: no other one should wait for it.
+    from cdc.retries import Retries  # noqa: PLC0415
+    from cdc.wiring import capture_session  # noqa: PLC0415
+
     collect_rarely()
     retries = Retries(stop, reporter)
     over = [start_over]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cdc.avro.messages import decode_message
-from cdc.avro.names import message_topic
 from cdc.cli.console import stop_on_signals
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
 from cdc.core.errors import ConfigError
@@ -31,12 +29,10 @@ from cdc.core.events import (
 )
 from cdc.core.log import LogReader, TopicPartition
 from cdc.core.patterns import TablePatterns
-from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableSchema
-from cdc.log.contents import log_state
-from cdc.log.open import open_log
-from cdc.registry.decoding import Decoding
-from cdc.wiring import open_registry
+
+if TYPE_CHECKING:
+    from cdc.core.state import LogState, TableState
 
 
 def register(app: typer.Typer) -> None:
@@ -55,6 +51,14 @@ def tail(
 
     Logical messages are shown when no table is named.
     """
+    # For this command alone: no other one should wait for it.
+    from cdc.avro.messages import decode_message  # noqa: PLC0415
+    from cdc.avro.names import message_topic  # noqa: PLC0415
+    from cdc.log.contents import log_state  # noqa: PLC0415
+    from cdc.log.open import open_log  # noqa: PLC0415
+    from cdc.registry.decoding import Decoding  # noqa: PLC0415
+    from cdc.wiring import open_registry  # noqa: PLC0415
+
     settings = load_settings(config)
     patterns = TablePatterns(tables or ["*.*"])
     with (

@@ -51,6 +51,11 @@ class StoredRecord(NamedTuple):
     value: bytes | None
     headers: Headers
 
+    @property
+    def where(self) -> str:
+        """In words, for errors."""
+        return f"topic {self.topic!r}, partition {self.partition}, offset {self.offset}"
+
 
 class Offsets(NamedTuple):
     """The offsets that a partition holds: `first` is the oldest still there, `next` the one the next record gets."""

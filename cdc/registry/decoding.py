@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
@@ -21,6 +21,7 @@ from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
 from cdc.core.tables import TableSchema
 
+_NO_FRAMING: Final = b"\xff"  # no framed record begins so
 _NO_BARRIERS: Final = (ORIGIN, ORIGIN)
 
 
@@ -47,12 +48,28 @@ class Decoding:
         value = record.value
         if value is None:
             return None
-        try:
-            decoder = self._framed.get(value[:HEADER_LENGTH]) or self._found(record, value)
-            place = tuple.__new__(Place, record[:3])  # Place's own __new__ takes twice as long
-            return decoder.decode(record.key, value, record.headers, place)
-        except CdcError as error:
-            raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
+        decoder = self._framed.get(value[:HEADER_LENGTH])
+        if decoder is None:
+            try:
+                decoder = self._found(record, value)
+            except CdcError as error:
+                raise type(error)(f"{record.where}: {error}", mend=error.mend) from None
+        return decoder.decode_record(record)
+
+    def events(self, records: Iterable[StoredRecord]) -> Iterator[tuple[StoredRecord, ChangeEvent | None]]:
+        """Each with its event, or None for a tombstone. Usual events read their rows when they are asked for them, and
+        may only then find them damaged.
+        """
+        framing, scan = _NO_FRAMING, None
+        for record in records:
+            value = record.value
+            if value is None:
+                yield record, None
+                continue
+            if not value.startswith(framing):
+                decoder = self._framed.get(value[:HEADER_LENGTH])
+                framing, scan = (_NO_FRAMING, None) if decoder is None else (value[:HEADER_LENGTH], decoder.scan)
+            yield record, (scan and scan(record, value)) or self.event(record)
 
     def end(self, record: StoredRecord) -> End | None:
         """The END of a transaction; None for any other record of the transaction topic."""
@@ -68,7 +85,7 @@ class Decoding:
             try:
                 boundary = decode_boundary(record.value, self._registry.schema)
             except CdcError as error:
-                raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
+                raise type(error)(f"{record.where}: {error}", mend=error.mend) from None
             self._boundaries.add(framing)
         if not isinstance(boundary, TransactionEnd):
             return None
@@ -78,7 +95,7 @@ class Decoding:
         try:
             alterations = int(headers.get(ALTERATIONS, b"0"))
         except ValueError:
-            raise ProtocolViolationError(f"{_where(record)}: damaged header {ALTERATIONS}") from None
+            raise ProtocolViolationError(f"{record.where}: damaged header {ALTERATIONS}") from None
         return End(end=boundary, alterations=alterations, resent=RESENT in headers)
 
     def alteration(self, record: StoredRecord) -> Alteration | None:
@@ -88,7 +105,7 @@ class Decoding:
         try:
             found = read_alteration(record.value)
         except CdcError as error:
-            raise type(error)(f"{_where(record)}: {error}", mend=error.mend) from None
+            raise type(error)(f"{record.where}: {error}", mend=error.mend) from None
         event, change = found.event, found.event.change
         if isinstance(change, Alter) and change.before is not None:
             change = replace(change, before=self._seen(change.before))
@@ -115,9 +132,7 @@ class Decoding:
 
     def _decoder(self, value_id: int, key_id: int | None = None) -> EventDecoder:
         key = None if key_id is None else self._registry.schema(key_id)
-        made = EventDecoder(self._registry.schema(value_id), key, transactions=self._transactions)
-        made.table = self._seen(made.table)
-        return made
+        return EventDecoder(self._registry.schema(value_id), key, transactions=self._transactions, seen=self._seen)
 
 
 def barriers(record: StoredRecord) -> tuple[Position, Position]:
@@ -132,7 +147,7 @@ def barriers(record: StoredRecord) -> tuple[Position, Position]:
             try:
                 found[name] = _position(value)
             except ValueError:
-                raise ProtocolViolationError(f"{_where(record)}: damaged header {name}") from None
+                raise ProtocolViolationError(f"{record.where}: damaged header {name}") from None
     return found[TRUNCATED], found[ALTERED]
 
 
@@ -140,7 +155,3 @@ def barriers(record: StoredRecord) -> tuple[Position, Position]:
 def _position(value: bytes) -> Position:
     """All events after a barrier say the same."""
     return Position.parse(value.decode())
-
-
-def _where(record: StoredRecord) -> str:
-    return f"topic {record.topic!r}, partition {record.partition}, offset {record.offset}"

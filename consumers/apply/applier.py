@@ -15,7 +15,7 @@ The commit order, in every target transaction (`Target.transaction` keeps 1 to 4
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -47,7 +47,7 @@ from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
 from consumers.plan.approach import claimed, furthest_of, is_partition
 from consumers.plan.as_text import AsText
-from consumers.plan.batch import Batch
+from consumers.plan.batch import Arrived, Batch
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress, require_not_ahead, require_sound
 from consumers.plan.inbox import Inbox, is_resent
 from consumers.plan.mapping import EventMapping
@@ -425,14 +425,14 @@ class Applier:
             self._add_events(partition, records)
 
     def _add_events(self, partition: TopicPartition, records: Iterable[StoredRecord]) -> None:
-        inbox, decode = self._the_inbox, self._decoding.event
-        for record in records:
-            truncated, altered = barriers(record)
-            event = decode(record)
+        self._the_inbox.add_all(partition, self._arrived(records))
+
+    def _arrived(self, records: Iterable[StoredRecord]) -> Iterator[Arrived]:
+        for record, event in self._decoding.events(records):
             if event is not None and self._connector is not None:
                 self._connector.require_applicable(event, record.topic)
-            size = 0 if record.value is None else len(record.value)
-            inbox.add(partition, record.offset, event, truncated, altered=altered, size=size)
+            truncated, altered = barriers(record)
+            yield record.offset, event, truncated, altered, 0 if record.value is None else len(record.value)
 
     def _add_ends(self, records: Iterable[StoredRecord]) -> None:
         inbox = self._the_inbox

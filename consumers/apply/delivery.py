@@ -33,7 +33,7 @@ from cdc.core.errors import (
     TargetSchemaError,
     UnfollowedError,
 )
-from cdc.core.events import Alter, ChangeEvent, Drop
+from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import TopicPartition
 from cdc.core.tables import TableId
 from consumers.plan.checkpoint import PartitionProgress
@@ -155,11 +155,11 @@ class Delivery:
         that is altered, and may have been before a crash, where that commits by itself.
         """
         altered: set[TableId] = set()
-        if not {type(event.change) for event in events}.isdisjoint({Alter, Drop}):
+        if any(event.defines_table for event in events):
             altered = {
                 event.change.before.id for event in events if isinstance(event.change, Alter) and event.change.before
             }
-            events = [*takewhile(lambda event: not isinstance(event.change, Alter | Drop), events)]
+            events = [*takewhile(lambda event: not event.defines_table, events)]
         # Events of one version mostly share one object: hashing a version looks at each of its columns.
         versions = {id(event.table): event.table for event in events}.values()
         for version in dict.fromkeys(version for version in versions if version.id not in altered):
@@ -274,7 +274,7 @@ def _is_poison(error: CdcError, events: Iterable[ChangeEvent]) -> bool:
     """Whether the events may be at fault, and not the target or the way to it."""
     if isinstance(error, StaleApplierError | AlreadyRunningError):
         return False
-    if isinstance(error, TargetError) and any(isinstance(event.change, Alter | Drop) for event in events):
+    if isinstance(error, TargetError) and any(event.defines_table for event in events):
         return True
     return isinstance(error, ConstraintError | FidelityError | GapError | ProtocolViolationError | TargetSchemaError)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
+from cdc.avro.scanning import ScannedEvent
 from cdc.core.errors import TargetSchemaError
 from cdc.core.events import Alter, ChangeEvent, Drop, Truncate
 from cdc.core.log import TopicPartition
@@ -52,14 +53,16 @@ class PresentTables:
 
     def look(self, events: Iterable[ChangeEvent], tables: Mapping[str, TableState]) -> None:
         """Before they are written. TargetSchemaError if a table is gone that one of them is for."""
-        if {event.place.topic for event in events if event.place is not None} <= self._seen:
+        # Usual events of one version share one object for their table, and are of one topic.
+        usual = {id(event.table): event for event in events if isinstance(event, ScannedEvent)}
+        others = [event for event in events if not isinstance(event, ScannedEvent)]
+        if {event.place.topic for event in (*usual.values(), *others) if event.place is not None} <= self._seen:
             return
         topics = {table.table: topic for topic, table in tables.items()}
         wanted: set[str] = set()
         for event in events:
-            defines = isinstance(event.change, Alter | Drop)
-            topic = topics.get(event.table.id) if defines or event.place is None else event.place.topic
-            if topic is None:
+            topic = topics.get(event.table.id) if event.defines_table or event.place is None else event.place.topic
+            if topic is None or (isinstance(event, ScannedEvent) and topic in self._seen):
                 continue
             match event.change:
                 case Drop():

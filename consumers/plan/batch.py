@@ -1,4 +1,4 @@
-"""What may be applied now."""
+"""What comes from the log, and what may be applied now."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 
 from cdc.core.events import ChangeEvent
 from cdc.core.log import TopicPartition
+from cdc.core.position import Position
 from consumers.plan.checkpoint import PartitionProgress
+
+Arrived = tuple[int, ChangeEvent | None, Position, Position, int]
+"""A record: its offset, its event (None if it holds none), the truncate and the change of shape it goes on from, and
+the bytes that the log has of it.
+"""
 
 
 @dataclass(slots=True)

@@ -21,15 +21,16 @@ the truncate is: a restart before that must not find some of it without the rest
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cdc.avro.scanning import ScannedEvent
 from cdc.core.errors import GapError
 from cdc.core.events import UNCHANGED, UNKNOWN_KEY, Alter, ChangeEvent, Create, Delete, Drop, Truncate
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
-from consumers.plan.batch import Batch
+from consumers.plan.batch import Arrived, Batch
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.room import Room
 
@@ -185,11 +186,16 @@ class Inbox:
             entry = _Entry(event, truncated, altered, topics, offset + 1, size)
             queue.entries.append(entry)
             queue.size += size
-            if truncated != ORIGIN or altered != ORIGIN or topics or isinstance(event.change, Truncate):
+            if truncated != ORIGIN or altered != ORIGIN or topics or _truncates(event):
                 self._forget_ends(partition, entry)
             # What a table has become does not end with an epoch; nor does anything for one that is not to be taken.
             if partition != self._tables and self._takes(partition.topic, event):
                 self._drop_before(event.transaction.epoch, partition)
+
+    def add_all(self, partition: TopicPartition, arrived: Iterable[Arrived]) -> None:
+        """See `add`."""
+        for offset, event, truncated, altered, size in arrived:
+            self.add(partition, offset, event, truncated, altered=altered, size=size)
 
     def add_alteration(
         self,
@@ -245,7 +251,7 @@ class Inbox:
     def _forget_ends(self, partition: TopicPartition, entry: _Entry) -> None:
         """What is read may be the first to tell of something to wait for: ends told before may be too early for it."""
         event, truncated, altered, topics, *_ = entry
-        if isinstance(event.change, Truncate):
+        if _truncates(event):
             self._ends.pop(partition.topic, None)
         elif truncated > self._truncated.get(partition.topic, ORIGIN):
             self._truncated[partition.topic] = truncated
@@ -273,7 +279,7 @@ class Inbox:
                 return
             if not self._truncated_up_to(truncated, partition):
                 return
-            match event.change:
+            match None if isinstance(event, ScannedEvent) else event.change:
                 case Truncate():
                     if not self._others_stand_beyond(event.position, partition):
                         break
@@ -395,9 +401,13 @@ class Inbox:
                 continue
             event, truncated, altered, topics, *_ = queue.entries[0]
             first = self._queues[TopicPartition(partition.topic, 0)]
-            if isinstance(event.change, Truncate) or first.taken.position < truncated:
+            if _truncates(event) or first.taken.position < truncated:
                 wanted.add(partition.topic)
             wanted |= topics & self._topics.keys()
             if self._tables is not None and self._queues[self._tables].taken.position < altered:
                 wanted.add(self._tables.topic)
         return wanted
+
+
+def _truncates(event: ChangeEvent) -> bool:
+    return not isinstance(event, ScannedEvent) and isinstance(event.change, Truncate)

@@ -8,14 +8,15 @@ told as `tied`: somebody has to take all partitions as far as that, alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cdc.avro.scanning import ScannedEvent
 from cdc.core.events import UNCHANGED, UNKNOWN_KEY, Alter, ChangeEvent, Create, Delete, Drop, Truncate
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
-from consumers.plan.batch import Batch
+from consumers.plan.batch import Arrived, Batch
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.room import Room
 
@@ -107,6 +108,11 @@ class PartInbox:
             queue.entries.append(_Entry(event, truncated, altered, offset + 1, size))
             queue.size += size
 
+    def add_all(self, partition: TopicPartition, arrived: Iterable[Arrived]) -> None:
+        """See `add`."""
+        for offset, event, truncated, altered, size in arrived:
+            self.add(partition, offset, event, truncated, altered=altered, size=size)
+
     def add_alteration(
         self,
         partition: TopicPartition,
@@ -170,6 +176,8 @@ class PartInbox:
 
 def ties(event: ChangeEvent) -> bool:
     """Whether the event concerns more than its own partition."""
+    if isinstance(event, ScannedEvent):
+        return False
     match event.change:
         case Truncate() | Alter() | Drop() | Delete(awaits_create=True):
             return True

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, assert_never, cast
 
+from cdc.avro.scanning import ScannedEvent
 from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
@@ -50,10 +51,10 @@ def plan(events: Iterable[ChangeEvent], *, moving: bool = False) -> list[Step]:
     tables: dict[TableId, _KeyedRows | _KeylessRows] = {}
     for event in events:
         version = event.table
-        if isinstance(event.change, Alter | Drop):
+        if event.defines_table:
             done += [step for rows in tables.values() for step in rows.finished()]
             tables = {}
-            done.append(_table_step(version, event.change))
+            done.append(_table_step(event))
             continue
         rows = tables.get(version.id)
         if rows is None or (rows.version is not version and rows.version != version):
@@ -65,12 +66,12 @@ def plan(events: Iterable[ChangeEvent], *, moving: bool = False) -> list[Step]:
     return done + [step for rows in tables.values() for step in rows.finished()]
 
 
-def _table_step(version: TableSchema, change: Alter | Drop) -> Step:
-    match change:
+def _table_step(event: ChangeEvent) -> Step:
+    match event.change:
         case Alter(before=before, fills=fills):
-            return AlterTable(version, before, fills)
-        case Drop():
-            return DropTable(version)
+            return AlterTable(event.table, before, fills)
+        case _:
+            return DropTable(event.table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class _Gone:
 _GONE: Final = _Gone()
 
 _Outcome = Row | _Gone
+_Unread = ScannedEvent
+"""An outcome, too: the row that the event has all values of. It is read if no later event takes its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +103,17 @@ class _KeyedRows:
         self._key = version.key
         self._steps = steps
         self._moving = moving
-        self._outcomes: dict[Key, _Outcome] = {}
+        self._outcomes: dict[Key, _Outcome | _Unread] = {}
         self._has_partials = False  # whether rows with UNCHANGED values may be among them
         self._departure: _Departure | None = None
 
     def add(self, event: ChangeEvent) -> None:
         departure, self._departure = self._departure, None
+        if isinstance(event, ScannedEvent):
+            key = event.key()
+            if key is not None:
+                self._outcomes[key] = _GONE if event.is_delete else event
+                return
         match event.change:
             case Update(before, after):
                 self._update(before, after)
@@ -144,7 +152,7 @@ class _KeyedRows:
     def _update(self, before: OldImage | None, after: Row) -> None:
         key = self._key_of(after)
         if UNCHANGED in after:
-            known = before.row if isinstance(before, FullImage) else self._outcomes.get(key)
+            known = before.row if isinstance(before, FullImage) else self._outcome(key)
             if isinstance(known, _Gone):
                 raise GapError(
                     f"table {self.version.id}: a row was changed after it was deleted; an event between is missing",
@@ -157,7 +165,7 @@ class _KeyedRows:
     def _delete(self, before: OldImage, moved_to: Key | None) -> None:
         key = self._key_of(before.row) if isinstance(before, FullImage) else before.key
         if moved_to is not None:
-            known = before.row if isinstance(before, FullImage) else self._outcomes.get(key)
+            known = before.row if isinstance(before, FullImage) else self._outcome(key)
             self._departure = _Departure(key, moved_to, known)
         self._outcomes[key] = _GONE
 
@@ -191,16 +199,18 @@ class _KeyedRows:
             return False
         return _is(departure.old_key, moved_from) and _is(self._key_of(after), departure.moved_to)
 
+    def _outcome(self, key: Key) -> _Outcome | None:
+        found = self._outcomes.get(key)
+        return _row_of(found) if isinstance(found, _Unread) else found
+
     def _written(self) -> WriteRows:
         step = WriteRows(self.version)
-        if not self._has_partials:
-            step.deletes = [key for key, outcome in self._outcomes.items() if outcome is _GONE]
-            step.upserts = [outcome for outcome in self._outcomes.values() if not isinstance(outcome, _Gone)]
-            return step
         for key, outcome in self._outcomes.items():
-            if isinstance(outcome, _Gone):
+            if isinstance(outcome, _Unread):
+                step.upserts.append(_row_of(outcome))
+            elif isinstance(outcome, _Gone):
                 step.deletes.append(key)
-            elif UNCHANGED in outcome:
+            elif self._has_partials and UNCHANGED in outcome:
                 step.partials.append(outcome)
             else:
                 step.upserts.append(outcome)
@@ -262,6 +272,18 @@ class _KeylessRows:
             " nothing says which row changed",
             mend="add a primary key at the source, or ALTER TABLE … REPLICA IDENTITY FULL",
         )
+
+
+def _row_of(event: ScannedEvent) -> Row:
+    """Of one that writes a whole row."""
+    row = event.row()
+    if row is None:  # damaged, or else what is wrong with it is said now
+        match event.change:
+            case Read(after) | Create(after) | Update(_, after):
+                return after
+            case _:
+                raise AssertionError("what has no row was taken for one that has")
+    return row
 
 
 def _is(key: Key, told: Key) -> bool:

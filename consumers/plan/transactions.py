@@ -24,20 +24,20 @@ shape are read on while the current transaction's events wait for one.
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import Final
+from operator import itemgetter
+from typing import Final, NamedTuple
 
+from cdc.avro.scanning import ScannedEvent
 from cdc.avro.transactions import MESSAGES, End
 from cdc.core.errors import GapError, LogGapError
 from cdc.core.events import ChangeEvent, Delete
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from consumers.plan.approach import whole
-from consumers.plan.batch import Batch
+from consumers.plan.batch import Arrived, Batch
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.room import Room
 
@@ -46,24 +46,24 @@ _TransactionKey = tuple[int, int]  # epoch and commit LSN
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it"
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """An event, or the place of another target's change of shape; the offset of what is to be taken after it; the bytes
-    that it has in the log.
+class _Entry(NamedTuple):
+    """An event, or the place of another target's change of shape; the offset of what is to be taken after it. `number`
+    counts the entries that its partition has had, up to it, and `size` their bytes in the log.
     """
 
     position: Position
     event: ChangeEvent | None
     partition: _Partition
     next_offset: int
+    number: int
     size: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Partition:
-    """`entries` counts those that wait, `size` their bytes; `last` is the one of them that was read last. `taken` is
-    the position of the event taken last, and `next_taken` the offset of what is to be taken after it; `moved`: since
-    the last batch.
+    """`number` and `size` are those of the entry that was read last, `number_taken` and `size_taken` of the one that
+    was taken last; `taken` is its position, and `next_taken` the offset of what is to be taken next. `skipped` says
+    where that is behind records which hold nothing new. `moved`: since the last batch.
     """
 
     id: TopicPartition
@@ -71,10 +71,42 @@ class _Partition:
     next_read: int
     taken: Position
     next_taken: int
-    entries: int = 0
+    number: int = 0
     size: int = 0
-    last: _Entry | None = None
+    number_taken: int = 0
+    size_taken: int = 0
+    last_offset: int = 0
+    skipped: dict[int, int] = field(default_factory=dict)
     moved: bool = False
+
+    def note(
+        self, position: Position, event: ChangeEvent | None, size: int, transaction: _Transaction, topic: str
+    ) -> None:
+        """The record read last is an entry of that transaction."""
+        self.read = position
+        self.last_offset = self.next_read
+        self.number += 1
+        self.size += size
+        entry = (position, event, self, self.next_read, self.number, self.size)
+        transaction.entries.append(tuple.__new__(_Entry, entry))
+        transaction.counts[topic] = transaction.counts.get(topic, 0) + 1
+
+    def skip(self) -> bool:
+        """The record read last holds nothing new. It goes with the event before it, so that any number take no room.
+        Whether that was taken already.
+        """
+        if self.number > self.number_taken:
+            self.skipped[self.last_offset] = self.next_read
+            return False
+        self.next_taken = self.next_read
+        return True
+
+    def take(self, last: _Entry) -> None:
+        """All up to this entry was taken."""
+        self.taken, _, _, self.next_taken, self.number_taken, self.size_taken = last
+        if self.skipped:
+            self.next_taken = self.skipped.get(last.next_offset, last.next_offset)
+            self.skipped = {at: to for at, to in self.skipped.items() if at > last.next_offset}
 
 
 @dataclass(slots=True)
@@ -83,8 +115,8 @@ class _Transaction:
     `altered` is the latest change of shape that they go on from.
     """
 
-    entries: list[_Entry] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
+    entries: list[_Entry]
+    counts: dict[str, int]
     altered: Position = ORIGIN
 
 
@@ -93,6 +125,7 @@ class _Due:
     """An END that waits to be taken, and what it wants of each topic (once all its tables are known)."""
 
     said: End
+    key: _TransactionKey
     offset: int
     said_at: int
     wanted: dict[str, int] | None = None
@@ -126,12 +159,16 @@ class TransactionInbox:
         self._topics: dict[str, list[TopicPartition]] = {}
         self._names: dict[str, str | None] = {MESSAGES: None}
         self._open: dict[_TransactionKey, _Transaction] = {}
-        self._open_keys: list[_TransactionKey] = []
+        self._open_keys: deque[_TransactionKey] = deque()  # in order, without the new ones
+        self._new_keys: list[_TransactionKey] = []
         self._due: deque[_Due] = deque()
         self._due_by_key: dict[_TransactionKey, _Due] = {}
         self._log_ends: dict[str, tuple[int, Mapping[TopicPartition, int]]] = {}
         self._progress: dict[TopicPartition, PartitionProgress] = {}  # but of those that were moved
         self._moved: list[_Partition] = []
+        self._taken: dict[_Partition, _Entry] = {}  # the last of each, not noted in the partitions yet
+        self._usual: Mapping[str, int] | None = None  # the counts of an END, and what it wants
+        self._usual_wanted: dict[str, int] = {}
         self._is_in_order = True
         self._added = False
         self._idle = False
@@ -153,28 +190,49 @@ class TransactionInbox:
     def know(self, name: str, topic: str | None) -> None:
         """What ENDs call `name` is in `topic`; None for a table that this target does not have."""
         self._names[name] = topic
+        self._usual = None
 
     def add(
         self,
         partition: TopicPartition,
         offset: int,
         event: ChangeEvent | None,
-        truncated: Position | None = None,  # noqa: ARG002  # the order of commits says it
+        truncated: Position = ORIGIN,
         *,
         altered: Position = ORIGIN,
         size: int = 0,
     ) -> None:
-        """One record of the partition, in the order of offsets. LogGapError if the one before it is not there.
+        """One record; see `add_all`."""
+        self.add_all(partition, [(offset, event, truncated, altered, size)])
 
-        `altered` is the change of shape that it goes on from, `size` how many bytes the log has of it.
+    def add_all(self, partition: TopicPartition, arrived: Iterable[Arrived]) -> None:
+        """Records of the partition, in the order of offsets. LogGapError if the one before one is not there. The
+        order of commits says what comes after a truncate.
         """
-        if event is None:
-            self._add(partition, offset, None, None)
-            return
-        position = event.position
-        self._add(partition, offset, position, event, altered, size)
-        if event.transaction.xid is None and self._is_new_load(position):
-            self.holds_load = True
+        here, topic, new = self._partitions[partition], partition.topic, tuple.__new__
+        key: _TransactionKey | None = None
+        transaction = _Transaction([], {})
+        self._added = True
+        for offset, event, _, altered, size in arrived:
+            if offset != here.next_read:
+                raise _lost(partition, here.next_read, offset)
+            here.next_read = offset + 1
+            if event is None:
+                self._skip(here)
+                continue
+            of = event.transaction
+            # Not by Position's own __new__, which takes twice as long.
+            position = new(Position, (of.epoch, of.commit_lsn, event.ordinal))
+            if position <= here.read:
+                self._skip(here)
+            else:
+                if key != position[:2]:
+                    key = position[:2]
+                    transaction = self._open.get(key) or self._opened(key)
+                here.note(position, event, size, transaction, topic)
+                transaction.altered = max(transaction.altered, altered)
+            if of.xid is None and self._is_new_load(position):
+                self.holds_load = True
 
     def _is_new_load(self, position: Position) -> bool:
         return position.epoch == self._epoch and position > self._applied
@@ -188,8 +246,14 @@ class TransactionInbox:
         topics: frozenset[str] = frozenset(),  # noqa: ARG002
     ) -> None:
         """One record of the tables topic. `event` is None if it concerns no table of this target; it counts anyway."""
-        self._partitions[partition].next_read = offset  # a compacted topic may have holes
-        self._add(partition, offset, position, event)
+        here = self._partitions[partition]
+        here.next_read = offset + 1  # a compacted topic may have holes
+        self._added = True
+        if position is None or position <= here.read:
+            self._skip(here)
+            return
+        transaction = self._open.get(position[:2]) or self._opened(position[:2])
+        here.note(position, event, 0, transaction, partition.topic)
 
     def add_end(self, offset: int, end: End | None) -> None:
         """One record of the transaction topic; None for any but an END. LogGapError if one before it is not there."""
@@ -206,14 +270,15 @@ class TransactionInbox:
             if not self._due:
                 self._progress[self._transactions] = PartitionProgress(self._applied, self.next_end)
             return
-        again = self._due_by_key.get(end.key)
+        key = end.key
+        again = self._due_by_key.get(key)
         if again is not None:
             again.said, again.wanted, again.said_at = end, None, offset
             return
-        due = self._due_by_key[end.key] = _Due(end, offset, said_at=offset)
+        due = self._due_by_key[key] = _Due(end, key, offset, said_at=offset)
         self._due.append(due)
-        if len(self._due) > 1 and self._due[-2].said.key > end.key:
-            self._due = deque(sorted(self._due, key=lambda each: each.said.key))
+        if len(self._due) > 1 and self._due[-2].key > key:
+            self._due = deque(sorted(self._due, key=lambda each: each.key))
             self._is_in_order = False
 
     def crowded(self) -> set[TopicPartition]:
@@ -224,7 +289,8 @@ class TransactionInbox:
         return crowded | {self._transactions} if len(self._due) >= self._room.events else crowded
 
     def _is_crowded(self, here: _Partition) -> bool:
-        return self._room.is_full(here.entries, here.size, len(self._partitions))
+        waiting = here.number - here.number_taken
+        return self._room.is_full(waiting, here.size - here.size_taken, len(self._partitions))
 
     def ends_wanted(self) -> set[str]:
         """Topics of which `ends` must be told before the current END can be judged."""
@@ -245,14 +311,15 @@ class TransactionInbox:
 
         GapError if events of a transaction are missing.
         """
-        batch = Batch()
+        batch, nothing = Batch(), _Transaction([], {})
         self._idle, self._added, self._awaits_shape = not self._added, False, False
+        self._sort_open()
         while self._due and len(batch.events) < most:
             due = self._due[0]
-            if self._drop_before(due.said.key, batch):
+            if self._open_keys and self._open_keys[0] < due.key and self._drop_before(due.key, batch):
                 batch.whole = not due.in_parts
                 break
-            here = self._open.get(due.said.key) or _Transaction()
+            here = self._open.get(due.key, nothing)
             alone = due.in_parts or due.said.alterations > 0 or self._changes_shape(here)
             if (alone and batch.events) or not self._is_known(due) or not self._is_altered(due, here):
                 break
@@ -263,6 +330,7 @@ class TransactionInbox:
             self._take_whole(due, here, batch)
             if due.in_parts or (alone and batch.events):
                 break
+        self._settle()
         if batch.whole:
             batch.progress, self._progress = self._progress, {}
             for moved in self._moved:
@@ -271,44 +339,23 @@ class TransactionInbox:
             self._moved = []
         return batch
 
-    def _add(
-        self,
-        partition: TopicPartition,
-        offset: int,
-        position: Position | None,
-        event: ChangeEvent | None,
-        altered: Position = ORIGIN,
-        size: int = 0,
-    ) -> None:
-        here = self._partitions[partition]
-        if offset != here.next_read:
-            raise _lost(partition, here.next_read, offset)
-        here.next_read = offset + 1
-        self._added = True
-        if position is None or position <= here.read:
-            self._skip(here)
+    def _opened(self, key: _TransactionKey) -> _Transaction:
+        self._new_keys.append(key)
+        transaction = self._open[key] = _Transaction([], {})
+        return transaction
+
+    def _sort_open(self) -> None:
+        if not self._new_keys:
             return
-        here.read = position
-        here.last = entry = _Entry(position, event, here, offset + 1, size)
-        here.entries += 1
-        here.size += size
-        key = position[:2]
-        transaction = self._open.get(key)
-        if transaction is None:
-            transaction = self._open[key] = _Transaction()
-            heapq.heappush(self._open_keys, key)
-        transaction.entries.append(entry)
-        if altered != ORIGIN:
-            transaction.altered = max(transaction.altered, altered)
-        topic = partition.topic
-        transaction.counts[topic] = transaction.counts.get(topic, 0) + 1
+        self._new_keys.sort()
+        if self._open_keys and self._open_keys[-1] > self._new_keys[0]:
+            self._open_keys = deque(sorted([*self._open_keys, *self._new_keys]))
+        else:
+            self._open_keys += self._new_keys
+        self._new_keys = []
 
     def _skip(self, here: _Partition) -> None:
-        """The record holds nothing new. It goes with the event before it, so that any number take no room."""
-        if here.last is not None:
-            here.last.next_offset = here.next_read
-        else:
-            here.next_taken = here.next_read
+        if here.skip():
             self._move(here)
 
     def _move(self, here: _Partition) -> None:
@@ -325,8 +372,8 @@ class TransactionInbox:
             transaction = self._open[self._open_keys[0]]
             if batch.events and self._changes_shape(transaction):
                 return True
-            del self._open[heapq.heappop(self._open_keys)]
-            batch.events += self._pass(sorted(transaction.entries, key=self._place), None)
+            del self._open[self._open_keys.popleft()]
+            batch.events += self._pass(sorted(transaction.entries, key=self._place), {}, transaction)
             # So that what it was is not beyond where the target stands, after a restart too.
             self._applied = max(self._applied, whole(transaction.entries[0].position))
             self._progress[self._transactions] = PartitionProgress(self._applied, self._first_due_offset())
@@ -339,7 +386,9 @@ class TransactionInbox:
 
     def _is_altered(self, due: _Due, transaction: _Transaction) -> bool:
         """Whether the change of shape that its events go on from was read. GapError if it can't be any more."""
-        if self._tables is None or self._partitions[self._tables].read >= transaction.altered:
+        if transaction.altered is ORIGIN or self._tables is None:
+            return True
+        if self._partitions[self._tables].read >= transaction.altered:
             return True
         self._awaits_shape = True  # which may be beyond more changes than there is room for
         ends = self._ends_of(self._tables.topic, due)
@@ -357,6 +406,9 @@ class TransactionInbox:
             return False
         if due.wanted is None:
             counts = due.said.end.event_counts
+            if counts is self._usual and not due.said.alterations:
+                due.wanted = self._usual_wanted
+                return True
             if not self._names.keys() >= counts.keys():
                 return False
             due.wanted = {}
@@ -366,17 +418,21 @@ class TransactionInbox:
                     due.wanted[topic] = due.wanted.get(topic, 0) + count
             if due.said.alterations and self._tables is not None:
                 due.wanted[self._tables.topic] = due.said.alterations
+            elif self._topics.keys() >= due.wanted.keys():
+                self._usual, self._usual_wanted = counts, due.wanted
         return self._topics.keys() >= due.wanted.keys()
 
     def _is_complete(self, due: _Due, here: _Transaction) -> bool:
         wanted = due.wanted or {}
+        if here.counts == wanted and not due.said.resent:
+            return True
         if not all(here.counts.get(topic, 0) >= count for topic, count in wanted.items()):
             return False
         return not due.said.resent or not wanted or not self._unfinished(due)
 
     def _unfinished(self, due: _Due) -> list[_Partition]:
         """Partitions that may still bring events of this transaction."""
-        key = due.said.key
+        key = due.key
         unfinished = []
         for topic in self._involved(due):
             ends = self._ends_of(topic, due)
@@ -395,12 +451,12 @@ class TransactionInbox:
         return ends if asked_at > due.said_at else None
 
     def _take_whole(self, due: _Due, here: _Transaction, batch: Batch) -> None:
-        if self._open.pop(due.said.key, None) is not None:
-            heapq.heappop(self._open_keys)
-        order = self._place if self._changes_shape(here) else _position
-        batch.events += self._pass(sorted(here.entries, key=order), due)
+        if self._open.pop(due.key, None) is not None:
+            self._open_keys.popleft()
+        here.entries.sort(key=self._place if self._changes_shape(here) else _position)
+        batch.events += self._pass(here.entries, due.wanted or {}, here)
         self._due.popleft()
-        del self._due_by_key[due.said.key]
+        del self._due_by_key[due.key]
         self._applied = due.said.position
         self._progress[self._transactions] = PartitionProgress(self._applied, self._first_due_offset())
 
@@ -413,6 +469,7 @@ class TransactionInbox:
         unfinished = self._unfinished(due)
         if not unfinished:
             raise self._missing(due, here)
+        self._settle()
         # A resent one may fill a partition that has to be read on.
         is_large = sum((due.wanted or {}).values()) > most or any(map(self._is_crowded, unfinished))
         if not is_large and not due.in_parts:
@@ -423,29 +480,32 @@ class TransactionInbox:
         ready = sum(1 for entry in here.entries if entry.position <= frontier)
         if ready and _awaits_create(here.entries[ready - 1].event):
             ready -= 1  # a row is moved by both halves together
-        batch.events += self._pass(here.entries[:ready], due)
+        batch.events += self._pass(here.entries[:ready], due.wanted or {}, here)
         del here.entries[:ready]
         batch.whole = False
 
-    def _pass(self, entries: list[_Entry], due: _Due | None) -> list[ChangeEvent]:
-        """The entries' events, if the END counts any of their topic, and changes of shape. Each brings its partition up
-        to it.
+    def _pass(self, entries: list[_Entry], wanted: Mapping[str, int], of: _Transaction) -> list[ChangeEvent]:
+        """The entries' events, if they are of topics that are `wanted`, and changes of shape. Each brings its partition
+        up to it.
         """
-        wanted = {} if due is None or due.wanted is None else due.wanted
+        for entry in entries:
+            self._taken[entry[2]] = entry
+        if of.counts == wanted and not self._changes_shape(of):
+            return [entry[1] for entry in entries if entry[1] is not None]
         events: list[ChangeEvent] = []
         for entry in entries:
-            here = entry.partition
-            here.entries -= 1
-            here.size -= entry.size
-            here.taken, here.next_taken = entry.position, entry.next_offset
-            if here.last is entry:
-                here.last = None
-            self._move(here)
-            if here.id.topic not in wanted and here.id != self._tables:
+            if entry.partition.id.topic not in wanted and entry.partition.id != self._tables:
                 self.dropped += 1
             elif entry.event is not None:
                 events.append(entry.event)
         return events
+
+    def _settle(self) -> None:
+        """Note in the partitions what was taken of them."""
+        for here, last in self._taken.items():
+            here.take(last)
+            self._move(here)
+        self._taken.clear()
 
     def _place(self, entry: _Entry) -> tuple[Position, bool]:
         """A change of shape stands where the event stands that it comes before."""
@@ -462,11 +522,13 @@ class TransactionInbox:
         )
 
 
-_position: Final = attrgetter("position")
+_position: Final = itemgetter(0)
 
 
 def _awaits_create(event: ChangeEvent | None) -> bool:
-    return event is not None and isinstance(event.change, Delete) and event.change.awaits_create
+    if event is None or isinstance(event, ScannedEvent):
+        return False
+    return isinstance(event.change, Delete) and event.change.awaits_create
 
 
 def _trimmed(partition: TopicPartition, end: End, applied: Position) -> LogGapError:

@@ -11,11 +11,12 @@ from canonical_texts import KINDS, T
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc.avro import headers
+from cdc.avro import binary, headers
 from cdc.avro.codec import TableCodec
+from cdc.avro.compiled import long
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import frame, unframe
-from cdc.avro.scanning import Transactions
+from cdc.avro.scanning import ScannedEvent, Transactions
 from cdc.avro.tables import table_schema_from
 from cdc.core.errors import FidelityError, ProtocolViolationError
 from cdc.core.events import (
@@ -29,8 +30,10 @@ from cdc.core.events import (
     Transaction,
     Update,
 )
+from cdc.core.log import StoredRecord
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
+from cdc.registry.decoding import Decoding
 
 TOPIC = "shop.public.orders"
 
@@ -332,6 +335,97 @@ def test_usual_events_are_read_without_fastavro(change):
     decoder.decode(encoded.key, encoded.value, said)
     decoder._values = None
     assert decoder.decode(encoded.key, encoded.value, said) == event_of(change)
+
+
+@settings(max_examples=300, deadline=None)
+@given(events())
+def test_what_is_scanned_says_the_same_when_it_is_asked(event):
+    codec, encoded = encode(event)
+    decoder = EventDecoder(codec.value_schema)
+    decoder.decode(encoded.key, encoded.value, encoded.headers)
+    scanned = decoder.scan(stored(encoded), encoded.value)
+    if scanned is not None:
+        assert (scanned.position, scanned.table, scanned.place) == (event.position, event.table, stored(encoded)[:3])
+        assert scanned == event
+        assert event == scanned
+        agree_on_the_row(scanned, event)
+
+
+def agree_on_the_row(scanned, event):
+    assert scanned.is_delete == isinstance(event.change, Delete)
+    row = getattr(event.change, "after", None)
+    if row is None:
+        before = event.change.before
+        key = before.key if isinstance(before, KeyImage) else tuple(before.row[i] for i in event.table.key)
+        assert scanned.key() == key
+    elif UNCHANGED in row:
+        assert scanned.key() is scanned.row() is None
+    else:
+        assert scanned.key() == tuple(row[i] for i in event.table.key)
+        assert scanned.row() == row
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Read(ROW),
+        Create(ROW),
+        Update(None, ROW),
+        Update(KeyImage((b"1",)), ROW),
+        Update(None, (*ROW[:2], UNCHANGED, *ROW[3:])),
+        Delete(KeyImage((b"1",))),
+    ],
+    ids=lambda change: type(change).__name__,
+)
+@pytest.mark.parametrize("said", [(), ((headers.TRUNCATED, b"1:0/1:1"),)], ids=["", "after a truncate"])
+def test_usual_events_are_scanned(change, said):
+    codec, encoded = encode(event_of(change))
+    decoder = EventDecoder(codec.value_schema)
+    record = stored(encoded)
+    record = record._replace(headers=(*record.headers, *said))
+    assert decoder.scan(record, encoded.value) is None  # nothing is usual yet
+    decoder.decode(*record[4:])
+    scanned = decoder.scan(record, encoded.value)
+    agree_on_the_row(scanned, event_of(change))
+    assert scanned == event_of(change)
+
+
+def test_the_events_of_records_are_scanned():
+    codec, encoded = encode(event_of(Create(ROW)))
+    registry = OneSchema(codec.value_schema)
+    record = stored(encoded)
+    tombstone = record._replace(value=None)
+    found = [event for _, event in Decoding(registry).events([record, record, tombstone, record])]
+    assert found == [event_of(Create(ROW)), event_of(Create(ROW)), None, event_of(Create(ROW))]
+    assert [type(event) for event in found] == [ChangeEvent, ScannedEvent, type(None), ScannedEvent]
+
+
+def test_who_asks_for_a_damaged_row_is_told_which_record_has_it():
+    codec, encoded = encode(event_of(Create(ROW)))
+    (_, good), (_, bad) = Decoding(OneSchema(codec.value_schema)).events(
+        [stored(encoded), stored(encoded)._replace(value=encoded.value.replace(b"\x04hi", b"\x06hi"))]
+    )
+    assert good == event_of(Create(ROW))
+    assert bad.row() is None
+    with pytest.raises(ProtocolViolationError, match=r"topic 'shop\.public\.orders', partition 2, offset 5"):
+        _ = bad.change
+
+
+@pytest.mark.parametrize(
+    "number", [0, 1, 63, 64, 8191, 8192, 2**31, 1_700_000_000_123_456, 2**55 - 1, 2**55, 2**63 - 1]
+)
+def test_numbers_of_any_length_are_read(number):
+    for signed in (number, -number - 1):
+        assert long(binary.long(signed)) == signed
+
+
+class OneSchema:
+    def __init__(self, text):
+        self.schema = lambda _: text
+
+
+def stored(encoded):
+    return StoredRecord(TOPIC, 2, 5, 0, encoded.key, encoded.value, encoded.headers)
 
 
 def test_tables_share_the_transactions_that_they_have_in_common():

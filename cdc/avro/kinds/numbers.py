@@ -54,11 +54,11 @@ def decimal(precision: int | None, scale: int) -> ValueCodec:
     least = 10**scale if 0 < scale <= _WIDEST_PRECISION else None  # from here on there is a digit before the point
 
     def decode(datum: bytes) -> bytes:
-        unscaled = from_twos_complement(datum)
+        unscaled = int.from_bytes(datum, "big", signed=True)
         if least is not None and least <= unscaled < _FEW_DIGITS:
             digits = b"%d" % unscaled
             return digits[:-scale] + b"." + digits[-scale:]
-        return plain(unscaled, scale)
+        return plain(from_twos_complement(datum), scale)
 
     # One digit more than the type allows: NaN is not any number.
     stand_in = _twos_complement(10 ** (precision or _WIDEST_PRECISION))

@@ -39,6 +39,8 @@ _ISO_TIMESTAMP: Final = re.compile(
 _USUAL_ISO_TIMESTAMP: Final = re.compile(
     rb"((?!0000)\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:(?=\.\d{1,9}Z)(?:\.0+|(\.\d*[1-9])0*))?Z"
 )
+_MICROSECONDS: Final = b"0000-00-00T00:00:00.000000Z"  # the most usual of all, its digits being zeros
+_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _ISO_TIME: Final = re.compile(rb"(\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d(?::\d\d){0,2})")
 
 
@@ -53,6 +55,7 @@ def _encode_date(text: bytes) -> int:
     return days
 
 
+@lru_cache(maxsize=10_000)
 def _decode_date(days: int) -> bytes:
     if days == _DATE_INFINITY:
         return _INFINITY
@@ -164,6 +167,9 @@ def _java_year(year: bytes, *, before_christ: bool) -> bytes:
 
 
 def _decode_timestamptz(datum: bytes) -> bytes:
+    if datum.translate(_ZEROS) == _MICROSECONDS and not datum.startswith(b"0000"):
+        part = datum[19:26].rstrip(b"0")
+        return b"%b %b%b+00" % (datum[:10], datum[11:19], part if part != b"." else b"")
     usual = _USUAL_ISO_TIMESTAMP.fullmatch(datum)
     if usual is not None:
         return b"%b %b%b+00" % usual.groups(b"")

@@ -163,7 +163,9 @@ class LocalReader(LogReader):
         cursor.close()
         topic, number = partition
         records = [
-            StoredRecord._make(
+            # Not by the tuple's own `_make`, which takes twice as long.
+            tuple.__new__(
+                StoredRecord,
                 (
                     topic,
                     number,
@@ -172,7 +174,7 @@ class LocalReader(LogReader):
                     key,
                     value,
                     unpack_headers(headers) if headers else (),
-                )
+                ),
             )
             for place, timestamp_ms, key, value, headers in rows
         ]
