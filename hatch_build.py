@@ -28,10 +28,7 @@ COMPILED: Final = (
     "cdc/capture/pipeline.py",
     # What an applier does for each record.
     "cdc/avro/compiled.py",
-    "cdc/avro/decoder.py",
-    "cdc/avro/scanning.py",
     "cdc/avro/boundaries.py",
-    "cdc/registry/decoding.py",
     "consumers/plan/transactions.py",
     "consumers/plan/part.py",
     "consumers/plan/room.py",
@@ -42,9 +39,10 @@ COMPILED: Final = (
 """What profiles of capture and of appliers show most of. They are compiled together, so that what they call of one
 another are calls in C.
 
-Left out is what mypyc (2.4) compiles to something else than Python runs: `cdc/avro/packers.py` has slices of bytes that
-end before they begin, which fail, and `consumers/plan/inbox.py` a set that becomes a frozenset; what others inherit
-from (`consumers/apply/delivery.py`); and what is made of dataclasses, which it makes no faster.
+Left out is what mypyc (2.4) compiles to something else than Python runs. `cdc/avro/packers.py` has slices of bytes that
+end before they begin: they fail. `consumers/plan/inbox.py` has a set that typeshed calls a frozenset. Nor can others
+inherit from what is compiled, as they do from `consumers/apply/delivery.py`; no class may have slots, as that of
+`cdc/avro/scanning.py` has; and dataclasses get no faster.
 """
 
 _OPTIONS: Final = ("--config-file=", "--ignore-missing-imports")  # types were checked before, with all that is imported

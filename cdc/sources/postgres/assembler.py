@@ -407,7 +407,7 @@ def _change_in(table: TableSchema, frame: bytes) -> Change:
     message = None if framed is None else decode(framed[1])
     if not isinstance(message, (wire.Insert, wire.Update, wire.Delete)):
         raise ProtocolViolationError("a change of a row was taken for what it is not")
-    (change,) = changes_of(table, message)
+    (change,) = list(changes_of(table, message))  # mypyc loses an error of a generator that is unpacked at once
     return change
 
 
