@@ -135,7 +135,7 @@ class WideRows:
 
     def change(self, server: EmbeddedPostgres, url: str) -> None:
         values = [f"repeat(md5((g * 31 + {n})::text), 2)" for n in range(25)]
-        values += [f"g * 1000003 + {n}" for n in range(12)]
+        values += [f"g * 1000003::bigint + {n}" for n in range(12)]
         values += [f"g / 7.0 + {n}" for n in range(6)]
         values += [f"timestamp '2026-01-01' + g * interval '{n + 1} s'" for n in range(6)]
         row, rows = ", ".join(values), self.changes // 2

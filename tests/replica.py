@@ -32,7 +32,7 @@ from consumers.apply.applier import Applier
 from consumers.apply.letters import DeadLetters
 from consumers.targets.open import open_target
 
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 180.0
 _WAIT_SECONDS = 1.0
 
 

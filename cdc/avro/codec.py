@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, assert_never
 from cdc.avro import binary, headers
 from cdc.avro.framing import header
 from cdc.avro.packers import UNUSUAL
-from cdc.avro.packing import row_packers
+from cdc.avro.packing import EventPackers, event_packers, row_packers
 from cdc.avro.rows import Packed, RowWriter
 from cdc.avro.schemas import envelope_schema, key_schema
 from cdc.avro.source import SourceWriter, table_bytes
@@ -26,6 +26,7 @@ from cdc.core.events import (
     OldImage,
     Read,
     Row,
+    RowFormat,
     Truncate,
     Unchanged,
     Update,
@@ -34,7 +35,7 @@ from cdc.core.log import Headers
 from cdc.core.tables import ReplicaIdentity, TableSchema
 from cdc.core.types import has_one_text
 
-_OPS: Final[dict[type[Change], bytes]] = {
+OPS: Final[dict[type[Change], bytes]] = {
     Read: b"\x02r",
     Create: b"\x02c",
     Update: b"\x02u",
@@ -76,7 +77,7 @@ class TableCodec:
         self._rows = RowWriter(table)
         self._pack_row, self._pack_key = row_packers(table, self._rows.fillers)
         self._source = source or SourceWriter(prefix)
-        self._table = table_bytes(table.id)
+        self.table_bytes = table_bytes(table.id)
         self._has_key = bool(table.key)
         self._usual_image = FullImage if table.identity is ReplicaIdentity.FULL else KeyImage
         self._placing = [place for place, column in enumerate(table.key_columns) if has_one_text(column.type)]
@@ -94,9 +95,9 @@ class TableCodec:
                 before,
                 after,
                 self._source.write(
-                    event.transaction, self._table, event.lsn, event.snapshot, event.ordinal, event.table_ordinal
+                    event.transaction, self.table_bytes, event.lsn, event.snapshot, event.ordinal, event.table_ordinal
                 ),
-                _OPS[type(change)],
+                OPS[type(change)],
                 self._source.captured(event.captured_us),
             )
         )
@@ -104,6 +105,10 @@ class TableCodec:
             return EncodedEvent(None, value, said)
         framed = header(key_id) + key
         return EncodedEvent(framed, value, said, framed if place is key else place)
+
+    def packers(self, form: RowFormat, *, key_id: int, value_id: int) -> EventPackers:
+        """For events that nobody read: their beginning, as `encode` writes it, or one of UNUSUAL."""
+        return event_packers(self.table, self._rows.fillers, form, key=header(key_id), value=header(value_id))
 
     # -- what is usual: compiled ---------------------------------------------------------------------------------------
 

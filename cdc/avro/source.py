@@ -166,7 +166,9 @@ def _is_snapshot(source: Mapping[str, Any]) -> bool:
 
 def _sequence(source: Mapping[str, Any]) -> tuple[int | None, int]:
     match json.loads(source.get("sequence") or b"null"):
-        case [str() | None as last_commit, str() as lsn]:
-            return None if last_commit is None else int(last_commit), int(lsn)
+        case [None, str() as lsn]:
+            return None, int(lsn)
+        case [str() as last_commit, str() as lsn]:
+            return int(last_commit), int(lsn)
         case _:
             raise ProtocolViolationError("source.sequence is not a list of two LSNs")

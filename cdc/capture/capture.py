@@ -20,9 +20,8 @@ from cdc.core.events import (
     Alter,
     Begin,
     ChangeEvent,
+    Changes,
     Commit,
-    Create,
-    Delete,
     Drop,
     Heartbeat,
     LogicalMessage,
@@ -30,7 +29,6 @@ from cdc.core.events import (
     Rereading,
     StreamItem,
     Truncate,
-    Update,
 )
 from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, LogWriter, Record, TopicPartition, TopicSpec
@@ -60,10 +58,10 @@ _MOST_ROW_BYTES: Final = 8 << 20
 _MOST_RECORDS: Final = 2_000  # before they are handed to the log
 _MOST_BYTES_UNDER_WAY: Final = 32 << 20
 _IDLE_SECONDS: Final = 0.1  # the longest wait for either side; a stop is noticed within it
-_BUSY_SECONDS: Final = 0.002
+_BUSY_SECONDS: Final = 0.01  # the longest wait for the log, while the source may have more
+_MANY: Final = 500  # events taken at once: the source has a backlog
 _RECORD_SECONDS: Final = 10.0  # between two records of a quiet source's progress
 _MOST_DANGLING_BEGINS: Final = 1_000
-_OF_ROWS: Final = frozenset({Read, Create, Update, Delete})
 _STOP_SECONDS: Final = 10.0  # to get what is under way into the log after a stop
 
 
@@ -149,11 +147,12 @@ class Capture:
 
     def step(self) -> None:
         """Take in what the source has sent (waiting a little if there is nothing to do), and bring the log forward."""
-        room = self._pipeline.bytes_under_way < _MOST_BYTES_UNDER_WAY
-        busy = not self._pipeline.idle
-        if room:
-            self._take(self._source.receive(_MOST_MESSAGES, 0.0 if busy else _IDLE_SECONDS))
-        self._advance(0.0 if self._pipeline.idle else _BUSY_SECONDS)
+        before = self.progress.events
+        if self._pipeline.bytes_under_way < _MOST_BYTES_UNDER_WAY:
+            self._take(self._source.receive(_MOST_MESSAGES, _IDLE_SECONDS if self._pipeline.idle else 0.0))
+        # With a backlog nothing is waited for: there is more to take meanwhile.
+        waits = not self._pipeline.idle and self.progress.events - before < _MANY
+        self._advance(_BUSY_SECONDS if waits else 0.0)
         self._record_heartbeat()
 
     @property
@@ -285,18 +284,32 @@ class Capture:
     def _take(self, items: Iterable[StreamItem]) -> None:
         """Hand the records of these items to the log. Those of many transactions go together."""
         for item in items:
-            if type(item) is ChangeEvent and type(item.change) in _OF_ROWS and not self._refused:
-                self._records += self._records_of(item)  # nearly all
-                self.progress.events += 1
-            else:
-                self._take_other(item)
+            self._take_one(item)
             if len(self._records) >= _MOST_RECORDS:
                 self._hand_over()
                 self._make_room()
         self._hand_over()
 
-    def _take_other(self, item: StreamItem) -> None:
+    def _take_changes(self, changes: Changes) -> None:
+        if not self._refused:
+            try:
+                self._records += self._the_publisher.records_of(changes)
+            except SchemaRefusedError:
+                pass  # which of them, and what becomes of the others, is seen one by one
+            else:
+                self.progress.events += len(changes.unread)
+                return
+        for event in changes.events():
+            self._take_one(event)
+
+    def _take_one(self, item: StreamItem) -> None:
         match item:
+            case Changes():
+                self._take_changes(item)
+            case Begin():
+                pass
+            case Commit():
+                self._end(item)
             case ChangeEvent() if self._is_refused(item):
                 self._skipped[item.table.id] = self._skipped.get(item.table.id, 0) + _counted(item)
             case ChangeEvent(change=Truncate() | Alter() | Drop()):
@@ -310,8 +323,6 @@ class Capture:
             case ChangeEvent():
                 self._records += self._records_of(item)
                 self.progress.events += 1
-            case Commit():
-                self._end(item)
             case Heartbeat(lsn):
                 self._heartbeat_lsn = lsn
             case LogicalMessage():
@@ -326,8 +337,6 @@ class Capture:
             case Rereading(name, versions=versions):
                 self._records += self._registered(name, versions)
                 self._reread.append(name)
-            case Begin():
-                pass
 
     def _hand_over(self) -> None:
         """What was taken goes to the log: first the records, then the ENDs that have to wait for them."""
@@ -476,13 +485,17 @@ def _with_alterations(tables: Mapping[str, TableState], history: Iterable[Altera
 def _batches(items: Iterable[StreamItem]) -> Iterator[list[StreamItem]]:
     """Of a load, so that rows of any size leave memory as it is."""
     batch: list[StreamItem] = []
-    size = 0
+    rows = size = 0
     for item in items:
         batch.append(item)
-        if isinstance(item, ChangeEvent) and isinstance(item.change, Read):
+        if isinstance(item, Changes):
+            rows += len(item.unread)
+            size += sum([len(data) for _, _, data, _, _, _ in item.unread])
+        elif isinstance(item, ChangeEvent) and isinstance(item.change, Read):
+            rows += 1
             size += sum([len(value) for value in item.change.after if isinstance(value, bytes)])
-        if len(batch) >= _MOST_ROWS or size >= _MOST_ROW_BYTES:
+        if rows >= _MOST_ROWS or size >= _MOST_ROW_BYTES:
             yield batch
-            batch, size = [], 0
+            batch, rows, size = [], 0, 0
     if batch:
         yield batch

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from cdc.avro.alterations import alteration_record
-from cdc.avro.codec import TableCodec
+from cdc.avro.codec import OPS, TableCodec
 from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
 from cdc.avro.messages import MessageCodec
 from cdc.avro.names import claim_topic, topic_name
+from cdc.avro.packers import UNUSUAL
+from cdc.avro.packing import PackEvent
 from cdc.avro.source import SourceWriter
 from cdc.avro.transactions import TransactionCodec
 from cdc.capture.sizes import check_size
 from cdc.core.errors import ConfigError, GapError, TopicMismatchError
-from cdc.core.events import Alter, ChangeEvent, Commit, Delete, Drop, LogicalMessage, Truncate
+from cdc.core.events import (
+    Alter,
+    Change,
+    ChangeEvent,
+    Changes,
+    Commit,
+    Create,
+    Delete,
+    Drop,
+    LogicalMessage,
+    Read,
+    RowFormat,
+    Truncate,
+    Update,
+)
 from cdc.core.log import Headers, LogWriter, Record, TopicSpec
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import Position
@@ -23,6 +40,9 @@ from cdc.core.settings import LogSettings
 from cdc.core.state import TableState, table_record
 from cdc.core.tables import TableId, TableSchema
 from cdc.log.partitioner import partition_of
+
+# Record's own __new__ takes twice as long.
+_new_record: Final = tuple.__new__
 
 
 @dataclass(slots=True)
@@ -33,6 +53,19 @@ class _Version:
     key_id: int
     value_id: int
     topic: str
+
+
+@dataclass(slots=True)
+class _Packing:
+    """What the events of one table version that nobody reads are written with. `table` is kept, so that its id() stays
+    its own.
+    """
+
+    table: TableSchema
+    topic: str
+    partitions: int
+    named: bytes
+    pack: Mapping[type[Change], PackEvent]
 
 
 class Publisher:
@@ -67,6 +100,7 @@ class Publisher:
         self._writer = writer
         self._registry = registry
         self._versions: dict[int, tuple[TableSchema, _Version]] = {}
+        self._packings: dict[RowFormat, dict[int, _Packing]] = {}
         self._source = SourceWriter(prefix)
         self._transactions = TransactionCodec(prefix)
         self._transaction_ids: tuple[int, int] | None = None
@@ -113,6 +147,34 @@ class Publisher:
             return [record, Record(topic, partition, key, None)]
         return [record]
 
+    def records_of(self, changes: Changes) -> list[Record]:
+        """The records of many events, as `records` gives them; the rows are not read but where something is unusual."""
+        records: list[Record] = []
+        add = records.append
+        packings = self._packings.setdefault(changes.format, {})
+        write, captured = self._source.write, self._source.captured(changes.captured_us)
+        transaction, mark = changes.transaction, changes.snapshot
+        for unread in changes.unread:
+            table, op, data, lsn, ordinal, table_ordinal = unread
+            packing = packings.get(id(table)) or self._packing(table, changes.format)
+            try:
+                rows, key, place = packing.pack[op](data)
+            except UNUSUAL:
+                records += self.records(changes.event(unread))
+                continue
+            source = write(transaction, packing.named, lsn, mark, ordinal, table_ordinal)
+            value = b"".join((rows, source, OPS[op], captured))
+            topic = packing.topic
+            partition = 0 if place is None else partition_of(place, packing.partitions)
+            headers = self._barriers[topic]
+            record = _new_record(Record, (topic, partition, key, value, headers))
+            if headers or len(value) + (len(key) if key else 0) > self._max_record_bytes:
+                check_size(changes.event(unread), record, self._max_record_bytes)
+            add(record)
+            if op is Delete and key is not None:
+                add(Record(topic, partition, key, None))
+        return records
+
     def message_record(self, message: LogicalMessage) -> Record:
         """All messages go to one partition: who reads them sees them in commit order, whatever their prefix."""
         codec = self._messages
@@ -147,6 +209,19 @@ class Publisher:
         # The schema is kept beside its version, so that its id() stays its own.
         self._versions[id(table)] = (table, version)
         return version
+
+    def _packing(self, table: TableSchema, form: RowFormat) -> _Packing:
+        version = self._version(table)
+        packers = version.codec.packers(form, key_id=version.key_id, value_id=version.value_id)
+        packing = _Packing(
+            table=table,
+            topic=version.topic,
+            partitions=self._tables[version.topic].partitions,
+            named=version.codec.table_bytes,
+            pack={Read: packers.after, Create: packers.after, Update: packers.after, Delete: packers.before},
+        )
+        self._packings[form][id(table)] = packing
+        return packing
 
     def _new_version(self, table: TableSchema) -> _Version:
         announcement = self._announce(table.id)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points
+from typing import Annotated
 
 import typer
 
+import cdc
 from cdc.cli import capture, demo, init, run, tail, teardown, triggers
+from cdc.core.build import BUILD
 from cdc.core.errors import CdcError
 
 app = typer.Typer(
@@ -17,6 +20,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cdc {cdc.__version__} ({BUILD} Python)")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print version and build.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What holds for all commands."""
+
+
 for module in (init, capture, run, tail, triggers, teardown, demo):
     module.register(app)
 for extension in entry_points(group="cdc.commands"):

@@ -85,6 +85,10 @@ class TargetSchemaError(TargetError):
     """A target table is not what the events need."""
 
 
+class UnfollowedError(TargetSchemaError):
+    """A table was changed at the source, and the target's `schema_changes` leaves it to people to follow."""
+
+
 class ConstraintError(TargetError):
     """A constraint or a trigger of a target table refuses a row. `by_others`: for what other rows are, so that changes
     of those may mend it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -188,6 +188,59 @@ class ChangeEvent:
         return tuple.__new__(Position, (self.transaction.epoch, self.transaction.commit_lsn, self.ordinal))
 
 
+RowOp = type[Read] | type[Create] | type[Update] | type[Delete]
+
+UnreadChange = tuple[TableSchema, RowOp, bytes, int | None, int, int]
+"""A change whose row nobody has read yet: table, what was done, the bytes that the source sent, and as in ChangeEvent
+`lsn`, `ordinal`, `table_ordinal`. No class of its own: to make one would take as long as to pass it on.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowFormat:
+    """How a source sends a row, for those who compile functions that read it.
+
+    `reading(n)` gives lines of Python. From `data`, what the source sent of a change of a table with n columns, they
+    take the texts of all columns to v0, v1, …, None for NULL. Of anything unusual they may raise a ValueError or
+    IndexError. `names` are the names that they use. `change` is the plain way, whose say it is then.
+    """
+
+    reading: Callable[[int], Sequence[str]]
+    names: Mapping[str, object]
+    change: Callable[[TableSchema, bytes], Change]
+
+
+@value()
+class Changes:
+    """Usual changes of one transaction, one after the other: those that are one event, whatever the rows hold. Nearly
+    all are, and who only passes them on need not build an event for each. `captured_us` and `snapshot` as in
+    ChangeEvent.
+    """
+
+    transaction: Transaction
+    unread: Sequence[UnreadChange]
+    format: RowFormat
+    captured_us: int
+    snapshot: SnapshotMark = SnapshotMark.NO
+
+    def event(self, unread: UnreadChange) -> ChangeEvent:
+        """One of them, read."""
+        table, _, data, lsn, ordinal, table_ordinal = unread
+        return ChangeEvent(
+            transaction=self.transaction,
+            table=table,
+            change=self.format.change(table, data),
+            ordinal=ordinal,
+            table_ordinal=table_ordinal,
+            lsn=lsn,
+            captured_us=self.captured_us,
+            snapshot=self.snapshot,
+        )
+
+    def events(self) -> Iterator[ChangeEvent]:
+        return map(self.event, self.unread)
+
+
 _OUR_PREFIX: Final = "cdc."
 
 
@@ -257,4 +310,4 @@ class Rereading:
     versions: tuple[TableSchema, ...] = ()
 
 
-StreamItem = Begin | ChangeEvent | LogicalMessage | Commit | Heartbeat | Rereading
+StreamItem = Begin | ChangeEvent | Changes | LogicalMessage | Commit | Heartbeat | Rereading

@@ -36,6 +36,9 @@ class PrimaryKeepalive(NamedTuple):
 
 
 Frame = XLogData | PrimaryKeepalive
+XLOG_DATA: Final = ord("w")
+"""The first byte of an XLogData frame."""
+
 _HEADER: Final = _XLOG_DATA.size
 _START_LSN = struct.Struct(">xQ")
 

@@ -9,6 +9,9 @@ that is refused alone is **poison**. It then
 - waits, with what its topic has after it, where other partitions may bring what it needs (see `may_wait`),
 - becomes a dead letter, if there are `letters`,
 - or ends the session with its error.
+
+A change of a table that is left to people ends it too. What stands before the change in its transaction is committed
+then: once they have changed the target, rows of the shape before it have no place there.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from cdc.core.errors import (
     StaleApplierError,
     TargetError,
     TargetSchemaError,
+    UnfollowedError,
 )
 from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import TopicPartition
@@ -88,6 +92,8 @@ class Delivery:
         self._session = ExitStack()
         self._open: TargetTransaction | None = None
         self._only_part: Sequence[ChangeEvent] | None = None
+        self._passed: dict[TopicPartition, PartitionProgress] = {}  # with earlier parts of the transaction
+        self._last_refused: Unit | None = None
         self._waiting: Waiting = {}
         self.waiting: Waiting = {}
 
@@ -95,10 +101,10 @@ class Delivery:
         """These events, in an order in which each key's are in commit order; a large transaction comes in parts."""
         events = self._mapping.events(events)
         if self._open is None:
-            self._only_part = events
+            self._only_part, self._passed = events, {}
             self._prepare(events)
-        else:
-            self._only_part = None
+        elif self._only_part is not None:
+            self._passed, self._only_part = _progress_of(self._only_part), None
         transaction = self._begun(log_id)
         with self._rolling_back():
             free = self._free(events)
@@ -108,7 +114,9 @@ class Delivery:
             except CdcError as error:
                 if not _is_poison(error, free):
                     raise
-                self._try_units(transaction, units(free), checked=False)
+                self._try_in_order(transaction, units(free))
+        if self._only_part is None:
+            self._passed.update(_progress_of(events))
 
     def commit(self, progress: Progress, *, log_id: str) -> Progress:
         """Write how far the partitions are with it, and commit. How far they are: less than `progress` where events
@@ -183,6 +191,18 @@ class Delivery:
             self._try_units(transaction, units(self._free(events)), checked=True)
         return transaction
 
+    def _try_in_order(self, transaction: TargetTransaction, todo: Sequence[Unit]) -> None:
+        try:
+            self._try_units(transaction, todo, checked=False)
+        except UnfollowedError:
+            before = [event for unit in takewhile(lambda unit: unit is not self._last_refused, todo) for event in unit]
+            progress = {**self._passed, **_progress_of(before)}
+            if progress and not self._waiting:
+                transaction.advance(progress)
+                self._open = None
+                self._session.close()
+            raise
+
     def _try_units(self, transaction: TargetTransaction, todo: Sequence[Unit], *, checked: bool) -> None:
         todo = [unit for unit in todo if not self._waits_behind(unit)]
         if not todo:
@@ -203,6 +223,7 @@ class Delivery:
                 self._try_units(transaction, part, checked=checked)
 
     def _refused(self, unit: Unit, error: CdcError) -> None:
+        self._last_refused = unit
         if isinstance(error, ConstraintError) and error.by_others and self._may_wait(unit[0]):
             self._let_wait(unit)
         elif self._letters is None:
@@ -266,6 +287,15 @@ def _partition(event: ChangeEvent) -> TopicPartition:
 
 def _offset(event: ChangeEvent) -> int:
     return -1 if event.place is None else event.place.offset
+
+
+def _progress_of(events: Iterable[ChangeEvent]) -> dict[TopicPartition, PartitionProgress]:
+    """Of partitions up to the last of these events, which each partition has in this order."""
+    last = {event.place[:2]: event for event in events if event.place is not None}
+    return {
+        TopicPartition(*partition): PartitionProgress(event.position, _offset(event) + 1)
+        for partition, event in last.items()
+    }
 
 
 class _AbandonedError(Exception):

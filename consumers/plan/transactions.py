@@ -18,7 +18,8 @@ this target has, and the changes of shape that it counts. Its events are then ta
 - **A transaction with a change of shape** is taken by itself.
 
 Partitions of which enough was read are `crowded`, the transaction topic too. Nothing deadlocks: what is crowded with
-events up to the current END gives some away, and what is crowded with later ones has no more of the current.
+events up to the current END gives some away, and what is crowded with later ones has no more of the current. Changes of
+shape are read on while the current transaction's events wait for one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from cdc.avro.scanning import ScannedEvent
+from cdc.avro.scanned import ScannedEvent
 from cdc.avro.transactions import MESSAGES, End
 from cdc.core.errors import GapError, LogGapError
 from cdc.core.events import ChangeEvent, Delete
@@ -171,6 +172,7 @@ class TransactionInbox:
         self._is_in_order = True
         self._added = False
         self._idle = False
+        self._awaits_shape = False
         self.dropped = 0
         self.holds_load = False
 
@@ -282,6 +284,8 @@ class TransactionInbox:
     def crowded(self) -> set[TopicPartition]:
         """Partitions of which enough is here for now."""
         crowded = {partition for partition, here in self._partitions.items() if self._is_crowded(here)}
+        if self._awaits_shape and self._tables is not None:
+            crowded.discard(self._tables)
         return crowded | {self._transactions} if len(self._due) >= self._room.events else crowded
 
     def _is_crowded(self, here: _Partition) -> bool:
@@ -308,7 +312,7 @@ class TransactionInbox:
         GapError if events of a transaction are missing.
         """
         batch, nothing = Batch(), _Transaction([], {})
-        self._idle, self._added = not self._added, False
+        self._idle, self._added, self._awaits_shape = not self._added, False, False
         self._sort_open()
         while self._due and len(batch.events) < most:
             due = self._due[0]
@@ -386,6 +390,7 @@ class TransactionInbox:
             return True
         if self._partitions[self._tables].read >= transaction.altered:
             return True
+        self._awaits_shape = True  # which may be beyond more changes than there is room for
         ends = self._ends_of(self._tables.topic, due)
         if ends is not None and self._partitions[self._tables].next_read >= ends[self._tables]:
             raise GapError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from cdc.core.errors import TargetSchemaError
+from cdc.core.errors import UnfollowedError
 from cdc.core.settings import SchemaChanges
 from cdc.core.tables import TableId
 from consumers.plan.alterations import Alteration, DropColumn, is_additive
@@ -24,7 +24,7 @@ def is_left_alone(alteration: Alteration, policy: SchemaChanges) -> bool:
 
 
 def require_allowed(table: TableId, done: Iterable[Done], policy: SchemaChanges) -> None:
-    """TargetSchemaError, with the statements, if the policy leaves what was done to people. The caller rolls back."""
+    """UnfollowedError, with the statements, if the policy leaves what was done to people. The caller rolls back."""
     refused = [
         each
         for each in done
@@ -41,8 +41,8 @@ def may_drop(table: TableId, statement: str, policy: SchemaChanges) -> bool:
     return policy == "follow"
 
 
-def _waits_for_people(table: TableId, statements: Sequence[str], policy: SchemaChanges) -> TargetSchemaError:
-    return TargetSchemaError(
+def _waits_for_people(table: TableId, statements: Sequence[str], policy: SchemaChanges) -> UnfollowedError:
+    return UnfollowedError(
         f'table {table} was changed at the source, and schema_changes = "{policy}" leaves it to you to follow',
         mend=f"at the target: {'; '.join(statements)}; then start the applier again",
     )

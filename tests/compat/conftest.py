@@ -24,7 +24,7 @@ from cdc.embedded.java import find_java
 from cdc.log.open import open_log
 
 HERE = Path(__file__).parent
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 PROMPT = {
     "offset.flush.interval.ms": "2000",
     "consumer.metadata.max.age.ms": "500",  # a sink finds new topics that soon, instead of after 5 minutes

@@ -23,7 +23,7 @@ from cdc.registry.confluent import ConfluentRegistry
 from cdc.registry.decoding import Decoding
 from consumers.status import Status, read_status
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 CONFIG = """\
 [log]
 url = "kafka://{kafka}"

@@ -12,7 +12,7 @@ import pytest
 
 from cdc.demo.processes import Processes
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 TABLES = ("kinds", "items", "pairs", "emptied")
 SCHEMA = """
 CREATE TABLE items (id int PRIMARY KEY, n int, body text);

@@ -12,7 +12,7 @@ import pytest
 from cdc.core.log import StoredRecord
 from cdc.demo.processes import Processes
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 CHANGES = (
     "UPDATE kinds SET a_text = 'changed' WHERE id = 1; UPDATE kinds SET id = 20 WHERE id = 2",
     "DELETE FROM kinds WHERE id = 11",

@@ -24,7 +24,7 @@ from cdc.log.open import open_log
 from cdc.sources.postgres.connection import ReplicationConnection
 from consumers.targets.open import open_target
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 NOWHERE = "127.0.0.1:1"  # tcpmux: nothing listens there
 PASSWORD = "n0t-for-anybodys-eyes"
 

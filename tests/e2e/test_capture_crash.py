@@ -49,7 +49,7 @@ TABLES = {
     "twins": "CREATE TABLE twins (a int, b text); ALTER TABLE twins REPLICA IDENTITY FULL",
     "whole": "CREATE TABLE whole (id int PRIMARY KEY, body text); ALTER TABLE whole REPLICA IDENTITY FULL",
 }
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 
 # Where to die, and the how-manieth time it is reached: in the first load, in the stream just after a load that began
 # again, in the stream after a restart that resumed.

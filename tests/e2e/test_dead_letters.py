@@ -377,7 +377,7 @@ def command(site: Site, folder: Path, *words: str, dying_at: str = "") -> subpro
         env=os.environ | {"CDC_FAILPOINT": dying_at},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -40,7 +40,7 @@ ACCOUNTS = 40
 SUM = 100 * ACCOUNTS
 TOTAL = "SELECT (SELECT sum(n) FROM savings), (SELECT sum(n) FROM current)"
 ALL = "SELECT 's', id, n FROM savings UNION ALL SELECT 'c', id, n FROM current ORDER BY 1, 2"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 KILLS = {
     "postgresql": ("apply.3-checkpointed:3", "rebuild.3-replaced"),
     "sqlite": ("rebuild.1-replayed", "rebuild.2-held", "rebuild.4-committed"),  # the last is done

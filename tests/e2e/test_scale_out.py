@@ -25,7 +25,7 @@ from cdc.registry.embedded import EmbeddedRegistry
 from consumers.apply.applier import Applier
 from consumers.targets.open import open_target
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 180
 SESSION_TIMEOUT = 2
 
 CONFIG = """\

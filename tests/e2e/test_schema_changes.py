@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Self
 
@@ -305,6 +305,44 @@ def test_a_renamed_table_waits_for_people(make_pair, policy, target):
     with psycopg.connect(pair.target) if target == "pg" else sqlite3.connect(pair.lite) as connection:
         assert connection.execute("SELECT id FROM thing ORDER BY 1").fetchall() == [(2,), (3,)]
         assert connection.execute("SELECT id FROM item").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("batch_events", [10_000, 2])
+@pytest.mark.parametrize("consistency", ["transaction", "key"])
+@pytest.mark.parametrize("target", ["pg", "lite"])
+def test_people_follow_a_migration_in_one_transaction(make_pair, target, consistency, batch_events):
+    """Change by change: what stands before each of them is applied, in the shape that it needs."""
+    pair = make_pair(schema_changes="stop", consistency=consistency, batch_events=batch_events)
+    pair.run("CREATE TABLE other (id int PRIMARY KEY)", "INSERT INTO other VALUES (1)")
+    pair.assert_equal("other")
+    pair.in_one(
+        "INSERT INTO item VALUES (3, 'c'), (4, 'd'), (5, 'e')",
+        "INSERT INTO other VALUES (2)",
+        "DROP TABLE other",
+        "ALTER TABLE item ADD COLUMN title text",
+        "UPDATE item SET title = upper(name)",
+        "ALTER TABLE item DROP COLUMN name",
+        "DELETE FROM item WHERE id = 4",
+        "ALTER TABLE item RENAME TO thing",
+        "INSERT INTO thing VALUES (6, 'F'), (7, 'G')",
+    )
+    pair.run("INSERT INTO thing VALUES (8, 'H')")
+    pair.replica.capture()
+    for _ in range(4):
+        with pytest.raises(TargetSchemaError, match="stop") as stopped:
+            pair.replica.apply(target)
+        statements = stopped.value.mend.removeprefix("at the target: ").removesuffix("; then start the applier again")
+        if target == "pg":
+            with psycopg.connect(pair.target) as connection:
+                connection.execute(statements)
+        else:
+            with closing(sqlite3.connect(pair.lite)) as lite:
+                lite.executescript(statements)
+        pair.replica.reopen()
+    pair.replica.apply(target)
+    with psycopg.connect(pair.target) if target == "pg" else sqlite3.connect(pair.lite) as connection:
+        found = connection.execute("SELECT id, title FROM thing ORDER BY id").fetchall()
+    assert found == [(1, "A"), (2, "B"), (3, "C"), (5, "E"), (6, "F"), (7, "G"), (8, "H")]
 
 
 def test_a_target_with_columns_of_its_own(make_pair):

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ from consumers.targets.postgresql import session as postgres_session
 from consumers.targets.sqlite import session as sqlite_session
 from consumers.wiring import apply_session, swap_session
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
+Databases = Callable[..., str]
 PASSWORD = "n0t-for-anybodys-eyes"
 
 
@@ -214,6 +216,14 @@ class Site:
         self.writer.close()
 
 
+def _succeeds(database: MariaDB, statement: str) -> bool:
+    try:
+        database.execute(statement)
+    except pymysql.OperationalError:
+        return False
+    return True
+
+
 def _text(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
@@ -305,38 +315,58 @@ class TestPassing:
                 connection.execute("LOCK TABLE item")
                 yield r"public\.item: .*lock timeout.*pg_locks", connection.commit
 
-    @ON_EACH
-    def test_full(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-        """SQLite's file is bounded. The servers' volumes are not really full: a trigger says what the server would."""
-        if isinstance(site.database, Sqlite):
-            settings = sqlite_session._SETTINGS
-            with site.applying() as applying:
-                site.await_equal(applying)
-            pages = site.database.execute("PRAGMA page_count")[0][0]
-            monkeypatch.setattr(sqlite_session, "_SETTINGS", (*settings, f"PRAGMA max_page_count = {pages}"))
-            site.run("INSERT INTO item VALUES (-1, repeat('x', 100000))")
-            with site.applying() as applying:
-                said = r"SQLITE_FULL.*make room"
-                self._assert_waits(
-                    site, applying, said, lambda: monkeypatch.setattr(sqlite_session, "_SETTINGS", settings)
-                )
-            return
-        if isinstance(site.database, MariaDB):
-            trigger = (
-                "CREATE TRIGGER no_room BEFORE INSERT ON item FOR EACH ROW"
-                " SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table ''item'' is full'"
-            )
-            end = "DROP TRIGGER no_room"
-        else:
-            trigger = (
-                "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$"
-                " BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;"
-                " CREATE TRIGGER no_room BEFORE INSERT ON item FOR EACH ROW EXECUTE FUNCTION no_room()"
-            )
-            end = "DROP FUNCTION no_room CASCADE"
+    @pytest.mark.parametrize("site", ["sqlite"], indirect=True)
+    def test_full_sqlite(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = sqlite_session._SETTINGS
+        with site.in_step():
+            pass
+        pages = site.database.execute("PRAGMA page_count")[0][0]
+        monkeypatch.setattr(sqlite_session, "_SETTINGS", (*settings, f"PRAGMA max_page_count = {pages}"))
+        site.run("INSERT INTO item VALUES (-1, repeat('x', 100000))")
+        with site.applying() as applying:
+            end = partial(monkeypatch.setattr, sqlite_session, "_SETTINGS", settings)
+            self._assert_waits(site, applying, "SQLITE_FULL.*make room", end)
+
+    def test_full_postgresql(self, site: Site, pg_server: Callable[[int], EmbeddedPostgres]) -> None:
+        """The table's file, empty still, is on a device that is always full."""
         with site.in_step() as applying:
-            site.database.execute(trigger)
-            self._assert_waits(site, applying, "public.item: .*make room", lambda: site.database.execute(end))
+            site.run("TRUNCATE item")
+            site.replica.capture()
+            site.await_equal(applying)
+        site.database.execute("TRUNCATE item")  # which deletes left as long as it was
+        ((name,),) = site.database.execute("SELECT pg_relation_filepath('item')")
+        file = pg_server(18).data_directory / name
+        owner = file.stat()
+        assert owner.st_size == 0
+        file.unlink()
+        file.symlink_to("/dev/full")
+
+        def make_room() -> None:
+            empty = file.with_suffix(".new")
+            empty.touch(mode=0o600)
+            os.chown(empty, owner.st_uid, owner.st_gid)
+            empty.rename(file)
+
+        with site.applying() as applying:
+            self._assert_waits(site, applying, "public.item: .*No space left on device.*make room", make_room)
+
+    def test_full_mariadb(
+        self, own_mariadb: Callable[..., EmbeddedMariaDB], new_database: Databases, tmp_path: Path, unique_name: str
+    ) -> None:
+        """All tables are in one file, which may grow no more; not even a table can be dropped then."""
+        server = own_mariadb(innodb_data_file_path="ibdata1:12M:autoextend:max:24M", innodb_file_per_table="OFF")
+        database = MariaDB(server.create_database(unique_name))
+
+        def make_room() -> None:
+            server._settings["innodb-data-file-path"] = "ibdata1:12M:autoextend"
+            server.restart()
+
+        with closing(Site(new_database(), database, tmp_path, unique_name)) as site, site.in_step() as applying:
+            database.execute("CREATE TABLE filler (body longtext)")
+            while _succeeds(database, "INSERT INTO filler VALUES (repeat('x', 1000000))"):
+                pass
+            site.run("INSERT INTO item SELECT -n, repeat('x', 500000) FROM generate_series(1, 3) n")
+            self._assert_waits(site, applying, "is full.*make room", make_room)
 
     def test_read_only(self, site: Site, user: str) -> None:
         with site.in_step() as applying:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
@@ -16,6 +16,7 @@ from cdc.core.events import (
     Alter,
     Begin,
     ChangeEvent,
+    Changes,
     Commit,
     Create,
     Delete,
@@ -38,7 +39,7 @@ from cdc.sources.postgres.source import PostgresSource
 
 Databases = Callable[..., str]
 VERSIONS = pytest.mark.parametrize("version", [15, 16, 18])
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 180.0
 LARGE = "(SELECT string_agg(md5(g::text), '') FROM generate_series(1, 500) g)"  # stored out of line
 
 
@@ -79,7 +80,7 @@ class Site:
     def load(self) -> tuple[LoadPoint, list[StreamItem]]:
         """Make the slot and load all tables, in a session of its own."""
         with PostgresSource(self.settings) as source, source.create() as at:
-            items = list(source.load(at, epoch=1, again=False))
+            items = read(source.load(at, epoch=1, again=False))
         altered = [item for item in items if isinstance(item, ChangeEvent) and isinstance(item.change, Alter)]
         self.notes = [(item.position, item.change.note) for item in altered]
         return at, items
@@ -117,9 +118,14 @@ def receive(
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not enough(items):
         assert time.monotonic() < deadline, items
-        items += source.receive(1000, 0.1)
+        items += read(source.receive(1000, 0.1))
         source.confirm(confirm)
     return items
+
+
+def read(items: Iterable[StreamItem]) -> list[StreamItem]:
+    """The items, with an event for each change."""
+    return [each for item in items for each in (item.events() if isinstance(item, Changes) else (item,))]
 
 
 def commits(count: int) -> Callable[[list[StreamItem]], bool]:

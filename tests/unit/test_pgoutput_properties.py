@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-from typing import assert_never
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pgoutput_bytes import EPOCH_US, encode
 
 from cdc.core.errors import ProtocolViolationError
-from cdc.core.events import UNCHANGED, Row, Value
+from cdc.core.events import UNCHANGED
 from cdc.core.tables import ReplicaIdentity
 from cdc.pgoutput.decoder import decode
 from cdc.pgoutput.messages import (
@@ -22,7 +20,6 @@ from cdc.pgoutput.messages import (
     KeyTuple,
     LogicalMessage,
     Message,
-    OldTuple,
     Origin,
     Relation,
     RelationColumn,
@@ -30,82 +27,6 @@ from cdc.pgoutput.messages import (
     Type,
     Update,
 )
-
-EPOCH_US = 946_684_800_000_000
-
-# The encoder: the formats of the documentation, the other way round.
-
-
-def encode(message: Message) -> bytes:  # noqa: PLR0911 - one return for each kind
-    match message:
-        case Begin(final_lsn, commit_time_us, xid):
-            return struct.pack(">cQqI", b"B", final_lsn, commit_time_us - EPOCH_US, xid)
-        case Commit(flags, commit_lsn, end_lsn, commit_time_us):
-            return struct.pack(">cBQQq", b"C", flags, commit_lsn, end_lsn, commit_time_us - EPOCH_US)
-        case Origin(origin_lsn, name):
-            return struct.pack(">cQ", b"O", origin_lsn) + string(name)
-        case Relation():
-            return relation(message)
-        case Type(oid, schema, name):
-            return struct.pack(">cI", b"Y", oid) + namespace(schema) + string(name)
-        case Insert(relation_oid, new):
-            return struct.pack(">cI", b"I", relation_oid) + row(b"N", new)
-        case Update(relation_oid, old, new):
-            return struct.pack(">cI", b"U", relation_oid) + old_row(old) + row(b"N", new)
-        case Delete(relation_oid, old):
-            return struct.pack(">cI", b"D", relation_oid) + old_row(old)
-        case Truncate(oids, cascade, restart_identity):
-            head = struct.pack(">ciB", b"T", len(oids), cascade | restart_identity << 1)
-            return head + b"".join(struct.pack(">I", oid) for oid in oids)
-        case LogicalMessage(transactional, lsn, prefix, content):
-            head = struct.pack(">cBQ", b"M", transactional, lsn)
-            return head + string(prefix) + struct.pack(">i", len(content)) + content
-        case _:
-            assert_never(message)
-
-
-def string(text: str) -> bytes:
-    return text.encode() + b"\x00"
-
-
-def namespace(schema: str) -> bytes:
-    return string("" if schema == "pg_catalog" else schema)
-
-
-def relation(message: Relation) -> bytes:
-    head = struct.pack(">cI", b"R", message.oid) + namespace(message.schema) + string(message.name)
-    columns = (
-        struct.pack(">B", column.is_identity)
-        + string(column.name)
-        + struct.pack(">Ii", column.type_oid, column.type_modifier)
-        for column in message.columns
-    )
-    return head + message.identity.value.encode() + struct.pack(">h", len(message.columns)) + b"".join(columns)
-
-
-def old_row(old: OldTuple | None) -> bytes:
-    match old:
-        case None:
-            return b""
-        case KeyTuple(values):
-            return row(b"K", values)
-        case FullTuple(values):
-            return row(b"O", values)
-        case _:
-            assert_never(old)
-
-
-def row(mark: bytes, values: Row) -> bytes:
-    return mark + struct.pack(">h", len(values)) + b"".join(map(cell, values))
-
-
-def cell(value: Value) -> bytes:
-    if value is None:
-        return b"n"
-    if value is UNCHANGED:
-        return b"u"
-    return b"t" + struct.pack(">i", len(value)) + value
-
 
 # What there is to encode.
 

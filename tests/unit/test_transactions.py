@@ -39,6 +39,9 @@ def version(topic: str) -> TableSchema:
     return TableSchema(id=TableId("public", topic), columns=(), key=(0,))
 
 
+ROOM = 4
+
+
 def make_event(lsn: int, ordinal: int, topic: str, *, alters: bool = False, xid: int | None = 1) -> ChangeEvent:
     transaction = Transaction(epoch=1, commit_lsn=lsn, xid=xid and lsn, commit_time_us=0, database="shop")
     change = Alter(before=version(topic)) if alters else Create((b"1",))
@@ -327,7 +330,7 @@ def test_an_end_of_a_table_nobody_told_of_waits(inbox: TransactionInbox) -> None
 
 def test_an_end_of_a_later_epoch_waits_for_its_load() -> None:
     inbox = TransactionInbox(
-        room=Room(4), transactions=ENDS, progress=PartitionProgress(ORIGIN, 0), epoch=0, floor=ORIGIN
+        room=Room(ROOM), transactions=ENDS, progress=PartitionProgress(ORIGIN, 0), epoch=0, floor=ORIGIN
     )
     inbox.add_end(0, make_end(7, 1, one=1))
     assert inbox.take(10).progress == {}
@@ -420,6 +423,24 @@ def test_events_wait_for_the_change_of_shape_that_they_go_on_from(inbox: Transac
     inbox.add_alteration(TABLES, 0, Position(1, 5, 1), make_event(5, 1, "one", alters=True))
     assert [event.position.commit_lsn for event in inbox.take(10).events] == [5]
     assert [event.position.commit_lsn for event in inbox.take(10).events] == [6]
+
+
+def test_changes_of_shape_are_read_on_while_the_current_transaction_waits_for_one(inbox: TransactionInbox) -> None:
+    """It may have more of them than there is room for."""
+    last = ROOM + 5
+    inbox.add(ONE, 0, make_event(5, last, "one"), altered=Position(1, 5, last))
+    inbox.add_end(0, make_end(5, last, alterations=last, one=1))
+    for ordinal in range(1, last + 1):
+        assert inbox.take(10).events == []
+        assert TABLES not in inbox.crowded()
+        alteration = make_event(5, ordinal, "one", alters=True)
+        inbox.add_alteration(TABLES, ordinal - 1, alteration.position, alteration)
+    assert [event.ordinal for event in inbox.take(10).events] == [*range(1, last + 1), last]
+    for ordinal in range(1, ROOM + 1):  # of later transactions
+        alteration = make_event(7, ordinal, "one", alters=True)
+        inbox.add_alteration(TABLES, last + ordinal - 1, alteration.position, alteration)
+    assert inbox.take(10).events == []
+    assert TABLES in inbox.crowded()
 
 
 def test_a_lost_change_of_shape_is_a_gap(inbox: TransactionInbox) -> None:

@@ -19,6 +19,7 @@ _NO_HOLES: Final[Options] = {
     "enable.idempotence": True,
     "enable.gapless.guarantee": True,
     "message.timeout.ms": 0,
+    "delivery.report.only.error": True,
 }
 _EXACT_PLACES: Final[Options] = {
     "enable.auto.commit": False,
@@ -31,7 +32,6 @@ _OTHER_NAMES: Final = {
     "metadata.broker.list",
     "request.required.acks",
     "delivery.timeout.ms",
-    "delivery.report.only.error",
     "max.in.flight",
     "max.in.flight.requests.per.connection",
     "message.max.bytes",

@@ -220,9 +220,8 @@ def _record(message: Message) -> StoredRecord:
     assert topic is not None
     assert partition is not None
     assert offset is not None
-    return StoredRecord(
-        topic, partition, offset, message.timestamp()[1], message.key(), message.value(), _headers(message)
-    )
+    found = message.timestamp()[1], message.key(), message.value(), _headers(message)
+    return tuple.__new__(StoredRecord, (topic, partition, offset, *found))  # its own __new__ takes twice as long
 
 
 def _headers(message: Message) -> Headers:

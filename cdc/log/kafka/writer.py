@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -22,35 +21,25 @@ from cdc.log.limits import check_sizes, unknown_partition
 
 _WAIT_SECONDS: Final = 0.1  # at a time: signals are handled in between
 _REASON_SECONDS: Final = 2.0
-
-
-class _Call:
-    """One call of `append`: its delivery reports come in here. The ticket is durable when none is missing."""
-
-    __slots__ = ("_events", "missing", "ticket")
-
-    def __init__(self, ticket: int, records: int, events: Events) -> None:
-        self.ticket = ticket
-        self.missing = records
-        self._events = events
-
-    def __call__(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            self.missing -= 1
-        else:
-            where = f"writing partition {message.partition()} of topic {message.topic()}"
-            self._events.fail(translate(error, self._events.servers, doing=where))
+_MOST_WAITING: Final = 100_000  # records; who has more waits
 
 
 class KafkaWriter(LogWriter):
-    """An idempotent producer without holes. While no broker can be reached it keeps trying; nothing times out."""
+    """An idempotent producer without holes. While no broker can be reached it keeps trying; nothing times out.
+
+    librdkafka gets records in lots: while one is under way, all that comes waits here for the next. It would wait there
+    too, as an idempotent producer has one request of a partition under way once it holds five records; but there its
+    thread asks again and again, without a pause, whether the request is done. A slower broker makes lots larger.
+    """
 
     def __init__(self, options: Options, settings: LogSettings) -> None:
         self._options = options
         self._settings = settings
         self._events = Events(options["bootstrap.servers"])
-        self._calls: deque[_Call] = deque()
+        self._waiting: list[Sequence[Record]] = []
+        self._waiting_records = 0
         self._ticket = 0
+        self._sent = 0
         self._durable = 0
         self._closed = False
         self._producer = made(
@@ -73,15 +62,12 @@ class KafkaWriter(LogWriter):
         check_sizes(records, self._settings.max_record_bytes)
         self._check_partitions({record[:2] for record in records})
         self._ticket += 1
-        call = _Call(self._ticket, len(records), self._events)
-        self._calls.append(call)
-        try:
-            for record in records:
-                self._produce(record, call)
-        except BaseException:
-            # Half of the call is under way: whatever came next would come after a hole.
-            self._events.fail(LogError("writing to Kafka was interrupted", mend="open the log again"))
-            raise
+        self._waiting.append(records)
+        self._waiting_records += len(records)
+        self._go_on()
+        while self._waiting_records > _MOST_WAITING:
+            self._serve(_WAIT_SECONDS)
+            self._go_on()
         return self._ticket
 
     @override
@@ -89,7 +75,11 @@ class KafkaWriter(LogWriter):
         deadline = time.monotonic() + timeout
         before = self._durable
         self._serve(0)
-        while self._calls and self._durable == before and (left := deadline - time.monotonic()) > 0:
+        while self._durable == before < self._ticket:
+            self._go_on()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
             self._serve(min(left, _WAIT_SECONDS))
         return self._durable
 
@@ -102,15 +92,36 @@ class KafkaWriter(LogWriter):
             with contextlib.suppress(KafkaException):
                 self._producer.close()
 
-    def _serve(self, timeout: float) -> None:
+    def _go_on(self) -> None:
+        """Send what waits, if nothing is under way."""
+        if self._waiting and self._durable < self._sent:
+            self._serve(0)
+        if not self._waiting or self._durable < self._sent:
+            return
+        waiting, self._waiting, self._waiting_records = self._waiting, [], 0
         try:
-            if self._producer.poll(timeout):
-                self._events.down = False
+            for records in waiting:
+                self._produce(records)
+        except BaseException:
+            # Half of it is under way: whatever came next would come after a hole.
+            self._events.fail(LogError("writing to Kafka was interrupted", mend="open the log again"))
+            raise
+        self._sent = self._ticket
+
+    def _serve(self, timeout: float) -> None:
+        """What was sent is durable once all delivery reports are in, and none told of a failure."""
+        # While it is flushed, nothing lingers.
+        self._take_reports(self._producer.flush if timeout else self._producer.poll, timeout)
+        if self._durable < self._sent and not len(self._producer):
+            self._durable = self._sent
+            self._events.down = False
+
+    def _take_reports(self, take: Callable[[float], object], timeout: float) -> None:
+        try:
+            take(timeout)
         except KafkaException as error:
             self._fail_fatally(error.args[0])
         self._events.raise_failure()
-        while self._calls and not self._calls[0].missing:
-            self._durable = self._calls.popleft().ticket
 
     def _fail_fatally(self, fatal: KafkaError) -> None:
         """First librdkafka tells that it gives up, then, in the delivery reports, why."""
@@ -120,18 +131,28 @@ class KafkaWriter(LogWriter):
                 self._producer.poll(_WAIT_SECONDS)
         self._events.fail(translate(fatal, self._events.servers, doing="writing"))
 
-    def _produce(self, record: Record, call: _Call) -> None:
-        topic, partition, key, value, headers = record
-        while True:
-            try:
-                self._producer.produce(topic, value, key, partition, call, headers=list(headers) if headers else None)
-            except BufferError:
-                self._serve(_WAIT_SECONDS)  # the queue is full: delivery reports make room
-            except KafkaException as error:
-                self._fail_fatally(error.args[0])
-                self._events.raise_failure()
-            else:
-                return
+    def _produce(self, records: Iterable[Record]) -> None:
+        produce, refused = self._producer.produce, self._refused
+        for topic, partition, key, value, headers in records:
+            while True:
+                try:
+                    if headers:
+                        produce(topic, value, key, partition, refused, headers=list(headers))
+                    else:
+                        produce(topic, value, key, partition, refused)
+                except BufferError:
+                    self._take_reports(self._producer.poll, _WAIT_SECONDS)  # the queue is full: they make room
+                except KafkaException as error:
+                    self._fail_fatally(error.args[0])
+                    self._events.raise_failure()
+                else:
+                    break
+
+    def _refused(self, error: KafkaError | None, message: Message) -> None:
+        """A record that can't be written. Of those that were, nobody calls (`delivery.report.only.error`)."""
+        if error is not None:
+            where = f"writing partition {message.partition()} of topic {message.topic()}"
+            self._events.fail(translate(error, self._events.servers, doing=where))
 
     def _check_partitions(self, partitions: Iterable[tuple[str, int]]) -> None:
         """A topic that is not there must not spring up with the broker's defaults."""

@@ -7,9 +7,9 @@ same, so that a resend under other settings gives every event the number it had.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Final, NamedTuple, Protocol
 
 from cdc.core.errors import FidelityError, ProtocolViolationError
@@ -19,6 +19,7 @@ from cdc.core.events import (
     Begin,
     Change,
     ChangeEvent,
+    Changes,
     Commit,
     Create,
     Delete,
@@ -30,15 +31,21 @@ from cdc.core.events import (
     OldImage,
     Rereading,
     Row,
-    RowChange,
+    RowFormat,
+    RowOp,
     SnapshotMark,
     StreamItem,
     Transaction,
     Truncate,
+    UnreadChange,
     Update,
 )
-from cdc.core.tables import TableId, TableSchema
+from cdc.core.tables import ReplicaIdentity, TableId, TableSchema
 from cdc.pgoutput import messages as wire
+from cdc.pgoutput import rows
+from cdc.pgoutput.decoder import decode
+from cdc.pgoutput.rows import head_of
+from cdc.pgoutput.stream import XLOG_DATA, message_in
 from cdc.sources.postgres import ddl
 from cdc.sources.postgres.descriptions import TableDescription
 from cdc.sources.postgres.overlay import merged
@@ -48,6 +55,18 @@ from cdc.sources.postgres.versions import Altered, Outcome, Versions, name_of, p
 MARKER: Final = "cdc.reread"
 _ROWS_OF_ONE_TIME: Final = 1000
 RowMessage = wire.RowMessage | wire.Truncate
+_Rest = wire.Origin | wire.Relation | wire.Type | wire.Truncate | wire.LogicalMessage
+
+_UsualTable = tuple[TableSchema, TableId, int, int]
+"""A table whose changes are usual, its name, how many columns it has, and the mark of the old row that it sends."""
+
+_USUAL_OPS: Final[dict[tuple[int, int], RowOp]] = {
+    (ord("I"), ord("N")): Create,
+    (ord("U"), ord("N")): Update,
+    (ord("D"), ord("K")): Delete,
+    (ord("D"), ord("O")): Delete,
+}
+"""By the kind of message, and the mark of the first row in it: what is one event, whatever that row holds."""
 
 
 class Reading(NamedTuple):
@@ -96,6 +115,7 @@ class Assembler:
         self._held: dict[int, list[tuple[int, RowMessage]]] = {}
         self._relations: dict[int, wire.Relation] = {}
         self._unresolved: set[int] = set()
+        self._usual_tables: dict[int, _UsualTable] = {}
         self._begin: wire.Begin | None = None
         self._origin: wire.Origin | None = None
         self._transaction: Transaction | None = None
@@ -112,48 +132,62 @@ class Assembler:
     def take_time(self) -> None:
         self._captured_us = self._now_us()
 
+    def take(self, frame: bytes, others: Iterator[bytes]) -> tuple[Sequence[StreamItem], bytes | None]:
+        """The items of `frame` and the `others` after it, as long as they are usual changes, without a look at their
+        rows; and the first that is not, to be fed as a message. None if all were.
+        """
+        if self._begin is None:
+            return (), frame
+        unread: list[UnreadChange] = []
+        ordinal, counts, tables = self._last_ordinal, self._counts, self._usual_tables
+        left: bytes | None = frame
+        while left is not None:
+            try:
+                kind_of_frame, lsn, kind, oid, mark, width = head_of(left)
+            except struct.error:
+                break
+            op = _USUAL_OPS.get((kind, mark))
+            if op is None or kind_of_frame != XLOG_DATA:
+                break
+            usual = tables.get(oid) or self._usual_table(oid)
+            if usual is None:
+                break
+            table, name, columns, old_mark = usual
+            if width != columns or (op is Delete and mark != old_mark):
+                break
+            ordinal += 1
+            counts[name] = table_ordinal = counts.get(name, 0) + 1
+            unread.append((table, op, left, lsn, ordinal, table_ordinal))
+            left = next(others, None)
+        if not unread:
+            return (), left
+        self._last_ordinal = ordinal
+        return (*self._open(), Changes(self._opened, unread, ROW_FORMAT, self._captured_us)), left
+
+    def _usual_table(self, oid: int) -> _UsualTable | None:
+        table = self._versions.captured(oid)
+        if table is None or oid in self._unresolved or oid in self._held:
+            return None
+        old_mark = b"O" if table.identity is ReplicaIdentity.FULL else b"K"
+        self._usual_tables[oid] = usual = (table, table.id, len(table.columns), ord(old_mark))
+        return usual
+
     def feed(self, message: wire.Message, lsn: int) -> Iterable[StreamItem]:
         """What one message means. `lsn` is its own place in the WAL, from the frame around it."""
-        if isinstance(message, (wire.Insert, wire.Update, wire.Delete)):
-            begins = self._open()
-            event = self._usual(message, lsn)
-            return (
-                chain(begins, self._row_changed(message.relation_oid, message, lsn))
-                if event is None
-                else (*begins, event)
-            )
-        return self._other(message, lsn)
-
-    def _usual(self, message: wire.RowMessage, lsn: int) -> ChangeEvent | None:
-        """The event of nearly all messages, quickly: one change of a known table, that is one event. None for others,
-        and then nothing has happened.
-        """
-        oid = message.relation_oid
-        transaction, table = self._transaction, self._versions.captured(oid)
-        if transaction is None or table is None or oid in self._unresolved or oid in self._held:
-            return None
-        change = _usual_change(table, message)
-        if change is None:
-            return None
-        self._last_ordinal = ordinal = self._last_ordinal + 1
-        counts, name = self._counts, table.id
-        counts[name] = table_ordinal = counts.get(name, 0) + 1
-        return ChangeEvent(
-            transaction=transaction,
-            table=table,
-            change=change,
-            ordinal=ordinal,
-            table_ordinal=table_ordinal,
-            lsn=lsn,
-            captured_us=self._captured_us,
-        )
-
-    def _other(self, message: wire.OtherMessage, lsn: int) -> Iterator[StreamItem]:
         match message:
             case wire.Begin():
                 self._start(message)
+                return ()
             case wire.Commit():
-                yield from self._commit(message)
+                return self._commit(message)
+            case wire.Insert() | wire.Update() | wire.Delete():
+                return self._row_changed(message.relation_oid, message, lsn)
+            case _:
+                self._usual_tables.clear()  # what tables are may be told, or a reading of one end
+                return self._other(message, lsn)
+
+    def _other(self, message: _Rest, lsn: int) -> Iterator[StreamItem]:
+        match message:
             case wire.Relation():
                 self._relations[message.oid] = message
                 self._unresolved.add(message.oid)
@@ -169,6 +203,7 @@ class Assembler:
 
     def hold(self, oid: int) -> Iterator[StreamItem]:
         """Hold the table's events back, and have it read again."""
+        self._usual_tables.pop(oid, None)
         self._held.setdefault(oid, [])  # what is held already may be what the next snapshot does not see either
         self._versions.hold(oid)
         self._rereads.begin(oid)
@@ -183,7 +218,8 @@ class Assembler:
         self._last_ordinal = 0
         self._counts = {}
         self._messages = 0
-        self._versions.begin(self._epoch, message.final_lsn)
+        if self._versions.begin(self._epoch, message.final_lsn):
+            self._usual_tables.clear()
 
     @property
     def _xid(self) -> int:
@@ -207,6 +243,12 @@ class Assembler:
             origin_lsn=self._origin.origin_lsn if self._origin else None,
         )
         return (Begin(self._transaction),)
+
+    @property
+    def _opened(self) -> Transaction:
+        if self._transaction is None:
+            raise ProtocolViolationError("a change outside of any transaction")
+        return self._transaction
 
     def _commit(self, message: wire.Commit) -> Iterator[StreamItem]:
         yield from self._open()
@@ -236,6 +278,7 @@ class Assembler:
 
     def _resolve(self, oid: int) -> Iterator[StreamItem]:
         """See whether the Relation that announces a change says something new."""
+        self._usual_tables.clear()
         self._unresolved.discard(oid)
         if oid in self._held:
             return
@@ -251,14 +294,12 @@ class Assembler:
             yield from self.hold(outcome.oid)
 
     def _event(self, table: TableSchema, change: Change, ordinal: int, lsn: int | None) -> ChangeEvent:
-        if self._transaction is None:
-            raise ProtocolViolationError("a change outside of any transaction")
         if isinstance(change, Alter | Drop):
             table_ordinal = 0
         else:
             table_ordinal = self._counts[table.id] = self._counts.get(table.id, 0) + 1
         return ChangeEvent(
-            transaction=self._transaction,
+            transaction=self._opened,
             table=table,
             change=change,
             ordinal=ordinal,
@@ -360,21 +401,14 @@ def _may_be_two(message: RowMessage) -> bool:
     return isinstance(message, wire.Update) and message.old is not None
 
 
-def _usual_change(table: TableSchema, message: wire.RowMessage) -> RowChange | None:
-    """What `changes_of` gives for what is usual. None for what needs a closer look."""
-    if isinstance(message, wire.Delete):
-        return Delete(_old_image(table, message.old))
-    new = message.new
-    if len(new) != len(table.columns):
-        return None
-    if isinstance(message, wire.Insert):
-        return None if message.partial else Create(new)
-    if message.old is not None:
-        return None
-    for i in table.key:
-        if not isinstance(new[i], bytes):
-            return None
-    return Update(None, new)
+def _change_in(table: TableSchema, frame: bytes) -> Change:
+    """The change of a frame that was taken for a usual one."""
+    framed = message_in(frame)
+    message = None if framed is None else decode(framed[1])
+    if not isinstance(message, (wire.Insert, wire.Update, wire.Delete)):
+        raise ProtocolViolationError("a change of a row was taken for what it is not")
+    (change,) = changes_of(table, message)
+    return change
 
 
 def changes_of(table: TableSchema, message: RowMessage) -> Iterator[Change]:
@@ -452,3 +486,6 @@ def _required(image: OldImage | None) -> OldImage:
     if image is None:
         raise ProtocolViolationError("a changed key without its old image")
     return image
+
+
+ROW_FORMAT: Final = RowFormat(reading=rows.reading, names={"value_at": rows.value_at}, change=_change_in)

@@ -245,17 +245,23 @@ class PostgresSource:
             self._look_for_new_tables()
             while self._to_read:
                 yield from self._hold(self._to_read.pop())
-        messages = self._stream.receive(most, timeout)
+        frames = iter(self._stream.receive(most, timeout))
+        take = self._assembler.take
         self._assembler.take_time()
-        feed = self._assembler.feed
-        for frame in messages:
-            message = message_in(frame)
-            if message is None:
-                yield from self._framed(decode_frame(frame))
-            else:
-                for item in feed(decode(message[1]), message[0]):
-                    self._report_item(item)
-                    yield item
+        for frame in frames:
+            items, other = take(frame, frames)
+            yield from items
+            if other is not None:
+                yield from self._fed(other, self._assembler)
+
+    def _fed(self, frame: bytes, assembler: Assembler) -> Iterator[StreamItem]:
+        message = message_in(frame)
+        if message is None:
+            yield from self._framed(decode_frame(frame))
+            return
+        for item in assembler.feed(decode(message[1]), message[0]):
+            self._report_item(item)
+            yield item
 
     def _hold(self, oid: int) -> Iterator[StreamItem]:
         if self._assembler is None:

@@ -79,17 +79,18 @@ class Versions:
         if described is not None:
             self._ever.add(described.id)
 
-    def begin(self, epoch: int, commit_lsn: int) -> None:
+    def begin(self, epoch: int, commit_lsn: int) -> bool:
         """A transaction begins here: what was published before it counts. What was published later, by a session whose
-        end the source does not know of, counts from there on.
+        end the source does not know of, counts from there on. Whether a table may be another now.
         """
         self._rewritten.clear()
         if not self._history:
-            return
+            return False
         here = Position(epoch, commit_lsn, 0)
         while self._history and self._history[0][0] < here:
             _, oid, described = self._history.popleft()
             self._set(oid, described)
+        return True
 
     def described(self, message: bytes) -> Iterable[Outcome]:
         """One message of our event triggers. All outcomes but the last are of tables that became its partitions.
@@ -133,6 +134,8 @@ class Versions:
         """At a transaction's end: published tables whose rows it rewrote, and that nobody described after that. A
         parent's ALTER TABLE rewrites those that inherit from it.
         """
+        if not self._rewritten:
+            return []
         left = [oid for oid in sorted(self._rewritten) if oid in self._published and oid not in self._unread]
         self._rewritten.clear()
         return left
