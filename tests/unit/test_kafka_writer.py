@@ -145,3 +145,19 @@ def test_who_has_too_much_waiting_waits(writer, producer, monkeypatch):
     writer.append(of(b"6"))
     assert flushed == [[b"1", b"2"], [b"2"]]
     assert producer.values == [b"3", b"4", b"5", b"6"]
+
+
+def test_a_topic_that_the_broker_has_not_heard_of_yet_is_waited_for(writer, producer, monkeypatch):
+    answers = [{}, {"new": 1}, {"new": 2}]
+    monkeypatch.setattr(kafka_writer, "topics_of", lambda *_: answers.pop(0))
+    monkeypatch.setattr(kafka_writer, "_WAIT_SECONDS", 0)
+    writer.append([Record("new", 1, b"k", b"1")])
+    assert producer.values == [b"1"]
+
+
+def test_a_topic_that_no_broker_hears_of_is_refused(writer, producer, monkeypatch):
+    monkeypatch.setattr(kafka_writer, "topics_of", lambda *_: {})
+    monkeypatch.setattr(kafka_writer, "HEARD_OF_SECONDS", 0)
+    with pytest.raises(LogError, match="the log has no partition 1 of topic new"):
+        writer.append([Record("new", 1, b"k", b"1")])
+    assert producer.values == []
