@@ -160,3 +160,19 @@ def test_who_bounds_the_bytes_under_way_never_waits(writer, producer, monkeypatc
     for _ in range(_MOST_BYTES_UNDER_WAY // (half_an_event * len(lot)) + 1):
         writer.append(lot)
     assert writer.poll(0) == 0
+
+
+def test_a_topic_that_the_broker_has_not_heard_of_yet_is_waited_for(writer, producer, monkeypatch):
+    answers = [{}, {"new": 1}, {"new": 2}]
+    monkeypatch.setattr(kafka_writer, "topics_of", lambda *_: answers.pop(0))
+    monkeypatch.setattr(kafka_writer, "_WAIT_SECONDS", 0)
+    writer.append([Record("new", 1, b"k", b"1")])
+    assert producer.values == [b"1"]
+
+
+def test_a_topic_that_no_broker_hears_of_is_refused(writer, producer, monkeypatch):
+    monkeypatch.setattr(kafka_writer, "topics_of", lambda *_: {})
+    monkeypatch.setattr(kafka_writer, "HEARD_OF_SECONDS", 0)
+    with pytest.raises(LogError, match="the log has no partition 1 of topic new"):
+        writer.append([Record("new", 1, b"k", b"1")])
+    assert producer.values == []

@@ -16,6 +16,8 @@ from cdc.log.kafka.options import Options
 
 _CONNECT_SECONDS: Final = 10.0
 _TRY_SECONDS: Final = 1.0
+HEARD_OF_SECONDS: Final = 3.0
+"""How long a broker may take to hear of a topic that another one knows; a busy cluster's may."""
 _DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - librdkafka's own codes begin with an underscore
 
 logger = logging.getLogger("cdc.log.kafka")

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from cdc.core.log import Headers, LogReader, Offsets, Retention, StoredRecord, TopicPartition
 from cdc.log.assignment import Assignment
-from cdc.log.kafka.client import Events, client_options, connect, made, topics_of
+from cdc.log.kafka.client import HEARD_OF_SECONDS, Events, client_options, connect, made, topics_of
 from cdc.log.kafka.errors import GONE, LEADERLESS, OUT_OF_RANGE, translate
 from cdc.log.kafka.options import Options, consumer_options
 from cdc.log.kafka.topics import retention_of
@@ -188,7 +188,7 @@ class KafkaReader(LogReader):
 
     def _held_by(self, partition: TopicPartition) -> Offsets | None:
         try:
-            found = _electing(self._asking.get_watermark_offsets, Place(*partition), timeout=_ASK_SECONDS, cached=False)
+            found = _settled(self._asking.get_watermark_offsets, Place(*partition), timeout=_ASK_SECONDS, cached=False)
         except KafkaException as error:
             if error.args[0].code() in GONE:
                 return None
@@ -197,18 +197,26 @@ class KafkaReader(LogReader):
         return Offsets(*found)
 
 
-def _electing(ask: Callable[..., _Answer], *arguments: object, **options: object) -> _Answer:
-    """Ask again while a partition has no leader yet, or a new one: a moment after it was made, or a broker went."""
+def _settled(ask: Callable[..., _Answer], *arguments: object, **options: object) -> _Answer:
+    """Ask again while a partition has no leader yet, or a new one: a moment after it was made, or a broker went. For a
+    while also if it is not known: by one broker, perhaps.
+    """
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_has_no_leader),
+        retry=tenacity.retry_if_exception(lambda error: _code(error) in LEADERLESS | GONE),
         wait=tenacity.wait_fixed(0.05),
-        stop=tenacity.stop_after_delay(_ASK_SECONDS),
+        stop=_is_settled,
         reraise=True,
     )(ask, *arguments, **options)
 
 
-def _has_no_leader(error: BaseException) -> bool:
-    return isinstance(error, KafkaException) and error.args[0].code() in LEADERLESS
+def _is_settled(state: tenacity.RetryCallState) -> bool:
+    error = None if state.outcome is None else state.outcome.exception()
+    patience = HEARD_OF_SECONDS if _code(error) in GONE else _ASK_SECONDS
+    return (state.seconds_since_start or 0.0) > patience
+
+
+def _code(error: BaseException | None) -> int | None:
+    return error.args[0].code() if isinstance(error, KafkaException) else None
 
 
 def _places(offsets: Mapping[TopicPartition, int]) -> list[Place]:

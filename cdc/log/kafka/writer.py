@@ -13,7 +13,7 @@ from typing_extensions import override
 from cdc.core.errors import LogError
 from cdc.core.log import LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.settings import LogSettings
-from cdc.log.kafka.client import Events, client_options, connect, made, topics_of
+from cdc.log.kafka.client import HEARD_OF_SECONDS, Events, client_options, connect, made, topics_of
 from cdc.log.kafka.errors import translate
 from cdc.log.kafka.options import Options, producer_options
 from cdc.log.kafka.topics import create_topics
@@ -159,10 +159,16 @@ class KafkaWriter(LogWriter):
     def _check_partitions(self, partitions: Iterable[tuple[str, int]]) -> None:
         """A topic that is not there must not spring up with the broker's defaults."""
         for topic, number in partitions:
-            if not self._knows(topic, number):
-                self._topics = topics_of(self._producer, self._events)
-                if not self._knows(topic, number):
-                    raise unknown_partition(TopicPartition(topic, number))
+            if not self._knows(topic, number) and not self._hears_of(topic, number):
+                raise unknown_partition(TopicPartition(topic, number))
+
+    def _hears_of(self, topic: str, number: int) -> bool:
+        deadline = time.monotonic() + HEARD_OF_SECONDS
+        while True:
+            self._topics = topics_of(self._producer, self._events)
+            if self._knows(topic, number) or time.monotonic() > deadline:
+                return self._knows(topic, number)
+            time.sleep(_WAIT_SECONDS)
 
     def _knows(self, topic: str, number: int) -> bool:
         return 0 <= number < self._topics.get(topic, 0)
