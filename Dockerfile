@@ -3,7 +3,7 @@ FROM python:3.13-slim
 
 RUN useradd --create-home --uid 10001 cdc
 WORKDIR /app
-COPY pyproject.toml hatch_build.py README.md LICENSE requirements.lock ./
+COPY pyproject.toml README.md LICENSE requirements.lock ./
 COPY cdc ./cdc
 COPY consumers ./consumers
 COPY schemas ./schemas

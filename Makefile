@@ -3,21 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin
-TESTS := $(RUN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-# The compiled build (hatch_build.py) has a set-up of its own. Python must not find the sources of this folder first.
-COMPILED_VENV := .venv-compiled
-COMPILED_READY := $(COMPILED_VENV)/.ready
-ON_COMPILED := PYTHONSAFEPATH=1 CDC_TESTED_BUILD=compiled
-# What reaches all compiled modules: unit tests, every kind of message of the source, rows, and kills while pgbench runs.
-TESTED_COMPILED := tests/unit tests/integration/test_postgres_source.py tests/e2e/test_rows.py tests/e2e/test_pgbench.py
 
-.PHONY: demo test check bench compiled test-compiled format lock clean
+.PHONY: demo test check bench format lock clean
 
 demo: $(READY)  ## replicate a small shop on embedded servers, kill an applier, compare every row
 	$(RUN)/cdc demo
 
 test: $(READY)  ## all tests, on real servers
-	$(TESTS)
+	$(RUN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## format, lint, types, layers
 	$(RUN)/ruff format --check .
@@ -25,18 +18,8 @@ check: $(READY)  ## format, lint, types, layers
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
-ifdef COMPILED
-bench: $(COMPILED_READY)
-	PYTHONSAFEPATH=1 $(COMPILED_VENV)/bin/python -m benchmarks $(ARGS)
-else
-bench: $(READY)  ## speed beside PostgreSQL's own tools and others; ARGS="--quick", "--only PATH…", "--list"; COMPILED=1
+bench: $(READY)  ## speed beside PostgreSQL's own tools and others; ARGS="--quick", "--only PATH…", "--list"
 	$(RUN)/python -m benchmarks $(ARGS)
-endif
-
-compiled: $(COMPILED_READY)  ## the compiled build, in .venv-compiled; needs a C compiler and Python's headers
-
-test-compiled: $(COMPILED_READY)  ## some of the tests, on the compiled build
-	$(ON_COMPILED) $(subst $(RUN),$(COMPILED_VENV)/bin,$(TESTS)) $(TESTED_COMPILED)
 
 format: $(READY)
 	$(RUN)/ruff format .
@@ -53,14 +36,5 @@ $(READY): pyproject.toml requirements.lock
 	$(RUN)/uv pip install --quiet --python $(RUN)/python --no-deps --editable .
 	touch $@
 
-$(COMPILED_READY): $(READY) hatch_build.py $(shell find cdc consumers schemas -name '*.py' -o -name '*.avsc')
-	$(PYTHON) -m venv --clear $(COMPILED_VENV)
-	$(RUN)/uv pip install --quiet --python $(COMPILED_VENV)/bin/python --require-hashes -r requirements.lock
-	CDC_COMPILED=1 $(RUN)/uv build --quiet --wheel --python $(COMPILED_VENV)/bin/python \
-	  --build-constraints requirements.lock --out-dir $(COMPILED_VENV)/wheel .
-	$(RUN)/uv pip install --quiet --python $(COMPILED_VENV)/bin/python --no-deps $(COMPILED_VENV)/wheel/*.whl
-	ln -s $(CURDIR)/benchmarks $(COMPILED_VENV)/lib/python3*/site-packages/
-	touch $@
-
 clean:
-	rm -rf $(VENV) $(COMPILED_VENV) .cache
+	rm -rf $(VENV) .cache

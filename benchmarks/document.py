@@ -12,7 +12,7 @@ from benchmarks.goals import goals_table
 from benchmarks.paths import HEADINGS, group
 from benchmarks.results import RESULTS, Result, read, rounded
 
-DOCUMENT: Final = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "performance.md"
 _BEGIN: Final = "<!-- made by `python -m benchmarks.document` from benchmarks/results.json -->\n"
 _END: Final = "<!-- end -->\n"
 
@@ -37,8 +37,7 @@ def _cells(each: Result) -> list[str]:
     ours, reference = (_spread(each.runs[name]) for name in ("ours", "reference"))
     ratio = "" if each.ratio is None else f"{each.ratio:g}"
     name = (each.reference_name or "").replace("|", "\\|")
-    path = each.path if each.build == "pure" else f"{each.path}, {each.build}"
-    return [path, each.workload, each.unit, ours, reference, name, ratio]
+    return [each.path, each.workload, each.unit, ours, reference, name, ratio]
 
 
 def _spread(runs: Sequence[float]) -> str:

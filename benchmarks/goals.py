@@ -65,15 +65,11 @@ GOALS: Final = (
 
 
 def goals_table(results: Sequence[Result]) -> str:
-    """Markdown. What is measured is the worst of the goal's paths. The compiled build has rows if it was measured."""
-    pure, compiled = ([each for each in results if each.build == build] for build in ("pure", "compiled"))
-    rows = [_cells(goal.name, goal, goal.worst(pure)) for goal in GOALS]
-    worsts = [(goal, goal.worst(compiled)) for goal in GOALS]
-    rows += [_cells(f"{goal.name}, compiled", goal, worst) for goal, worst in worsts if worst is not None]
+    """Markdown. What is measured is the worst of the goal's paths."""
     lines = ["| goal | at least | stretch | measured | where it is worst |", "|---|---|---|---|---|"]
-    return "\n".join([*lines, *(f"| {' | '.join(cell.strip() for cell in row)} |" for row in rows)]) + "\n"
-
-
-def _cells(name: str, goal: Goal, worst: Result | None) -> tuple[str, ...]:
-    measured = ("", "not measured") if worst is None else (f"{goal.value(worst):g} {goal.unit}", worst.path)
-    return name, f"{goal.least:g} {goal.unit}", f"{goal.stretch:g} {goal.unit}", *measured
+    for goal in GOALS:
+        worst = goal.worst(results)
+        measured = ("", "not measured") if worst is None else (f"{goal.value(worst):g} {goal.unit}", worst.path)
+        cells = (goal.name, f"{goal.least:g} {goal.unit}", f"{goal.stretch:g} {goal.unit}", *measured)
+        lines.append(f"| {' | '.join(cell.strip() for cell in cells)} |")
+    return "\n".join(lines) + "\n"

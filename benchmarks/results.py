@@ -11,15 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from cdc.core.build import BUILD
-
 RESULTS: Final = Path(__file__).with_name("results.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """`ours` and `reference` are medians in `unit`, `ratio` is ours ÷ reference; `runs` has every run of both, in their
-    order. Without a reference they are None, and its runs are empty. `build` is ours: "pure" or "compiled".
+    order. Without a reference they are None, and its runs are empty.
     """
 
     path: str
@@ -31,7 +29,6 @@ class Result:
     runs: dict[str, list[float]]
     workload: str
     machine: str
-    build: str = "pure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +56,6 @@ def result(runs: Runs) -> Result:
         runs={"ours": ours, "reference": reference},
         workload=runs.workload,
         machine=machine(),
-        build=BUILD,
     )
 
 
@@ -74,8 +70,8 @@ def machine() -> str:
 
 
 def write(path: Path, results: Sequence[Result], *, keep: Sequence[Result] = ()) -> None:
-    """`keep` are those of an earlier run; what was measured again, of the same build, takes their place."""
-    measured = {(each.path, each.build): each for each in (*keep, *results)}
+    """`keep` are those of an earlier run; what was measured again takes their place."""
+    measured = {each.path: each for each in (*keep, *results)}
     path.write_text(json.dumps([asdict(each) for each in measured.values()], indent=1) + "\n")
 
 

@@ -25,7 +25,7 @@ from benchmarks.workloads import LargeTransactions, TpcB, WideRows, Workload
 from cdc.capture.pipeline import Pipeline
 from cdc.capture.publisher import Publisher
 from cdc.cli.garbage import collect_rarely
-from cdc.core.events import Alter, ChangeEvent, Commit, StreamItem
+from cdc.core.events import ChangeEvent, Changes, Commit, StreamItem
 from cdc.core.log import Record
 from cdc.core.settings import LogSettings
 from cdc.embedded.postgres import EmbeddedPostgres
@@ -40,7 +40,7 @@ from cdc.sources.postgres.versions import Versions
 _NAME: Final = "stages"
 _MESSAGES: Final = 1_000  # in a chunk
 _QUIET_SECONDS: Final = 2.0
-_STAGES: Final = ("read", "decode", "assemble", "encode", "BEGIN and END", "hand over")
+_STAGES: Final = ("read", "assemble", "encode", "BEGIN and END", "hand over")
 _OPTIONS: Final = f"(proto_version '1', publication_names '{_NAME}', messages 'true')"
 
 Seconds = dict[str, float]
@@ -73,30 +73,30 @@ class Stages:
     def run(self, frames: Sequence[bytes]) -> tuple[int, Seconds]:
         """How many changes there were, and what each stage took."""
         took: Seconds = {}
-        messages = _timed(took, "decode", lambda: self._decode(frames))
-        items = _timed(took, "assemble", lambda: self._assemble(messages))
-        events = [item for item in items if isinstance(item, ChangeEvent) and not isinstance(item.change, Alter)]
+        items = _timed(took, "assemble", lambda: self._assemble(frames))
+        changes = [item for item in items if isinstance(item, Changes | ChangeEvent)]
         commits = [item for item in items if isinstance(item, Commit) and item.event_counts]
-        records = _timed(took, "encode", lambda: self._encode(events))
+        records = _timed(took, "encode", lambda: self._encode(changes))
         ends = _timed(took, "BEGIN and END", lambda: [self._publisher.transaction_records(each) for each in commits])
         _timed(took, "hand over", lambda: self._hand_over(records, ends))
-        return len(events), took
+        return sum(len(item.unread) if isinstance(item, Changes) else 1 for item in changes), took
 
-    def _decode(self, frames: Sequence[bytes]) -> list[tuple[Any, int]]:
-        framed = [message_in(frame) for frame in frames]
-        return [(decode(message[1]), message[0]) for message in framed if message is not None]
-
-    def _assemble(self, messages: Sequence[tuple[Any, int]]) -> list[StreamItem]:
+    def _assemble(self, frames: Sequence[bytes]) -> list[StreamItem]:
         self._assembler.take_time()
         items: list[StreamItem] = []
-        for message, lsn in messages:
-            items.extend(self._assembler.feed(message, lsn))
+        rest = iter(frames)
+        for frame in rest:
+            usual, other = self._assembler.take(frame, rest)
+            items += usual
+            message = None if other is None else message_in(other)
+            if message is not None:
+                items += self._assembler.feed(decode(message[1]), message[0])
         return items
 
-    def _encode(self, events: Sequence[ChangeEvent]) -> list[Record]:
+    def _encode(self, changes: Sequence[Changes | ChangeEvent]) -> list[Record]:
         records: list[Record] = []
-        for event in events:
-            records += self._publisher.records(event)
+        for each in changes:
+            records += self._publisher.records_of(each) if isinstance(each, Changes) else self._publisher.records(each)
         return records
 
     def _hand_over(self, records: Sequence[Record], ends: Sequence[list[Record]]) -> None:

@@ -11,11 +11,10 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-# Types that mypy could infer, but not where it compiles modules (hatch_build.py): it takes those as one circle.
-NULL: Final[bytes] = b"\x00"
+NULL: Final = b"\x00"
 """Branch 0 of `["null", …]`."""
 
-PRESENT: Final[bytes] = b"\x02"
+PRESENT: Final = b"\x02"
 """Branch 1 of `["null", …]`, to be followed by the value."""
 
 _FLOAT: Final = struct.Struct("<f")

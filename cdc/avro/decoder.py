@@ -11,7 +11,8 @@ from cdc.avro.compiled import row_reader, row_types
 from cdc.avro.framing import unframe
 from cdc.avro.reader import AvroReader
 from cdc.avro.rows import RowReader
-from cdc.avro.scanning import EnvelopeScanner, Rows, ScannedEvent, Transactions
+from cdc.avro.scanned import ScannedEvent
+from cdc.avro.scanning import EnvelopeScanner, Rows, Transactions
 from cdc.avro.schemas import key_schema
 from cdc.avro.source import SourceReader, connector_place
 from cdc.avro.tables import ReadableTable, readable_table

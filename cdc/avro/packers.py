@@ -35,6 +35,8 @@ _MICROSECONDS: Final = 6
 _DAY_US: Final = 86_400_000_000
 _DOUBLE: Final = struct.Struct("<d").pack
 _NO_EXPONENT: Final = 1e15
+_SIZES: Final = tuple(binary.long(size) for size in range(64))
+"""Of the bytes of numbers; none that is larger is usual."""
 
 
 def packer_of(column: ColumnType) -> Packer:
@@ -75,7 +77,10 @@ def _integer(bits: int) -> Callable[[ColumnType], Packer]:
 
     def pack(text: bytes) -> bytes:
         n = int(text)
-        if b"%d" % n != text or not -limit <= n < limit:
+        # A number that begins with another digit than 0 has one text; most are such.
+        if (not text.isdigit() or text[0] == _ZERO) and b"%d" % n != text:
+            raise ValueError(text)
+        if not -limit <= n < limit:
             raise ValueError(text)
         return long(n)
 
@@ -97,7 +102,15 @@ def _whole_number(text: bytes) -> bytes:
 
 
 def _fixed_point(scale: int) -> Packer:
+    point = -scale - 1
+
     def pack(text: bytes) -> bytes:
+        digits = text[:point] + text[-scale:]
+        if digits.isdigit() and text[0] != _ZERO and text[point] == _POINT and len(digits) > scale:
+            # Most: a number without a sign that begins with another digit than 0 has one text.
+            n = int(digits)
+            size = (n.bit_length() >> 3) + 1
+            return _SIZES[size] + n.to_bytes(size, "big")
         whole, _, fraction = text.partition(b".")
         if len(fraction) != scale:
             raise ValueError(text)

@@ -6,7 +6,7 @@ begin, and must reach the record's end: nothing that follows there is a user's t
 not at all. What does not match is read the plain way, and so is that of which headers say more than is usual.
 
 Of many events an applier needs no more than their place and their key, because a later one writes the same row. So
-`scan` finds those alone; the event that it gives reads its row when it is asked for it.
+`scan` finds those alone: the event that it gives (`scanned.py`) reads its row when it is asked for it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, cast
-
-from typing_extensions import override
+from typing import Any, Final, NamedTuple
 
 from cdc.avro import binary
 from cdc.avro.compiled import LONGS, MALFORMED, CompiledReader, long, varint
 from cdc.avro.headers import ALTERED, TRUNCATED, UNCHANGED, read_unchanged
+from cdc.avro.scanned import ROWS, THERE, ScannedEvent
 from cdc.core import events
 from cdc.core.events import (
     Change,
@@ -28,7 +27,6 @@ from cdc.core.events import (
     Create,
     Delete,
     FullImage,
-    Key,
     KeyImage,
     OldImage,
     Read,
@@ -43,11 +41,8 @@ from cdc.core.tables import ReplicaIdentity, TableSchema
 _USUAL_HEADERS: Final = frozenset({UNCHANGED, TRUNCATED, ALTERED})
 _MARKS: Final = {b"\x00" + binary.string(mark.value): mark for mark in SnapshotMark}
 _MOST_TRANSACTIONS: Final = 10_000
-_ROWS: Final = 5  # where the bytes of the rows begin, behind the framing
-_THERE: Final = 2  # the branch of what is not null
 _MORE: Final = 128  # a byte of a number that does not end with it
 _OPS: Final = frozenset(b"rcud")
-_DELETE: Final = ord("d")
 _NUMBER: Final = rb"([\x80-\xff]*[\x00-\x7f])"
 _ANY_NUMBER: Final = rb"[\x80-\xff]*[\x00-\x7f]"
 _TIMES: Final = re.compile((rb"\x02" + _ANY_NUMBER) * 3)  # ts_ms, ts_us, ts_ns
@@ -62,109 +57,6 @@ class Transactions:
     def of(self, database: bytes) -> dict[bytes, Transaction]:
         """The database's, by the bytes of the transaction's id and of its moment."""
         return self._by_database[database]
-
-
-class ScannedEvent(ChangeEvent):
-    """An event of which transaction, table and ordinal were read, and the rest is when it is asked for. What changed is
-    one row, whose key did not.
-
-    ProtocolViolationError from what reads it, if it is damaged.
-    """
-
-    __slots__ = ("_begins", "_event", "_op", "_record", "_scanner")
-
-    defines_table = False
-
-    def __init__(  # by place, as it is made for each change
-        self,
-        scanner: EnvelopeScanner,
-        record: StoredRecord,
-        begins: int,
-        op: int,
-        transaction: Transaction,
-        ordinal: int,
-    ) -> None:
-        """`source` begins at `begins` in the record's value."""
-        self._scanner = scanner
-        self._record = record
-        self._begins = begins
-        self._op = op
-        self._event: ChangeEvent | None = None
-        self.transaction = transaction  # type: ignore[misc]
-        self.table = scanner.table  # type: ignore[misc]
-        self.ordinal = ordinal  # type: ignore[misc]
-
-    @property
-    def is_delete(self) -> bool:
-        return self._op == _DELETE
-
-    def key(self) -> Key | None:
-        """That of the row, if the event deletes it or has all of its values. None if a closer look is needed."""
-        value: bytes = self._record[5]  # type: ignore[assignment]  # no tombstone is scanned
-        try:
-            if self._op == _DELETE:
-                at = _ROWS + 1
-            else:
-                at = _ROWS + 2 if value[_ROWS] == 0 and not self._record[6] else self._scanner.new_row(self._record)
-            key, _ = self._scanner.read_only_key(value, at)
-        except MALFORMED:
-            return None
-        return None if None in key or value[at - 1] != _THERE else cast("Key", key)
-
-    def row(self) -> Row | None:
-        """The row, if the event has all of its values. None if a closer look is needed."""
-        value: bytes = self._record[5]  # type: ignore[assignment]
-        try:
-            at = _ROWS + 2 if value[_ROWS] == 0 and not self._record[6] else self._scanner.new_row(self._record)
-            row, end = self._scanner.read_row(value, at)
-        except MALFORMED:
-            return None
-        return row if end == self._begins and value[at - 1] == _THERE else None
-
-    @property
-    def whole(self) -> ChangeEvent:
-        """The same, with all that it says."""
-        if self._event is None:
-            self._event = self._scanner.decode(self._record)
-        return self._event
-
-    @property
-    @override
-    def change(self) -> Change:
-        return self.whole.change
-
-    @property
-    @override
-    def table_ordinal(self) -> int:
-        return self.whole.table_ordinal
-
-    @property
-    @override
-    def lsn(self) -> int | None:
-        return self.whole.lsn
-
-    @property
-    @override
-    def captured_us(self) -> int:
-        return self.whole.captured_us
-
-    @property
-    @override
-    def snapshot(self) -> SnapshotMark:
-        return self.whole.snapshot
-
-    @property
-    @override
-    def place(self) -> Place | None:
-        return Place(*self._record[:3])
-
-    @override
-    def __eq__(self, other: object) -> bool:
-        return self.whole == (other.whole if isinstance(other, ScannedEvent) else other)
-
-    @override
-    def __hash__(self) -> int:
-        return hash(self.whole)
 
 
 class Rows(NamedTuple):
@@ -244,7 +136,7 @@ class EnvelopeScanner:
     def scan(self, record: StoredRecord, value: bytes) -> ScannedEvent | None:
         """The event of a record that has this value; None if it has to be read the plain way."""
         begins = value.rfind(self._head)
-        found = self._match_start(value, begins) if begins > _ROWS else None
+        found = self._match_start(value, begins) if begins > ROWS else None
         if found is None:
             return None
         for header, _ in record[6]:
@@ -266,7 +158,7 @@ class EnvelopeScanner:
             while value[end] >= _MORE:  # data_collection_order
                 end += 1
             op = value[end + 2]
-            if op not in _OPS or value[end + 1] != _THERE:
+            if op not in _OPS or value[end + 1] != THERE:
                 return None
         except MALFORMED:
             return None
@@ -296,20 +188,20 @@ class EnvelopeScanner:
         value: bytes = record.value  # type: ignore[assignment]
         if UNCHANGED in [name for name, _ in record.headers]:
             raise ValueError("values that did not change")
-        return _ROWS + 2 if value[_ROWS] == 0 else self._old(value, _ROWS + 1)[1] + 1
+        return ROWS + 2 if value[ROWS] == 0 else self._old(value, ROWS + 1)[1] + 1
 
     def event(self, value: bytes, said: Headers, table: TableSchema, place: Place | None) -> ChangeEvent | None:
         """The record's event; None if it has to be read the plain way, or was damaged."""
         begins = value.rfind(self._head)
-        found = self._match(value, begins) if begins > _ROWS else None
+        found = self._match(value, begins) if begins > ROWS else None
         if found is None or (said and not _USUAL_HEADERS.issuperset(name for name, _ in said)):
             return None
         mark, _, lsn, moment, name, ordinal, table_ordinal, op, captured = found.groups()
         before: OldImage | None = None
         row: Row = ()
-        at = _ROWS + 1
+        at = ROWS + 1
         try:
-            if value[_ROWS]:
+            if value[ROWS]:
                 before, at = self._old(value, at)
             if value[at]:
                 row, at = self.read_row(value, at + 1)

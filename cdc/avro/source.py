@@ -18,10 +18,39 @@ _ORDINALS: Final = tuple(binary.long(ordinal) for ordinal in range(_SMALL))
 _SNAPSHOT: Final = {mark: b"\x00" + binary.string(mark.value) for mark in SnapshotMark}
 
 
+class TransactionBytes(NamedTuple):
+    """What events, BEGIN and END say alike of their transaction."""
+
+    id: bytes
+    time_ms: bytes
+    commit_lsn: bytes
+    epoch: bytes
+
+
+class TransactionWriter:
+    """Writes it once for whatever comes of the same transaction in a row."""
+
+    def __init__(self) -> None:
+        self._of: Transaction | None = None
+        self._written = TransactionBytes(b"", b"", b"", b"")
+
+    def write(self, of: Transaction) -> TransactionBytes:
+        if of is not self._of:
+            self._of = of
+            self._written = TransactionBytes(
+                id=binary.string(of.id),
+                time_ms=binary.long(of.commit_time_us // 1000),
+                commit_lsn=binary.optional_long(of.commit_lsn),
+                epoch=binary.optional_long(of.epoch),
+            )
+        return self._written
+
+
 class SourceWriter:
     """Writes both blocks, of which most is the same for all events of a transaction."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, transactions: TransactionWriter | None = None) -> None:
+        self._transactions = transactions or TransactionWriter()
         self._head = binary.string(cdc.__version__) + binary.string("postgresql") + binary.string(name)
         self._transaction: Transaction | None = None
         self._mark = SnapshotMark.NO
@@ -69,22 +98,22 @@ class SourceWriter:
         return self._captured
 
     def _begin(self, of: Transaction, mark: SnapshotMark) -> None:
-        us = of.commit_time_us
+        written = self._transactions.write(of)
         self._transaction, self._mark, self._digits = of, mark, -1
         self._before_sequence = b"".join(
-            (self._head, binary.long(us // 1000), _SNAPSHOT[mark], binary.string(of.database), binary.PRESENT)
+            (self._head, written.time_ms, _SNAPSHOT[mark], binary.string(of.database), binary.PRESENT)
         )
-        self._times = _times(us)
+        self._times = _times(of.commit_time_us)
         self._xid = binary.optional_long(of.xid)
         self._rest = b"".join(
             (
                 binary.NULL,  # xmin
                 binary.optional_string(of.origin),
                 binary.optional_long(of.origin_lsn),
-                binary.optional_long(of.commit_lsn),
-                binary.optional_long(of.epoch),
+                written.commit_lsn,
+                written.epoch,
                 binary.PRESENT,
-                binary.string(of.id),
+                written.id,
             )
         )
 

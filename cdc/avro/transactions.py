@@ -14,6 +14,7 @@ from cdc.avro import binary
 from cdc.avro.framing import header, unframe
 from cdc.avro.names import transaction_topic
 from cdc.avro.reader import AvroReader
+from cdc.avro.source import TransactionWriter
 from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import Commit
 from cdc.core.position import Position
@@ -91,9 +92,10 @@ class End:
 
 
 class TransactionCodec:
-    """Encodes the records of the topic `topic`."""
+    """Encodes the records of the topic `topic`. May share `transactions` with who writes the events."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, transactions: TransactionWriter | None = None) -> None:
+        self._transactions = transactions or TransactionWriter()
         self.topic = transaction_topic(prefix)
         self.key_schema = json.dumps(schemas.load("transaction_key"), separators=(",", ":"))
         self.value_schema = json.dumps(schemas.load("transaction_value"), separators=(",", ":"))
@@ -101,11 +103,8 @@ class TransactionCodec:
 
     def encode(self, commit: Commit, *, key_id: int, value_id: int) -> tuple[EncodedBoundary, EncodedBoundary]:
         """BEGIN and END."""
-        of = commit.transaction
-        name = binary.string(of.id)
+        name, time_ms, commit_lsn, epoch = self._transactions.write(commit.transaction)
         key, begins = header(key_id) + name, header(value_id)
-        time_ms, commit_lsn = binary.long(of.commit_time_us // 1000), binary.optional_long(of.commit_lsn)
-        epoch = binary.optional_long(of.epoch)
         begin = (begins, _BEGIN, name, _NO_COUNTS, time_ms, commit_lsn, binary.NULL, epoch, binary.NULL)
         end = (
             begins,

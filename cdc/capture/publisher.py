@@ -13,7 +13,7 @@ from cdc.avro.messages import MessageCodec
 from cdc.avro.names import claim_topic, topic_name
 from cdc.avro.packers import UNUSUAL
 from cdc.avro.packing import PackEvent
-from cdc.avro.source import SourceWriter
+from cdc.avro.source import SourceWriter, TransactionWriter
 from cdc.avro.transactions import TransactionCodec
 from cdc.capture.sizes import check_size
 from cdc.core.errors import ConfigError, GapError, TopicMismatchError
@@ -101,8 +101,9 @@ class Publisher:
         self._registry = registry
         self._versions: dict[int, tuple[TableSchema, _Version]] = {}
         self._packings: dict[RowFormat, dict[int, _Packing]] = {}
-        self._source = SourceWriter(prefix)
-        self._transactions = TransactionCodec(prefix)
+        transactions = TransactionWriter()
+        self._source = SourceWriter(prefix, transactions)
+        self._transactions = TransactionCodec(prefix, transactions)
         self._transaction_ids: tuple[int, int] | None = None
         self._messages = MessageCodec(prefix)
         self._message_ids: tuple[int, int] | None = None

@@ -10,7 +10,6 @@ import typer
 
 import cdc
 from cdc.cli import capture, demo, init, run, tail, teardown, triggers
-from cdc.core.build import BUILD
 from cdc.core.errors import CdcError
 
 app = typer.Typer(
@@ -24,7 +23,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"cdc {cdc.__version__} ({BUILD} Python)")
+        typer.echo(f"cdc {cdc.__version__}")
         raise typer.Exit
 
 
@@ -32,7 +31,7 @@ def _print_version(wanted: bool) -> None:
 def _options(
     *,
     _version: Annotated[
-        bool, typer.Option("--version", help="Print version and build.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """What holds for all commands."""

@@ -39,7 +39,9 @@ Frame = XLogData | PrimaryKeepalive
 XLOG_DATA: Final = ord("w")
 """The first byte of an XLogData frame."""
 
-_HEADER: Final = _XLOG_DATA.size
+MESSAGE: Final = _XLOG_DATA.size
+"""Where the plugin's message begins in such a frame."""
+
 _START_LSN = struct.Struct(">xQ")
 
 
@@ -47,9 +49,9 @@ def message_in(frame: bytes) -> tuple[int, bytes] | None:
     """`start_lsn` and `payload` of an XLogData frame: all that most frames are asked for, in a third of the time. None
     for what `decode_frame` has to look at.
     """
-    if frame[:1] != b"w" or len(frame) < _HEADER:
+    if frame[:1] != b"w" or len(frame) < MESSAGE:
         return None
-    return _START_LSN.unpack_from(frame)[0], frame[_HEADER:]
+    return _START_LSN.unpack_from(frame)[0], frame[MESSAGE:]
 
 
 def decode_frame(frame: bytes | memoryview) -> Frame:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
-from cdc.avro.scanning import ScannedEvent
+from cdc.avro.scanned import ScannedEvent
 from cdc.core.errors import TargetSchemaError
 from cdc.core.events import Alter, ChangeEvent, Drop, Truncate
 from cdc.core.log import TopicPartition

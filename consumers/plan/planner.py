@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, assert_never, cast
 
-from cdc.avro.scanning import ScannedEvent
+from cdc.avro.scanned import ScannedEvent
 from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from cdc.avro.scanning import ScannedEvent
+from cdc.avro.scanned import ScannedEvent
 from cdc.avro.transactions import MESSAGES, End
 from cdc.core.errors import GapError, LogGapError
 from cdc.core.events import ChangeEvent, Delete

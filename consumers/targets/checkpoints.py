@@ -6,6 +6,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from cdc.core.errors import StaleApplierError, TargetReplacedError
@@ -16,6 +17,7 @@ from consumers.plan.checkpoint import REBUILD, Checkpoint, PartitionProgress
 READING: Final = "reading the checkpoint"
 TAKING: Final = "taking the checkpoint"
 NOTHING: Final = Checkpoint(0, None, {})
+_ROWS_AT_ONCE: Final = 100  # of a checkpoint: each statement is a way to the server and back
 
 
 class SqlSession(Protocol):
@@ -109,13 +111,13 @@ class SqlCheckpoints(ABC):
     def write(self, progress: Mapping[TopicPartition, PartitionProgress]) -> None:
         to = self.dialect
         columns = ("epoch", "commit_lsn", "ordinal", "next_offset")
-        statement = (
-            f"INSERT INTO {to.checkpoint} (applier, topic, {to.partition}, {', '.join(columns)})"
-            f" VALUES (%s, %s, %s, %s, %s, %s, %s) {to.upsert(('applier', 'topic', to.partition), columns)}"
-        )
-        for partition, at in progress.items():
-            values = (*partition, *at.position, at.next_offset)
-            self._execute(statement, self._applier, *values, doing="writing the checkpoint")
+        insert = f"INSERT INTO {to.checkpoint} (applier, topic, {to.partition}, {', '.join(columns)}) VALUES "
+        upsert = to.upsert(("applier", "topic", to.partition), columns)
+        rows = [(self._applier, *partition, *at.position, at.next_offset) for partition, at in progress.items()]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            places = ", ".join(["(%s, %s, %s, %s, %s, %s, %s)"] * len(some))
+            self._execute(f"{insert}{places} {upsert}", *chain(*some), doing="writing the checkpoint")
 
     def hand_over(self, live: str) -> None:
         """Make this checkpoint that of the applier `live`, whose session is then out."""

@@ -16,6 +16,7 @@ from cdc.core.errors import (
     AlreadyRunningError,
     StaleApplierError,
 )
+from cdc.core.log import TopicPartition
 from cdc.core.tables import TableId
 from consumers.plan.steps import WriteRows
 from consumers.targets.target import Target
@@ -64,6 +65,16 @@ def test_each_transaction_raises_the_version(database):
         for ordinal in (1, 2, 3):
             advance(target, {ONE: at(ordinal)})
             assert target.read_checkpoint().version == before + ordinal
+
+
+def test_a_checkpoint_of_many_partitions_is_found_again(database):
+    """More than one statement takes; the second time some are there."""
+    many = {TopicPartition(f"t{number // 10}", number % 10): at(number) for number in range(250)}
+    later = {partition: at(1000 + number) for number, partition in enumerate([*many][::3])}
+    with database.opened() as target:
+        advance(target, many)
+        advance(target, {**later, ONE: at(7)})
+        assert target.read_checkpoint().partitions == {**many, **later, ONE: at(7)}
 
 
 def test_checkpoints_of_two_appliers_are_their_own(database):

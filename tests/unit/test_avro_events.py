@@ -16,7 +16,8 @@ from cdc.avro.codec import TableCodec
 from cdc.avro.compiled import long
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import frame, unframe
-from cdc.avro.scanning import ScannedEvent, Transactions
+from cdc.avro.scanned import ScannedEvent
+from cdc.avro.scanning import Transactions
 from cdc.avro.tables import table_schema_from
 from cdc.core.errors import FidelityError, ProtocolViolationError
 from cdc.core.events import (

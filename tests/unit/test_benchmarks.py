@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.__main__ import chosen, parts
-from benchmarks.document import tables
-from benchmarks.goals import GOALS, goals_table
+from benchmarks.goals import GOALS
 from benchmarks.latency import Look, latencies
 from benchmarks.paths import is_under
 from benchmarks.plan import Comparison, PeerFailedError, alternate, compared
@@ -35,29 +33,6 @@ def test_a_run_of_some_paths_keeps_the_others(tmp_path: Path):
     newer = result(Runs(path="capture/hot", unit="s", workload="", ours=[3.0]))
     write(path, [newer], keep=read(path))
     assert read(path) == [newer, two]
-
-
-def test_both_builds_have_results_of_their_own(tmp_path: Path):
-    path = tmp_path / "results.json"
-    pure, compiled = (
-        replace(
-            result(
-                Runs(path="capture/hot", unit="changes/s", workload="", ours=[n], reference=[4.0], reference_name="x")
-            ),
-            build=build,
-        )
-        for build, n in (("pure", 1.0), ("compiled", 3.0))
-    )
-    write(path, [compiled], keep=[pure])
-    assert read(path) == [pure, compiled]
-    assert [row.split(" | ")[0] for row in tables([pure, compiled]).splitlines()[5:]] == [
-        "| capture/hot",
-        "| capture/hot, compiled",
-    ]
-    assert [row.split(" | ")[3] for row in goals_table([pure, compiled]).splitlines() if "capture alone" in row] == [
-        "0.25",
-        "0.75",
-    ]
 
 
 def test_a_goal_is_judged_by_its_worst():

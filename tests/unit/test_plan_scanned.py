@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from cdc.avro.codec import TableCodec
 from cdc.avro.decoder import EventDecoder
-from cdc.avro.scanning import ScannedEvent
+from cdc.avro.scanned import ScannedEvent
 from cdc.core.errors import CdcError
 from cdc.core.events import UNCHANGED, ChangeEvent, Create, Delete, KeyImage, Read, Transaction, Truncate, Update
 from cdc.core.log import StoredRecord

@@ -19,6 +19,7 @@ from cdc.core.events import (
     Changes,
     Create,
     Delete,
+    Read,
     SnapshotMark,
     StreamItem,
     Transaction,
@@ -37,6 +38,7 @@ from cdc.pgoutput.decoder import decode
 from cdc.pgoutput.stream import message_in
 from cdc.sources.postgres.assembler import ROW_FORMAT, Assembler
 from cdc.sources.postgres.descriptions import ColumnDescription, TableDescription
+from cdc.sources.postgres.load import COPY_FORMAT
 from cdc.sources.postgres.types import PgType
 from cdc.sources.postgres.versions import Versions
 
@@ -327,3 +329,46 @@ def test_a_row_without_its_key_is_a_violation() -> None:
     without = changes((Update, wire.Update(ITEMS, None, (None, b"x", None))), table=nullable)
     with pytest.raises(ProtocolViolationError, match="key column"):
         new_publisher().records_of(without)
+
+
+# ---- a first load ----------------------------------------------------------------------------------------------------
+
+
+def copied(row: Sequence[bytes | None]) -> bytes:
+    """A line of COPY's text format."""
+    escapes = {b"\\": rb"\\", b"\t": rb"\t", b"\n": rb"\n", b"\r": rb"\r", b"\v": rb"\v"}
+
+    def field(value: bytes) -> bytes:
+        return b"".join(escapes.get(value[i : i + 1], value[i : i + 1]) for i in range(len(value)))
+
+    fields = (rb"\N" if value is None else field(value) for value in row)
+    return b"\t".join(fields) + b"\n"
+
+
+@st.composite
+def loaded(draw: st.DrawFn) -> tuple[Changes, list[Read]]:
+    table = draw(tables())
+    whole = draw(st.lists(rows(table), min_size=1, max_size=3))
+    unread: list[UnreadChange] = [(table, Read, copied(row), None, at, at) for at, row in enumerate(whole, 1)]
+    return Changes(draw(transactions), unread, COPY_FORMAT, 1, SnapshotMark.YES), [Read(row) for row in whole]
+
+
+@settings(max_examples=300, deadline=None)
+@given(loaded())
+def test_lines_of_copy_are_written_as_the_rows_that_they_are(load: tuple[Changes, list[Read]]) -> None:
+    unread, rows_read = load
+    events = list(unread.events())
+    assert [event.change for event in events] == rows_read
+    quick, plain = new_publisher(), new_publisher()
+    assert written(quick.records_of(unread) for _ in range(1)) == written(plain.records(event) for event in events)
+
+
+def test_usual_lines_of_copy_are_not_written_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("written plainly")
+
+    monkeypatch.setattr(Publisher, "records", refuse)
+    lines = [copied((b"1", None, b"3")), copied((b"12345678", b"a\tb\\", b"3")), copied((b"2", b"text", None))]
+    unread: list[UnreadChange] = [(TABLE, Read, line, None, at, at) for at, line in enumerate(lines, 1)]
+    transaction = Transaction(epoch=1, commit_lsn=99, xid=None, commit_time_us=0, database="shop")
+    assert len(new_publisher().records_of(Changes(transaction, unread, COPY_FORMAT, 1, SnapshotMark.YES))) == 3

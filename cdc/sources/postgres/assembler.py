@@ -45,7 +45,7 @@ from cdc.pgoutput import messages as wire
 from cdc.pgoutput import rows
 from cdc.pgoutput.decoder import decode
 from cdc.pgoutput.rows import head_of
-from cdc.pgoutput.stream import XLOG_DATA, message_in
+from cdc.pgoutput.stream import MESSAGE, XLOG_DATA, message_in
 from cdc.sources.postgres import ddl
 from cdc.sources.postgres.descriptions import TableDescription
 from cdc.sources.postgres.overlay import merged
@@ -133,11 +133,29 @@ class Assembler:
         self._captured_us = self._now_us()
 
     def take(self, frame: bytes, others: Iterator[bytes]) -> tuple[Sequence[StreamItem], bytes | None]:
-        """The items of `frame` and the `others` after it, as long as they are usual changes, without a look at their
-        rows; and the first that is not, to be fed as a message. None if all were.
+        """What `frame` and the `others` after it mean, as long as they are usual: transactions whose changes need no
+        look at their rows. And the first frame that is not usual, None if all were; what is in it is to be fed.
         """
+        items: list[StreamItem] = []
+        left: bytes | None = frame
+        while left is not None and left[:1] == b"w":
+            kind = left[MESSAGE : MESSAGE + 1]
+            if kind == b"B":
+                self.feed(decode(left[MESSAGE:]), 0)
+                left = next(others, None)
+            elif kind == b"C" and not self._versions.rewrote:
+                items += self.feed(decode(left[MESSAGE:]), 0)
+                left = next(others, None)
+            else:
+                before, left = left, self._take_changes(left, others, items)
+                if left is before:
+                    break
+        return items, left
+
+    def _take_changes(self, frame: bytes, others: Iterator[bytes], items: list[StreamItem]) -> bytes | None:
+        """Add the usual changes that begin with `frame`, and return the frame after them."""
         if self._begin is None:
-            return (), frame
+            return frame
         unread: list[UnreadChange] = []
         ordinal, counts, tables = self._last_ordinal, self._counts, self._usual_tables
         left: bytes | None = frame
@@ -159,10 +177,11 @@ class Assembler:
             counts[name] = table_ordinal = counts.get(name, 0) + 1
             unread.append((table, op, left, lsn, ordinal, table_ordinal))
             left = next(others, None)
-        if not unread:
-            return (), left
-        self._last_ordinal = ordinal
-        return (*self._open(), Changes(self._opened, unread, ROW_FORMAT, self._captured_us)), left
+        if unread:
+            self._last_ordinal = ordinal
+            items += self._open()
+            items.append(Changes(self._opened, unread, ROW_FORMAT, self._captured_us))
+        return left
 
     def _usual_table(self, oid: int) -> _UsualTable | None:
         table = self._versions.captured(oid)
@@ -254,8 +273,9 @@ class Assembler:
         yield from self._open()
         if self._transaction is None or message.commit_lsn != self._transaction.commit_lsn:
             raise ProtocolViolationError("Commit does not belong to the Begin before it")
-        for oid in self._versions.rewritten():
-            yield from self.hold(oid)
+        if self._versions.rewrote:
+            for oid in self._versions.rewritten():
+                yield from self.hold(oid)
         yield Commit(self._transaction, message.end_lsn, self._last_ordinal, self._counts, self._messages)
         self._begin = None
         self._transaction = None
@@ -407,7 +427,7 @@ def _change_in(table: TableSchema, frame: bytes) -> Change:
     message = None if framed is None else decode(framed[1])
     if not isinstance(message, (wire.Insert, wire.Update, wire.Delete)):
         raise ProtocolViolationError("a change of a row was taken for what it is not")
-    (change,) = changes_of(table, message)
+    (change,) = list(changes_of(table, message))  # mypyc loses an error of a generator that is unpacked at once
     return change
 
 

@@ -22,6 +22,8 @@ from cdc.sources.postgres.settings import SETTING_SQL
 
 _DONE: Final = -1
 _MOST_BYTES: Final = 8 << 20  # of one `receive`: a few thousand messages may be of any size
+_MOST_LINES: Final = 1_000  # of a COPY, at once
+_MOST_LINE_BYTES: Final = 1 << 20
 
 
 class ReplicationConnection:
@@ -91,17 +93,16 @@ class ReplicationConnection:
             for row in range(result.ntuples)
         ]
 
-    def copy_out(self, sql: str, *, doing: str) -> Iterator[bytes]:
-        """The lines of `COPY … TO STDOUT`, each with its line feed, one by one."""
+    def copy_out(self, sql: str, *, doing: str) -> Iterator[list[bytes]]:
+        """The lines of `COPY … TO STDOUT`, each with its line feed, as they come, up to a thousand at once."""
         connection = self._open
         self._expect(connection.exec_(sql.encode()), pq.ExecStatus.COPY_OUT, doing=doing)
-        get = connection.get_copy_data
+        more = True
         try:
-            while True:
-                length, data = get(0)
-                if length == _DONE:
-                    break
-                yield bytes(data)
+            while more:
+                lines, more = _lines(connection)
+                if lines:
+                    yield lines
         except psycopg.Error as error:
             raise translate(str(error), None, doing=doing) from None
         while (result := connection.get_result()) is not None:
@@ -161,6 +162,21 @@ class ReplicationConnection:
     def _expect(self, result: pq.abc.PGresult, *statuses: pq.ExecStatus, doing: str) -> None:
         if result.status not in statuses:
             raise translate(_reason(result.get_error_message()), _sqlstate(result), doing=doing)
+
+
+def _lines(connection: pq.abc.PGconn) -> tuple[list[bytes], bool]:
+    """The next lines of a COPY, fewer than there may be if they are large; and whether there are more."""
+    get = connection.get_copy_data
+    lines: list[bytes] = []
+    add = lines.append
+    size = 0
+    while len(lines) < _MOST_LINES and size < _MOST_LINE_BYTES:
+        length, data = get(0)
+        if length == _DONE:
+            return lines, False
+        add(bytes(data))
+        size += length
+    return lines, True
 
 
 def _sqlstate(result: pq.abc.PGresult) -> str | None:

@@ -167,7 +167,7 @@ class _Reread:
     def _copy(self, description: TableDescription) -> None:
         # A partitioned table without partitions has no rows either way.
         statement = copy_statement(description.schema(), partitioned=bool(description.parts))
-        for line in self._connection.copy_out(statement, doing=f"reading {description.id}"):
+        for lines in self._connection.copy_out(statement, doing=f"reading {description.id}"):
             if self._stopping.is_set():
                 raise PassingError("given up")
-            self._spool.write(line)
+            self._spool.writelines(lines)

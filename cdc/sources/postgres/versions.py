@@ -130,12 +130,15 @@ class Versions:
         kept = _narrowed(known, relation)
         return (Unread(relation.oid),) if kept is None else self._altered(kept)
 
+    @property
+    def rewrote(self) -> bool:
+        """Whether `rewritten` may have something to tell."""
+        return bool(self._rewritten)
+
     def rewritten(self) -> list[int]:
         """At a transaction's end: published tables whose rows it rewrote, and that nobody described after that. A
         parent's ALTER TABLE rewrites those that inherit from it.
         """
-        if not self._rewritten:
-            return []
         left = [oid for oid in sorted(self._rewritten) if oid in self._published and oid not in self._unread]
         self._rewritten.clear()
         return left
