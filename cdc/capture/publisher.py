@@ -39,6 +39,7 @@ from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import LogSettings
 from cdc.core.state import TableState, table_record
 from cdc.core.tables import TableId, TableSchema
+from cdc.log.limits import record_size
 from cdc.log.partitioner import partition_of
 
 # Record's own __new__ takes twice as long.
@@ -154,7 +155,7 @@ class Publisher:
         add = records.append
         packings = self._packings.setdefault(changes.format, {})
         write, captured = self._source.write, self._source.captured(changes.captured_us)
-        transaction, mark = changes.transaction, changes.snapshot
+        transaction, mark, limit = changes.transaction, changes.snapshot, self._max_record_bytes
         for unread in changes.unread:
             table, op, data, lsn, ordinal, table_ordinal = unread
             packing = packings.get(id(table)) or self._packing(table, changes.format)
@@ -169,8 +170,10 @@ class Publisher:
             partition = 0 if place is None else partition_of(place, packing.partitions)
             headers = self._barriers[topic]
             record = _new_record(Record, (topic, partition, key, value, headers))
-            if headers or len(value) + (len(key) if key else 0) > self._max_record_bytes:
-                check_size(changes.event(unread), record, self._max_record_bytes)
+            # Once a table was altered or truncated, all of its events have headers. Read are those that are too large.
+            unsure = headers or len(value) + (len(key) if key else 0) > limit
+            if unsure and record_size(record) > limit:
+                check_size(changes.event(unread), record, limit)
             add(record)
             if op is Delete and key is not None:
                 add(Record(topic, partition, key, None))

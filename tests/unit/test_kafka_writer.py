@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 from confluent_kafka import KafkaError
 
+from cdc.capture.capture import _MOST_BYTES_UNDER_WAY
 from cdc.core.errors import LogError, PassingError
 from cdc.core.log import Record
 from cdc.core.settings import LogSettings
@@ -145,6 +146,20 @@ def test_who_has_too_much_waiting_waits(writer, producer, monkeypatch):
     writer.append(of(b"6"))
     assert flushed == [[b"1", b"2"], [b"2"]]
     assert producer.values == [b"3", b"4", b"5", b"6"]
+
+
+def test_who_bounds_the_bytes_under_way_never_waits(writer, producer, monkeypatch):
+    """Capture goes on with its steps, in which it answers the source, while no broker can be reached."""
+
+    def flush(_):
+        raise AssertionError("append waits for the broker")
+
+    monkeypatch.setattr(producer, "flush", flush)
+    half_an_event = 75  # bytes: of a delete of the smallest row, and of its tombstone
+    lot = of(*[b"x" * (half_an_event - 1)] * 4000)
+    for _ in range(_MOST_BYTES_UNDER_WAY // (half_an_event * len(lot)) + 1):
+        writer.append(lot)
+    assert writer.poll(0) == 0
 
 
 def test_a_topic_that_the_broker_has_not_heard_of_yet_is_waited_for(writer, producer, monkeypatch):

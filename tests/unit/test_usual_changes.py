@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pgoutput_bytes import frame
 
+from cdc.avro.headers import ALTERED, TRUNCATED
 from cdc.capture.publisher import Publisher
 from cdc.core.errors import CdcError, ProtocolViolationError, RecordTooLargeError
 from cdc.core.events import (
@@ -231,6 +233,18 @@ def test_usual_changes_are_not_read() -> None:
     assert runs == [[Create, Update, Create, Delete, Delete]] * 2
 
 
+def test_a_table_that_this_session_was_not_told_of_is_not_usual() -> None:
+    """As what an earlier session published is known, but not whether the table still is that."""
+    some = assembler()
+    some._versions.remember(Position(1, 1, 0), json.dumps(described(relation(ITEMS)).to_json()))
+    messages = [wire.Begin(90, 7, 4), wire.Insert(ITEMS, (b"1", None))]
+    begin, insert = [frame(message, at) for at, message in enumerate(messages)]
+    list(fed(some, begin))
+    assert some.take(insert, iter(())) == ((), insert)
+    with pytest.raises(ProtocolViolationError, match="before its Relation"):
+        list(fed(some, insert))
+
+
 # ---- from changes to records -----------------------------------------------------------------------------------------
 
 
@@ -316,6 +330,16 @@ def test_usual_rows_are_not_written_plainly(monkeypatch: pytest.MonkeyPatch) -> 
         table=replace(TABLE, identity=ReplicaIdentity.FULL),
     )
     assert [len(new_publisher().records_of(each)) for each in (usual_ones, full)] == [5, 2]
+
+
+def test_changes_of_a_table_that_was_altered_are_not_read() -> None:
+    def refuse(*_: object) -> Create:
+        raise AssertionError("read")
+
+    usual_one = changes((Create, wire.Insert(ITEMS, (b"1", b"x", None))))
+    unreadable = replace(usual_one, format=replace(ROW_FORMAT, change=refuse))
+    (record,) = new_publisher(barrier=True).records_of(unreadable)
+    assert [name for name, _ in record.headers] == [TRUNCATED, ALTERED]
 
 
 def test_a_change_that_the_log_would_not_take_names_its_column() -> None:

@@ -21,7 +21,9 @@ from cdc.log.limits import check_sizes, unknown_partition
 
 _WAIT_SECONDS: Final = 0.1  # at a time: signals are handled in between
 _REASON_SECONDS: Final = 2.0
-_MOST_WAITING: Final = 100_000  # records; who has more waits
+# Records; who has more waits. Capture, which bounds the bytes under way, never has: for as long as no broker can be
+# reached it would wait here, where it does not answer its source.
+_MOST_WAITING: Final = 500_000
 
 
 class KafkaWriter(LogWriter):

@@ -185,7 +185,7 @@ class Assembler:
 
     def _usual_table(self, oid: int) -> _UsualTable | None:
         table = self._versions.captured(oid)
-        if table is None or oid in self._unresolved or oid in self._held:
+        if table is None or oid not in self._relations or oid in self._unresolved or oid in self._held:
             return None
         old_mark = b"O" if table.identity is ReplicaIdentity.FULL else b"K"
         self._usual_tables[oid] = usual = (table, table.id, len(table.columns), ord(old_mark))
