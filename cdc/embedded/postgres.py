@@ -137,8 +137,12 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def create_database(self, name: str) -> str:
         """Return its URL."""
+        # Copied as files it is made four times as quickly, where nothing has to reach the disk.
+        strategy = "file_copy" if self._settings.get("fsync") == "off" else "wal_log"
         with self._session() as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} STRATEGY {}").format(sql.Identifier(name), sql.SQL(strategy))
+            )
         return self.url(name)
 
     def drop_database(self, name: str) -> None:

@@ -35,6 +35,7 @@ from cdc.core.errors import (
 )
 from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import TopicPartition
+from cdc.core.position import Position
 from cdc.core.tables import TableId
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.mapping import EventMapping
@@ -69,6 +70,9 @@ class Letters(Protocol):
     def committed(self) -> None: ...
 
     def forget(self) -> None: ...
+
+    def forget_from(self, position: Position) -> None:
+        """Forget those of this transaction that stand at the position or beyond it."""
 
 
 class Delivery:
@@ -114,7 +118,7 @@ class Delivery:
             except CdcError as error:
                 if not _is_poison(error, free):
                     raise
-                self._try_in_order(transaction, units(free))
+                self._try_in_order(transaction, events, free)
         if self._only_part is None:
             self._passed.update(_progress_of(events))
 
@@ -191,17 +195,30 @@ class Delivery:
             self._try_units(transaction, units(self._free(events)), checked=True)
         return transaction
 
-    def _try_in_order(self, transaction: TargetTransaction, todo: Sequence[Unit]) -> None:
+    def _try_in_order(
+        self, transaction: TargetTransaction, events: Sequence[ChangeEvent], free: Sequence[ChangeEvent]
+    ) -> None:
         try:
-            self._try_units(transaction, todo, checked=False)
+            self._try_units(transaction, units(free), checked=False)
         except UnfollowedError:
-            before = [event for unit in takewhile(lambda unit: unit is not self._last_refused, todo) for event in unit]
-            progress = {**self._passed, **_progress_of(before)}
-            if progress and not self._waiting:
-                transaction.advance(progress)
-                self._open = None
-                self._session.close()
+            if self._last_refused is not None:
+                self._commit_before(self._last_refused[0].position, transaction, events)
             raise
+
+    def _commit_before(self, position: Position, transaction: TargetTransaction, events: Sequence[ChangeEvent]) -> None:
+        """Of these events and of earlier parts; what became a letter on the way is one from then on."""
+        before = [event for event in events if event.position < position]
+        progress = {**self._passed, **_progress_of(before)}
+        if not progress or self._waiting:
+            return
+        if self._letters is not None:
+            self._letters.forget_from(position)
+            self._letters.write(transaction)
+        transaction.advance(progress)
+        self._open = None
+        self._session.close()
+        if self._letters is not None:
+            self._letters.committed()
 
     def _try_units(self, transaction: TargetTransaction, todo: Sequence[Unit], *, checked: bool) -> None:
         todo = [unit for unit in todo if not self._waits_behind(unit)]

@@ -169,6 +169,10 @@ class DeadLetters:
         self._new = {}
         self._newly_blocked = Scopes()
 
+    def forget_from(self, position: Position) -> None:
+        """What stands at it or beyond it will come again. What it blocks stays blocked: nothing more is taken now."""
+        self._new = {place: new for place, new in self._new.items() if new.letter.position < position}
+
     def stored(self) -> Iterator[StoredLetter]:
         """All letters that the topic holds, in an order in which they may be retried; done with or not."""
         with closing(self._log.reader(self._topic)) as reader:

@@ -15,6 +15,7 @@ from cdc.avro.names import tables_topic
 from cdc.core.errors import CdcError, GapError
 from cdc.core.events import ChangeEvent, Truncate
 from cdc.core.log import Place
+from cdc.core.position import Position
 from cdc.core.tables import TableId
 from cdc.registry.decoding import Decoding
 from consumers.apply.delivery import Delivery
@@ -175,6 +176,9 @@ class _Todo:
 
     def forget(self) -> None:
         self._refused = {}
+
+    def forget_from(self, position: Position) -> None:
+        """Never asked for: here a change that is left to people stays a letter."""
 
     def _done(self) -> list[Place]:
         return [*self._moot, *(place for place in self._part if place not in self._refused)]

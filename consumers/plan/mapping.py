@@ -132,6 +132,7 @@ class EventMapping:
             lsn=event.lsn,
             captured_us=event.captured_us,
             snapshot=event.snapshot,
+            place=event.place,
         )
 
     def _version(self, table: TableSchema) -> _Version:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cdc.avro.names import dead_letter_topic
-from cdc.core.errors import ConfigError, ConstraintError
-from cdc.core.events import Change, ChangeEvent, Create, Transaction, Update
+from cdc.core.errors import ConfigError, ConstraintError, UnfollowedError
+from cdc.core.events import Alter, Change, ChangeEvent, Create, Transaction, Update
 from cdc.core.log import Place, Record, TopicPartition, TopicSpec
 from cdc.core.position import Position
 from cdc.core.settings import TargetSettings
@@ -24,6 +25,7 @@ from consumers.apply.letters import DeadLetters
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.mapping import EventMapping
 from consumers.targets.open import open_target
+from consumers.targets.target import Target
 
 TEXT = ColumnType(kind=Kind.STRING, name="text")
 ITEM = TableSchema(
@@ -31,6 +33,8 @@ ITEM = TableSchema(
     columns=(Column(name="id", type=TEXT, nullable=False), Column(name="a", type=TEXT)),
     key=(0,),
 )
+OTHER = replace(ITEM, id=TableId("public", "other"))
+LONGER = replace(OTHER, columns=(*OTHER.columns, Column(name="b", type=TEXT)))
 MAPPING = EventMapping(TargetSettings(name="it", url="sqlite:///it.db"))
 ONE = TopicPartition("p.public.item", 0)
 FAR = {ONE: PartitionProgress(Position(1, 1, 9), 9)}
@@ -107,6 +111,61 @@ def test_without_dead_letters_nothing_stays(site: Site) -> None:
     delivery.write([event(0, Create((b"1", b"x")))], log_id="log")
     delivery.commit(FAR, log_id="log")
     assert site.query("SELECT * FROM item") == [("1", "x")]
+
+
+def stopping_at_changes(site: Site) -> Target:
+    site.target.close()
+    site.query("CREATE TABLE other (id text PRIMARY KEY NOT NULL, a text)")
+    site.target = open_target(TargetSettings(name="it", url=f"sqlite:///{site.path}", schema_changes="stop"))
+    site.target.open()
+    return site.target
+
+
+BEFORE = [event(0, Create((b"1", b"x"))), event(1, Update(None, (b"2", b"y"))), event(2, Create((b"3", b"x")))]
+AFTER = [
+    replace(event(4, Alter(before=OTHER)), table=LONGER, place=Place("p-cdc-tables", 0, 0)),
+    event(5, Update(None, (b"2", b"z"))),
+]
+
+
+def test_what_stands_before_a_change_for_people_stays(site: Site) -> None:
+    delivery = Delivery(stopping_at_changes(site), MAPPING)
+    delivery.write(BEFORE[:1], log_id="log")
+    with pytest.raises(UnfollowedError):
+        delivery.write([*BEFORE[1:], *AFTER], log_id="log")
+    assert site.query("SELECT * FROM item ORDER BY id") == [("1", "x"), ("2", "y"), ("3", "x")]
+    assert site.target.read_checkpoint().partitions == {ONE: PartitionProgress(Position(1, 1, 3), 3)}
+
+
+def test_what_waits_behind_a_letter_before_a_change_for_people_is_not_lost(site: Site) -> None:
+    dead = Delivery(site.target, MAPPING, site.letters)
+    dead.write([event(8, Create((b"2", b"bad")))], log_id="log")
+    dead.commit({}, log_id="log")
+    site.letters.close()
+    target = stopping_at_changes(site)
+    with closing(DeadLetters(log=site.log, prefix="p", name="it", target=target, taking=False)) as letters:
+        letters.open()
+        delivery = Delivery(target, MAPPING, letters)
+        with pytest.raises(UnfollowedError):
+            delivery.write([*BEFORE, *AFTER], log_id="log")
+        assert site.query("SELECT * FROM item ORDER BY id") == [("1", "x"), ("3", "x")]
+        assert target.read_checkpoint().partitions == {ONE: PartitionProgress(Position(1, 1, 3), 3)}
+        assert {letter.place.offset for letter in letters.read_index()} == {1, 8}
+        assert letters.count == 2
+
+
+def test_a_target_with_a_mapping_has_letters_and_stops_at_changes(site: Site) -> None:
+    mapping = EventMapping(TargetSettings(name="it", url="sqlite:///it.db", rename={"old.*": "public.*"}))
+    delivery = Delivery(site.target, mapping, site.letters)
+    delivery.write(PARTS[0], log_id="log")
+    delivery.commit({}, log_id="log")
+    assert [letter.place.offset for letter in site.letters.read_index()] == [1]
+
+    delivery = Delivery(stopping_at_changes(site), mapping)
+    with pytest.raises(UnfollowedError):
+        delivery.write([event(3, Update(None, (b"3", b"z"))), *AFTER], log_id="log")
+    assert site.query("SELECT * FROM item ORDER BY id") == [("1", "x"), ("3", "z")]
+    assert site.target.read_checkpoint().partitions == {ONE: PartitionProgress(Position(1, 1, 4), 4)}
 
 
 def test_letters_of_what_was_abandoned_are_none(site: Site) -> None:

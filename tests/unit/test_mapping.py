@@ -26,6 +26,7 @@ from cdc.core.events import (
     Truncate,
     Update,
 )
+from cdc.core.log import Place
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
@@ -119,6 +120,13 @@ def test_without_mapping_an_event_stays_what_it_is() -> None:
     given = event(Read(ROW))
 
     assert mapping().event(given) is given
+
+
+def test_an_event_stays_where_it_is_in_the_log() -> None:
+    place = Place("p.public.users", 1, 7)
+    seen = mapping(rename={"public.*": "copy.*"}).event(replace(event(Read(ROW)), place=place))
+
+    assert seen.place == place
 
 
 def test_equal_values_have_equal_hashes_wherever_they_stand_and_other_keys_other_hashes() -> None:
