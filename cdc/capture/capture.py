@@ -117,6 +117,7 @@ class Capture:
         self._resent_up_to = 0
         self._heartbeat_lsn = 0
         self._record_due = 0.0
+        self._stopping: Callable[[], bool] = lambda: False
         self.progress = Progress()
 
     def run(
@@ -135,6 +136,7 @@ class Capture:
 
     def start(self, stopping: Callable[[], bool] = lambda: False, *, start_over: bool = False) -> bool:
         """Load if need be, and begin the stream. False if stopped before."""
+        self._stopping = stopping
         epoch = self._prepare(stopping, start_over=start_over)
         if epoch is None:
             return False
@@ -391,7 +393,8 @@ class Capture:
         return replace(commit, event_counts={table: count for table, count in left.items() if count})
 
     def _make_room(self) -> None:
-        while self._pipeline.bytes_under_way >= _MOST_BYTES_UNDER_WAY:
+        """Wait for the log; not once we are to stop, as it may be out of reach."""
+        while self._pipeline.bytes_under_way >= _MOST_BYTES_UNDER_WAY and not self._stopping():
             self._advance(_IDLE_SECONDS)
 
     def _end(self, commit: Commit) -> None:

@@ -113,3 +113,30 @@ def test_large_rows_of_a_load_are_not_kept_until_there_are_many():
     )
     assert len(writer.noted) == 9
     assert len({ticket for _, ticket, _ in writer.noted}) == 3
+
+
+class StuckWriter(WatchedWriter):
+    """Nothing of the table becomes durable any more."""
+
+    def __init__(self, writer):
+        super().__init__(writer)
+        self.asked = 0
+
+    def poll(self, timeout):
+        if not self.noted:
+            return super().poll(timeout)
+        self.asked += 1
+        assert self.asked < 100, "it waits for the log, though it is to stop"
+        return self._durable
+
+
+def test_a_stop_does_not_wait_for_a_log_out_of_reach(monkeypatch):
+    monkeypatch.setattr("cdc.capture.capture._MOST_BYTES_UNDER_WAY", 100_000)
+    log = MemoryLog()
+    writer, reader = StuckWriter(log.writer()), log.reader("capture")
+    source = LoadingSource([Read((b"%d" % number * 300,)) for number in range(6000)])
+    registry = EmbeddedRegistry(log, writer, "schemas")
+    Capture(source=source, writer=writer, reader=reader, registry=registry, settings=LogSettings(), slot="slot").run(
+        lambda: writer.asked > 10
+    )
+    assert not source.started
