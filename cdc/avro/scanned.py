@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from typing_extensions import override
 
+from cdc.avro.binary import NULL
 from cdc.avro.compiled import MALFORMED
 from cdc.core.events import Change, ChangeEvent, Key, Row, SnapshotMark, Transaction
 from cdc.core.log import Place, StoredRecord
@@ -58,9 +59,12 @@ class ScannedEvent(ChangeEvent):
         try:
             if self._op == _DELETE:
                 at = ROWS + 1
+                key, end = self._scanner.read_key(value, at)
+                if value[end : self._begins] != NULL:  # nobody reads more of it: what is damaged is seen now, or never
+                    return None
             else:
                 at = ROWS + 2 if value[ROWS] == 0 and not self._record[6] else self._scanner.new_row(self._record)
-            key, _ = self._scanner.read_only_key(value, at)
+                key, _ = self._scanner.read_only_key(value, at)
         except MALFORMED:
             return None
         return None if None in key or value[at - 1] != THERE else cast("Key", key)

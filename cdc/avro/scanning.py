@@ -77,7 +77,7 @@ class EnvelopeScanner:
     ) -> None:
         self.table = table
         self.decode = decode
-        self.read_row, self._read_key, self.read_only_key = rows
+        self.read_row, self.read_key, self.read_only_key = rows
         self._transactions = transactions
         self._index = {column.name: i for i, column in enumerate(table.columns)}
         self._is_full = table.identity is ReplicaIdentity.FULL
@@ -231,7 +231,7 @@ class EnvelopeScanner:
         if self._is_full:
             row, at = self.read_row(value, at)
             return FullImage(row), at
-        key, at = self._read_key(value, at)
+        key, at = self.read_key(value, at)
         if None in key:
             raise ValueError("a key without a value")
         return KeyImage(key), at  # type: ignore[arg-type]  # nothing but NULL is no text here

@@ -1,12 +1,13 @@
 """What is planned of events that were only scanned is what is planned of whole ones."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.avro.codec import TableCodec
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.scanned import ScannedEvent
-from cdc.core.errors import CdcError
+from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import UNCHANGED, ChangeEvent, Create, Delete, KeyImage, Read, Transaction, Truncate, Update
 from cdc.core.log import StoredRecord
 from cdc.core.tables import Column, TableId, TableSchema
@@ -76,6 +77,18 @@ def test_plans_are_the_same(made, moving):
     found = [scanned(event) for event in whole]
     assert found == whole
     assert outcome(found, moving=moving) == outcome(whole, moving=moving)
+
+
+def test_a_damaged_delete_deletes_nothing():
+    """Its bytes are read no further once its key is known."""
+    encoded = CODEC.encode(event_of(Delete(KeyImage((b"2",))), 3), key_id=7, value_id=300)
+    at = encoded.value.index(b"\x02\x00\x04\x00\x00")  # before: no a, the id 2, no b; no after
+    damaged = encoded.value[: at + 3] + b"\x00" + encoded.value[at + 3 :]
+    record = StoredRecord("x.public.t", 0, 3, 0, encoded.key, damaged, encoded.headers)
+    found = DECODER.scan(record, damaged)
+    assert isinstance(found, ScannedEvent)
+    with pytest.raises(ProtocolViolationError, match=r"'x\.public\.t', partition 0, offset 3"):
+        plan([found])
 
 
 def test_most_are_scanned():
