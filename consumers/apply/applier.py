@@ -141,6 +141,7 @@ class Applier:
         self._written = 0  # events, in the target's open transaction
         self._newest_us = 0
         self._got_on = False
+        self._is_crowded = False
         self._said_left_out: set[TableId] = set()
         self._report = report
         self.progress = Progress()
@@ -302,12 +303,13 @@ class Applier:
         """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied.
         Whether that was anything.
         """
-        # What is left of what was read before must not wait for more.
-        self._read(0 if self._got_on else timeout)
+        # What is left of what was read before must not wait for more; nor does more come while that is enough.
+        if not (self._got_on and self._is_crowded):
+            self._read(0 if self._got_on else timeout)
         got_on = self._take()
         while self._learn_ends():
             got_on |= self._take()
-        self._pause_crowded()
+        self._pause_crowded(got_on=got_on)
         self._look_at_approach()
         self._target.keep_alive()
         self._got_on = got_on
@@ -554,15 +556,19 @@ class Applier:
             return True
         return self._waiting is not None and self._waiting.may_wait(event)
 
-    def _pause_crowded(self) -> None:
-        """Stop reading partitions that wait for others: memory stays bounded."""
+    def _pause_crowded(self, *, got_on: bool) -> None:
+        """Stop reading partitions that wait for others: memory stays bounded. While the applier gets on, it is enough
+        to read nothing: a reader forgets what it fetched of a partition that it pauses.
+        """
         crowded = self._the_inbox.crowded()
+        self._is_crowded = bool(crowded)
+        paused = crowded & self._paused if got_on else crowded
         if self._waiting is not None:
-            crowded |= self._waiting.paused()
-        if crowded != self._paused:
-            self._reader.pause(crowded - self._paused)
-            self._reader.resume(self._paused - crowded)
-            self._paused = crowded
+            paused |= self._waiting.paused()
+        if paused != self._paused:
+            self._reader.pause(paused - self._paused)
+            self._reader.resume(self._paused - paused)
+            self._paused = paused
 
     @property
     def log_id(self) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-MOST_BYTES: Final = 32 << 20  # of values as the log has them, in all partitions together
-_LEAST_BYTES: Final = 1 << 20  # of one partition, however many there are
+MOST_BYTES: Final = 16 << 20  # of values as the log has them, in all partitions together
+_LEAST_BYTES: Final = 512 << 10  # of one partition, however many there are
 
 
 class Room(NamedTuple):

@@ -57,6 +57,7 @@ _READING: Final[Options] = {
     "fetch.queue.backoff.ms": 10,
     "queued.max.messages.kbytes": 16 * 1024,
     "fetch.max.bytes": 4 << 20,  # before they are unpacked: of all partitions, and not counted in the queue until then
+    "max.partition.fetch.bytes": 128 << 10,  # else a few partitions fill it, and those that are needed first come late
 }
 # log.connection.close: brokers close idle connections, which is no news.
 _QUIET: Final[Options] = {"client.id": "cdc", "log.connection.close": False}
