@@ -38,6 +38,7 @@ TOPICS = ["one", "two"]
 TABLES = {topic: TableSchema(id=TableId("public", topic), columns=(), key=(0,)) for topic in TOPICS}
 ALTERATIONS = TopicPartition("tables", 0)
 CROWDED = 4  # the least that an applier has
+ROOM = Room(CROWDED)
 ALL = 1_000
 
 
@@ -57,8 +58,12 @@ def positions(records: Iterable[tuple]) -> set[Position]:
 
 
 def large(event: ChangeEvent | None) -> int:
-    """Some are so large that two of them make a partition crowded."""
-    return 0 if event is None else (event.position.ordinal % 3) << 19
+    return 0 if event is None else size_of(event.position)
+
+
+def size_of(position: Position) -> int:
+    """Some are so large that few of them make a partition crowded."""
+    return (position.ordinal % 3) << 19
 
 
 class Rows(dict):
@@ -207,7 +212,7 @@ class Site:
             queue.clear()
 
     def restart(self) -> None:
-        self.inbox = Inbox(room=Room(CROWDED))
+        self.inbox = Inbox(room=ROOM)
         self.next_read = {place: progress.next_offset for place, progress in self.checkpoint.items()}
         for place, progress in self.checkpoint.items():
             assign = self.inbox.assign_tables if place == ALTERATIONS else self.inbox.assign
@@ -223,7 +228,8 @@ class Site:
                     self.next_read[at] = offset + 1
             waiting = positions(self.log[at][self.checkpoint[at].next_offset : self.next_read[at]]) - self.taken
             if self.source.epoch == 1:  # later ones drop some of it
-                assert (at in self.inbox.crowded()) == (len(waiting) >= CROWDED)
+                size = sum(map(size_of, waiting))
+                assert (at in self.inbox.crowded()) == ROOM.is_full(len(waiting), size, len(self.places))
 
     def take(self, most: int, killed: bool = False) -> None:
         """`killed`: before the target has committed."""
