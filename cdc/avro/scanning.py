@@ -99,39 +99,32 @@ class EnvelopeScanner:
         version, connector, name, self._database, schema, table = said
         self._known = self._transactions.of(self._database)
         self._head = binary.data(version) + binary.data(connector) + binary.data(name)
-        start = (
-            re.escape(self._head),
-            _ANY_NUMBER,  # ts_ms
-            b"(?:" + b"|".join(map(re.escape, _MARKS)) + b")",
-            re.escape(binary.data(self._database)),
-            rb'\x02.\["\d{1,20}","\d{1,20}"\]',
-            rb"\x02" + _NUMBER + rb"\x02" + _ANY_NUMBER,  # ts_us, ts_ns
-            re.escape(binary.data(schema) + binary.data(table)),
-            rb"(?:\x00|\x02" + _ANY_NUMBER + rb")",  # txId
-            rb"\x02" + _ANY_NUMBER,  # lsn
-            rb"\x00\x00\x00",  # xmin, origin, origin_lsn
-            rb"\x02" + _ANY_NUMBER + rb"\x02" + _ANY_NUMBER,  # commit_lsn, epoch
-            rb"\x02",  # transaction.id follows
+        start = b"".join(
+            (
+                re.escape(self._head),
+                _ANY_NUMBER,  # ts_ms
+                b"(" + b"|".join(map(re.escape, _MARKS)) + b")",
+                re.escape(binary.data(self._database)),
+                rb'\x02.\["(\d{1,20})","(\d{1,20})"\]',  # the commit's LSN, and the event's own
+                rb"\x02" + _NUMBER + rb"\x02" + _ANY_NUMBER,  # ts_us, ts_ns
+                re.escape(binary.data(schema) + binary.data(table)),
+                rb"(?:\x00|\x02" + _ANY_NUMBER + rb")",  # txId
+                rb"\x02" + _ANY_NUMBER,  # lsn
+                rb"\x00\x00\x00",  # xmin, origin, origin_lsn
+                rb"\x02" + _ANY_NUMBER + rb"\x02" + _ANY_NUMBER,  # commit_lsn, epoch
+                rb"\x02",  # transaction.id follows
+            )
         )
-        self._match_start = re.compile(b"".join(start), re.DOTALL).match
-        pattern = (
-            re.escape(self._head),
-            _ANY_NUMBER,  # ts_ms
-            b"(" + b"|".join(map(re.escape, _MARKS)) + b")",
-            re.escape(binary.data(self._database)),
-            rb'\x02.\["(\d{1,20})","(\d{1,20})"\]',  # the commit's LSN, and the event's own
-            rb"\x02" + _NUMBER + rb"\x02" + _ANY_NUMBER,  # ts_us, ts_ns
-            re.escape(binary.data(schema) + binary.data(table)),
-            rb"(?:\x00|\x02" + _ANY_NUMBER + rb")",  # txId
-            rb"\x02" + _ANY_NUMBER,  # lsn
-            rb"\x00\x00\x00",  # xmin, origin, origin_lsn
-            rb"\x02" + _ANY_NUMBER + rb"\x02" + _ANY_NUMBER,  # commit_lsn, epoch
-            rb"\x02(.\d+:(?:\d+|none):\2)",  # transaction.id ends with the commit's LSN
-            _NUMBER + _NUMBER,  # total_order, data_collection_order
-            rb"\x02([rcud])",
-            rb"\x02" + _ANY_NUMBER + rb"\x02" + _NUMBER + rb"\x02" + _ANY_NUMBER + rb"\Z",
+        end = b"".join(
+            (
+                rb"(.\d+:(?:\d+|none):\2)",  # transaction.id ends with the commit's LSN
+                _NUMBER + _NUMBER,  # total_order, data_collection_order
+                rb"\x02([rcud])",
+                rb"\x02" + _ANY_NUMBER + rb"\x02" + _NUMBER + rb"\x02" + _ANY_NUMBER + rb"\Z",
+            )
         )
-        self._match = re.compile(b"".join(pattern), re.DOTALL).match
+        self._match_start = re.compile(start, re.DOTALL).match
+        self._match = re.compile(start + end, re.DOTALL).match
 
     def scan(self, record: StoredRecord, value: bytes) -> ScannedEvent | None:
         """The event of a record that has this value; None if it has to be read the plain way."""
@@ -145,7 +138,7 @@ class EnvelopeScanner:
         at = found.end()
         try:
             end = at + 1 + (value[at] >> 1)
-            name, moment = value[at:end], found[1]
+            name, moment = value[at:end], found[4]  # ts_us
             transaction = self._known.get(name + moment) or self._begun(name, moment)
             ordinal = value[end]
             if ordinal < _MORE:

@@ -126,7 +126,6 @@ class Applier:
             until=until,
             report=report,
         )
-        self._registry = registry
         self._state = LogState()
         self._state_offset = 0
         self._log_of_checkpoint: str | None = None

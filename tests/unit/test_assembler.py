@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from described_tables import described, text_column
 
 from cdc.core.errors import FidelityError, ProtocolViolationError
 from cdc.core.events import (
@@ -28,10 +29,10 @@ from cdc.core.events import (
 from cdc.core.tables import Column, ReplicaIdentity, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from cdc.pgoutput import messages as wire
-from cdc.sources.postgres.assembler import Assembler, Reading, row_key
-from cdc.sources.postgres.descriptions import ColumnDescription, TableDescription
+from cdc.sources.postgres.assembler import Assembler, Reading
+from cdc.sources.postgres.descriptions import TableDescription
+from cdc.sources.postgres.row_changes import row_key
 from cdc.sources.postgres.snapshots import Snapshot
-from cdc.sources.postgres.types import PgType
 from cdc.sources.postgres.versions import Versions
 
 BEGIN = wire.Begin(final_lsn=900, commit_time_us=77, xid=42)
@@ -42,39 +43,16 @@ ITEMS, HIDDEN, PLAIN, NAMED = 1, 2, 3, 4
 
 def relation(oid: int, name: str, identity: ReplicaIdentity = ReplicaIdentity.DEFAULT) -> wire.Relation:
     """A table (id, body, more)."""
-    columns = tuple(wire.RelationColumn(column, 25, -1, column == "id") for column in ("id", "body", "more"))
+    columns = tuple(text_column(name, in_identity=name == "id") for name in ("id", "body", "more"))
     return wire.Relation(oid, "public", name, identity, columns)
 
 
-def described(announced: wire.Relation) -> TableDescription:
-    return TableDescription(
-        oid=announced.oid,
-        id=TableId(announced.schema, announced.name),
-        identity=announced.identity,
-        columns=tuple(
-            ColumnDescription(
-                number=place, name=column.name, type_oid=25, type_modifier=-1, type_name="text", nullable=True
-            )
-            for place, column in enumerate(announced.columns, 1)
-        ),
-        key=() if announced.oid == PLAIN else tuple(c.name for c in announced.columns if c.is_identity),
-        types=(
-            PgType(
-                oid=25,
-                schema="pg_catalog",
-                name="text",
-                category="b",
-                element=0,
-                is_array=False,
-                base=0,
-                base_modifier=-1,
-            ),
-        ),
-    )
+def description(announced: wire.Relation) -> TableDescription:
+    return described(announced, key=[c.name for c in announced.columns if c.is_identity and announced.oid != PLAIN])
 
 
 def schema(announced: wire.Relation) -> TableSchema:
-    return described(announced).schema()
+    return description(announced).schema()
 
 
 class NothingReread:
@@ -109,7 +87,7 @@ class Stream:
 
     def look_up(self, announced: wire.Relation) -> TableDescription:
         self.looked_up.append(announced)
-        return described(announced)
+        return description(announced)
 
     def feed(self, *messages: wire.Message) -> list[StreamItem]:
         for place, message in enumerate(messages):
@@ -465,7 +443,7 @@ def test_what_was_read_takes_its_place_with_what_the_reading_did_not_see(identit
     stream.feed(BEGIN, wire.Update(ITEMS, None, (b"1", b"changed", UNCHANGED)), wire.Insert(ITEMS, B), COMMIT)
     before = len(stream.events)
     stream.rereads.readings["attempt"] = Reading(
-        ITEMS, described(wide), Snapshot(unseen, unseen + 1, frozenset({unseen})), [A, C]
+        ITEMS, description(wide), Snapshot(unseen, unseen + 1, frozenset({unseen})), [A, C]
     )
 
     stream.feed(wire.Begin(final_lsn=1000, commit_time_us=1, xid=50), marker(), wire.Commit(0, 1000, 1050, 1))

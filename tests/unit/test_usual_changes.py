@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from avro_events import rows, tables, transactions
+from described_tables import described, text_column
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pgoutput_bytes import frame
@@ -38,17 +39,14 @@ from cdc.log.memory import MemoryLog
 from cdc.pgoutput import messages as wire
 from cdc.pgoutput.decoder import decode
 from cdc.pgoutput.stream import message_in
-from cdc.sources.postgres.assembler import ROW_FORMAT, Assembler
-from cdc.sources.postgres.descriptions import ColumnDescription, TableDescription
+from cdc.sources.postgres.assembler import Assembler
+from cdc.sources.postgres.descriptions import TableDescription
 from cdc.sources.postgres.load import COPY_FORMAT
-from cdc.sources.postgres.types import PgType
+from cdc.sources.postgres.row_changes import ROW_FORMAT
 from cdc.sources.postgres.versions import Versions
 
 ITEMS, FULL, HIDDEN, UNKNOWN = 1, 2, 3, 4
 NAMES = {ITEMS: "items", FULL: "full", HIDDEN: "hidden"}
-TEXT = PgType(
-    oid=25, schema="pg_catalog", name="text", category="b", element=0, is_array=False, base=0, base_modifier=-1
-)
 LONG = ColumnType(kind=Kind.INT64, name="bigint")
 STRING = ColumnType(kind=Kind.STRING, name="text")
 
@@ -92,24 +90,12 @@ def new_publisher(*, barrier: bool = False, limit: int = 1 << 20) -> Publisher:
 def relation(oid: int, last: str = "body") -> wire.Relation:
     """A table (id, body)."""
     identity = ReplicaIdentity.FULL if oid == FULL else ReplicaIdentity.DEFAULT
-    columns = tuple(wire.RelationColumn(column, 25, -1, column == "id" or oid == FULL) for column in ("id", last))
+    columns = tuple(text_column(name, in_identity=name == "id" or oid == FULL) for name in ("id", last))
     return wire.Relation(oid, "public", NAMES[oid], identity, columns)
 
 
-def described(announced: wire.Relation) -> TableDescription:
-    return TableDescription(
-        oid=announced.oid,
-        id=TableId(announced.schema, announced.name),
-        identity=announced.identity,
-        columns=tuple(
-            ColumnDescription(
-                number=at, name=column.name, type_oid=25, type_modifier=-1, type_name="text", nullable=True
-            )
-            for at, column in enumerate(announced.columns, 1)
-        ),
-        key=("id",),
-        types=(TEXT,),
-    )
+def look_up(announced: wire.Relation) -> TableDescription:
+    return described(announced, key=["id"])
 
 
 class NothingReread:
@@ -127,7 +113,7 @@ def assembler() -> Assembler:
     return Assembler(
         epoch=3,
         database="shop",
-        versions=Versions(publication="cdc", generated=False, captured=captured, look_up=described),
+        versions=Versions(publication="cdc", generated=False, captured=captured, look_up=look_up),
         rereads=NothingReread(),
         captured=captured,
         now_us=lambda: 1,
@@ -236,7 +222,7 @@ def test_usual_changes_are_not_read() -> None:
 def test_a_table_that_this_session_was_not_told_of_is_not_usual() -> None:
     """As what an earlier session published is known, but not whether the table still is that."""
     some = assembler()
-    some._versions.remember(Position(1, 1, 0), json.dumps(described(relation(ITEMS)).to_json()))
+    some._versions.remember(Position(1, 1, 0), json.dumps(look_up(relation(ITEMS)).to_json()))
     messages = [wire.Begin(90, 7, 4), wire.Insert(ITEMS, (b"1", None))]
     begin, insert = [frame(message, at) for at, message in enumerate(messages)]
     list(fed(some, begin))
