@@ -484,7 +484,7 @@ def test_a_log_whose_oldest_records_are_gone(new_database: Callable[[], str], un
                 if up_to is not None:
                     first = up_to[topic][partition]
                     gone = [place_of(number, 0), place_of(number, first)]
-                    log.execute("DELETE FROM records WHERE place >= ? AND place < ?", gone)
+                    log.execute("DELETE FROM blocks WHERE place >= ? AND place < ?", gone)
                     log.execute("UPDATE partitions SET first_offset = ? WHERE number = ?", [first, number])
         return ends
 

@@ -160,10 +160,10 @@ def test_a_database_of_something_else_is_refused(log, path):
 def test_a_newer_layout_is_refused(log, path):
     log.writer().close()
     with closing(sqlite3.connect(path)) as newer:
-        newer.execute("PRAGMA user_version = 2")
+        newer.execute("PRAGMA user_version = 3")
 
     for opening in (log.writer, lambda: log.reader("r").topics()):
-        with pytest.raises(LogError, match="has layout 2"):
+        with pytest.raises(LogError, match="has layout 3"):
             opening()
 
 
@@ -255,7 +255,7 @@ def test_one_poll_takes_a_bounded_number_of_bytes(log, monkeypatch):
 
 
 def test_append_stores_by_itself_when_much_is_waiting(log, monkeypatch):
-    monkeypatch.setattr(writing, "_ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(writing, "_RECORDS_AT_ONCE", 100)
     with closing(log.writer()) as writer, closing(log.reader("r")) as reader:
         writer.create_topics([TopicSpec("t", 1)])
         for _ in range(5):

@@ -14,16 +14,18 @@ from cdc.core.errors import LogError
 from cdc.core.log import LogReader, Offsets, Retention, StoredRecord, TopicPartition
 from cdc.log.assignment import Assignment, share
 from cdc.log.limits import check_offset, missing_partition, unknown_partition
+from cdc.log.local.blocks import unpacked
 from cdc.log.local.database import open_for_reading, snapshot, translated
-from cdc.log.local.layout import OFFSET_MASK, place_of, unpack_headers
+from cdc.log.local.layout import OFFSET_MASK, place_of
 
 _TICK_SECONDS: Final = 0.004  # between two looks at a counter that changes with every commit: 1.5 % of a core
-_ROWS_AT_ONCE: Final = 500
 _MOST_BYTES: Final = 32 << 20  # of one poll
 
 _STATE = "SELECT topic, partition, number, first_offset, next_offset FROM partitions"
-_RECORDS = (
-    "SELECT place, timestamp_ms, key, value, headers FROM records WHERE place >= ? AND place < ? ORDER BY place LIMIT ?"
+_BLOCKS = (
+    "SELECT place, records, timestamp_ms, body FROM blocks"
+    " WHERE place >= coalesce((SELECT max(place) FROM blocks WHERE place BETWEEN :first AND :next), :next)"
+    " AND place <= :last ORDER BY place"
 )
 
 
@@ -43,6 +45,7 @@ class LocalReader(LogReader):
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._assignment = Assignment()
+        self._left: dict[TopicPartition, list[StoredRecord]] = {}  # of the block that was read last, in order
         self._version = -1
         self._behind = True
 
@@ -79,11 +82,14 @@ class LocalReader(LogReader):
                 raise missing_partition(partition, offset)
             check_offset(partition, offset, held)
         self._assignment.assign(offsets)
+        self._forget(offsets)
         self._behind = True
 
     @override
     def unassign(self, partitions: Iterable[TopicPartition]) -> None:
-        self._assignment.unassign(partitions)
+        going = self._assignment.assigned(partitions)
+        self._assignment.unassign(going)
+        self._forget(going)
 
     @override
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
@@ -153,35 +159,37 @@ class LocalReader(LogReader):
         self, connection: sqlite3.Connection, partition: TopicPartition, held: _Held, most: int
     ) -> tuple[list[StoredRecord], int]:
         """Up to `most` records, fewer if they are large, and their size in bytes."""
-        places = (place_of(held.number, self._assignment.next_offset(partition)), place_of(held.number, OFFSET_MASK))
-        cursor = connection.execute(_RECORDS, (*places, most))
-        rows: list[tuple[int, int, bytes | None, bytes | None, bytes | None]] = []
+        following = self._assignment.next_offset(partition)
+        records = self._left.pop(partition, [])
         size = 0
-        while size < _MOST_BYTES and (some := cursor.fetchmany(_ROWS_AT_ONCE)):
-            rows += some
-            size += sum(len(row[3]) for row in some if row[3])
-        cursor.close()
-        topic, number = partition
-        records = [
-            # Not by the tuple's own `_make`, which takes twice as long.
-            tuple.__new__(
-                StoredRecord,
-                (
-                    topic,
-                    number,
-                    place & OFFSET_MASK,
-                    timestamp_ms,
-                    key,
-                    value,
-                    unpack_headers(headers) if headers else (),
-                ),
+        if not records:
+            cursor = connection.execute(
+                _BLOCKS,
+                {
+                    "first": place_of(held.number, held.offsets.first),
+                    "next": place_of(held.number, following),
+                    "last": place_of(held.number, OFFSET_MASK),
+                },
             )
-            for place, timestamp_ms, key, value, headers in rows
-        ]
-        whole = len(rows) < most and size < _MOST_BYTES
-        # Past the last record of a compacted topic there may be offsets without records.
-        self._assignment.advance(partition, held.offsets.next if whole else records[-1].offset + 1)
+            while len(records) < most and size < _MOST_BYTES and (block := cursor.fetchone()):
+                place, count, timestamp_ms, body = block
+                offset = place & OFFSET_MASK
+                size += len(body)
+                records += unpacked(body, count, partition, offset, timestamp_ms)[max(following - offset, 0) :]
+            cursor.close()
+            if len(records) < most and size < _MOST_BYTES:
+                # Past the last record of a compacted topic there may be offsets without records.
+                self._assignment.advance(partition, held.offsets.next)
+                return records, size
+        if len(records) > most:
+            self._left[partition] = records[most:]
+            records = records[:most]
+        self._assignment.advance(partition, records[-1].offset + 1)
         return records, size
+
+    def _forget(self, partitions: Iterable[TopicPartition]) -> None:
+        for partition in partitions:
+            self._left.pop(partition, None)
 
     def _held_by(self, partition: TopicPartition) -> Offsets | None:
         connection = self._opened()

@@ -7,10 +7,10 @@ from typing import Final
 
 from cdc.log.local.layout import OFFSET_MASK, place_of
 
-_AT_ONCE: Final = 20_000
+_RECORDS_AT_ONCE: Final = 20_000
 _FREE_PAGES: Final = 2_000
 
-_OLDEST = "SELECT place, timestamp_ms FROM records WHERE place >= ? AND place <= ? ORDER BY place LIMIT ?"
+_OLDEST = "SELECT place, records, timestamp_ms FROM blocks WHERE place >= ? AND place <= ? ORDER BY place"
 
 
 def remove_older(connection: sqlite3.Connection, before_ms: int) -> bool:
@@ -35,12 +35,12 @@ def _remove(connection: sqlite3.Connection, number: int, first: int, following: 
     """Whether the partition may hold more that is too old."""
     places = (place_of(number, first), place_of(number, OFFSET_MASK))
     kept, old = following, 0
-    for place, timestamp_ms in connection.execute(_OLDEST, (*places, _AT_ONCE + 1)):
-        if timestamp_ms >= before_ms or old == _AT_ONCE:
+    for place, records, timestamp_ms in connection.execute(_OLDEST, places):
+        if timestamp_ms >= before_ms or old >= _RECORDS_AT_ONCE:
             kept = place & OFFSET_MASK
             break
-        old += 1
+        old += records
     if kept > first:
-        connection.execute("DELETE FROM records WHERE place >= ? AND place < ?", (places[0], place_of(number, kept)))
+        connection.execute("DELETE FROM blocks WHERE place >= ? AND place < ?", (places[0], place_of(number, kept)))
         connection.execute("UPDATE partitions SET first_offset = ? WHERE number = ?", (kept, number))
-    return old == _AT_ONCE
+    return old >= _RECORDS_AT_ONCE

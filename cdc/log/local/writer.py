@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,24 +14,41 @@ from cdc.core.errors import CdcError, LogError
 from cdc.core.log import LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.settings import LogSettings
 from cdc.log.limits import check_sizes, keyless_in_compacted, require_partitions, unknown_partition
+from cdc.log.local.blocks import blocks, packed
 from cdc.log.local.database import checkpoint_and_truncate, open_for_writing, transaction, translated
-from cdc.log.local.layout import OFFSET_BITS, pack_headers
+from cdc.log.local.layout import place_of
 from cdc.log.local.lock import lock_for_writing
 from cdc.log.local.retention import give_space_back, remove_older
 
-_ROWS_AT_ONCE: Final = 50_000  # waiting rows beyond this are stored by `append` itself
+_RECORDS_AT_ONCE: Final = 50_000  # waiting records beyond this are stored by `append` itself
 _RETENTION_SECONDS: Final = 60.0
 _WAL_BYTES: Final = 64 << 20
 _HOUR_MS: Final = 3_600_000
 
-_Row = tuple[int, int, bytes | None, bytes | None, bytes | None]
+_Block = tuple[int, int, int, bytes]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Partition:
+    """`waiting` are records that are not stored yet. The first of them gets `next_offset`."""
+
     number: int
     next_offset: int
     compacted: bool
+    waiting: list[Record] = field(default_factory=list)
+
+    def blocks(self, now_ms: int) -> Iterator[_Block]:
+        """Rows for all that waits."""
+        pieces = [[record] for record in self.waiting] if self.compacted else blocks(self.waiting)
+        offset = self.next_offset
+        for piece in pieces:
+            yield place_of(self.number, offset), len(piece), now_ms, packed(piece)
+            offset += len(piece)
+
+    def stored(self) -> None:
+        """What waited is."""
+        self.next_offset += len(self.waiting)
+        self.waiting = []
 
 
 class LocalWriter(LogWriter):
@@ -49,9 +66,8 @@ class LocalWriter(LogWriter):
         self._clock = clock
         self._partitions: dict[tuple[str, int], _Partition] = {}
         self._counts: dict[str, int] = {}
-        self._rows: list[_Row] = []
-        self._compacting: dict[tuple[int, bytes], int] = {}
-        self._touched: dict[int, _Partition] = {}
+        self._waiting: list[_Partition] = []  # those with records that are not stored yet
+        self._waiting_records = 0
         self._ticket = 0
         self._durable = 0
         self._failure: CdcError | None = None
@@ -80,18 +96,15 @@ class LocalWriter(LogWriter):
         check_sizes(records, self._limit)
         partitions = {place: self._partition_at(*place) for place in {record[:2] for record in records}}
         self._check_keys(records, partitions)
-        now_ms = int(self._clock() * 1000)
-        add = self._rows.append
-        for topic, number, key, value, headers in records:
-            partition = partitions[topic, number]
-            place = partition.number << OFFSET_BITS | partition.next_offset
-            partition.next_offset += 1
-            add((place, now_ms, key, value, pack_headers(headers) if headers else None))
-            if partition.compacted and key is not None:
-                self._compacting[partition.number, key] = place
-        self._touched.update((partition.number, partition) for partition in partitions.values())
+        for partition in partitions.values():
+            if not partition.waiting:
+                self._waiting.append(partition)
+        adders = {place: partition.waiting.append for place, partition in partitions.items()}
+        for record in records:
+            adders[record[:2]](record)
+        self._waiting_records += len(records)
         self._ticket += 1
-        if len(self._rows) >= _ROWS_AT_ONCE:
+        if self._waiting_records >= _RECORDS_AT_ONCE:
             self._store()
         return self._ticket
 
@@ -109,40 +122,43 @@ class LocalWriter(LogWriter):
         self._lock.close()
 
     def _store(self) -> None:
-        if self._rows:
+        if self._waiting:
             with self._failing():
                 with transaction(self._connection):
                     self._write()
                 self._bound_wal()
-            self._rows = []
-            self._compacting = {}
-            self._touched = {}
+            self._waiting = []
+            self._waiting_records = 0
         self._durable = self._ticket
 
     def _write(self) -> None:
-        execute_many = self._connection.executemany
-        execute_many("INSERT INTO records VALUES (?, ?, ?, ?, ?)", self._rows)
-        if self._compacting:
-            self._compact()
-        execute_many(
+        now_ms = int(self._clock() * 1000)
+        for partition in self._waiting:
+            self._connection.executemany("INSERT INTO blocks VALUES (?, ?, ?, ?)", partition.blocks(now_ms))
+            if partition.compacted:
+                self._compact(partition)
+            partition.stored()
+        self._connection.executemany(
             "UPDATE partitions SET next_offset = ? WHERE number = ?",
-            [(partition.next_offset, number) for number, partition in self._touched.items()],
+            [(partition.next_offset, partition.number) for partition in self._waiting],
         )
 
-    def _compact(self) -> None:
+    def _compact(self, partition: _Partition) -> None:
         """Of each key written now, keep the last record only."""
-        latest = [(number, key, place) for (number, key), place in self._compacting.items()]
-        kept = {place for _, _, place in latest}
-        compacted = {number for number, _, _ in latest}
+        number = partition.number
+        places = [place_of(number, offset) for offset, _ in enumerate(partition.waiting, partition.next_offset)]
+        latest = {record.key: place for record, place in zip(partition.waiting, places, strict=True)}
+        kept = set(latest.values())
         self._connection.executemany(
-            "DELETE FROM records WHERE place = (SELECT place FROM latest WHERE partition_number = ? AND key = ?)",
-            [(number, key) for number, key, _ in latest],
+            "DELETE FROM blocks WHERE place = (SELECT place FROM latest WHERE partition_number = ? AND key = ?)",
+            [(number, key) for key in latest],
         )
         self._connection.executemany(
-            "DELETE FROM records WHERE place = ?",
-            [(row[0],) for row in self._rows if row[0] >> OFFSET_BITS in compacted and row[0] not in kept],
+            "DELETE FROM blocks WHERE place = ?", [(place,) for place in places if place not in kept]
         )
-        self._connection.executemany("REPLACE INTO latest VALUES (?, ?, ?)", latest)
+        self._connection.executemany(
+            "REPLACE INTO latest VALUES (?, ?, ?)", [(number, key, place) for key, place in latest.items()]
+        )
 
     def _bound_wal(self) -> None:
         """Readers that come in one after the other can keep SQLite's own checkpoints from ever starting the WAL over:
