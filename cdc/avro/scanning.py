@@ -105,11 +105,11 @@ class EnvelopeScanner:
                 _ANY_NUMBER,  # ts_ms
                 b"(" + b"|".join(map(re.escape, _MARKS)) + b")",
                 re.escape(binary.data(self._database)),
-                rb'\x02.\["(\d{1,20})","(\d{1,20})"\]',  # the commit's LSN, and the event's own
+                rb'\x02.\["(\d{1,20})",(?:"(\d{1,20})"|null)\]',  # the commit's LSN, and the event's own, if any
                 rb"\x02" + _NUMBER + rb"\x02" + _ANY_NUMBER,  # ts_us, ts_ns
                 re.escape(binary.data(schema) + binary.data(table)),
                 rb"(?:\x00|\x02" + _ANY_NUMBER + rb")",  # txId
-                rb"\x02" + _ANY_NUMBER,  # lsn
+                rb"(?:\x00|\x02" + _ANY_NUMBER + rb")",  # lsn
                 rb"\x00\x00\x00",  # xmin, origin, origin_lsn
                 rb"\x02" + _ANY_NUMBER + rb"\x02" + _ANY_NUMBER,  # commit_lsn, epoch
                 rb"\x02",  # transaction.id follows
@@ -212,7 +212,7 @@ class EnvelopeScanner:
                 change=Update(before, row) if op == b"u" and row else _change(op, before, row),
                 ordinal=LONGS[ordinal],
                 table_ordinal=LONGS[table_ordinal],
-                lsn=int(lsn),
+                lsn=None if lsn is None else int(lsn),
                 captured_us=self._captured_us,
                 snapshot=_MARKS[mark],
                 place=place,

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from dataclasses import replace
 
 import fastavro
 import pytest
@@ -28,6 +29,7 @@ from cdc.core.events import (
     FullImage,
     KeyImage,
     Read,
+    SnapshotMark,
     Transaction,
     Update,
 )
@@ -389,6 +391,19 @@ def test_usual_events_are_scanned(change, said):
     scanned = decoder.scan(record, encoded.value)
     agree_on_the_row(scanned, event_of(change))
     assert scanned == event_of(change)
+
+
+def test_the_rows_of_a_first_load_are_scanned():
+    """They have no LSN of their own, and no source transaction."""
+    event = replace(
+        event_of(Read(ROW)), transaction=replace(TRANSACTION, xid=None), lsn=None, snapshot=SnapshotMark.YES
+    )
+    codec, encoded = encode(event)
+    decoder = EventDecoder(codec.value_schema)
+    decoder.decode(*stored(encoded)[4:])
+    scanned = decoder.scan(stored(encoded), encoded.value)
+    agree_on_the_row(scanned, event)
+    assert scanned == event
 
 
 def test_the_events_of_records_are_scanned():
