@@ -43,6 +43,9 @@ from consumers.plan.room import Room
 
 _TransactionKey = tuple[int, int]  # epoch and commit LSN
 
+# An applier that got on looks at once for what comes next, and waits only if that is nothing. Before it has waited in
+# vain it is too early to ask a log where it ends: that takes as long as many records.
+_QUIET: Final = 2
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it"
 
 
@@ -170,8 +173,7 @@ class TransactionInbox:
         self._usual: Mapping[str, int] | None = None  # the counts of an END, and what it wants
         self._usual_wanted: dict[str, int] = {}
         self._is_in_order = True
-        self._added = False
-        self._idle = False
+        self._quiet = 0  # times that `take` was called since anything was read
         self._awaits_shape = False
         self.dropped = 0
         self.holds_load = False
@@ -212,7 +214,7 @@ class TransactionInbox:
         here, topic, new = self._partitions[partition], partition.topic, tuple.__new__
         key: _TransactionKey | None = None
         transaction = _Transaction([], {})
-        self._added = True
+        self._quiet = 0
         for offset, event, _, altered, size in arrived:
             if offset != here.next_read:
                 raise _lost(partition, here.next_read, offset)
@@ -248,7 +250,7 @@ class TransactionInbox:
         """One record of the tables topic. `event` is None if it concerns no table of this target; it counts anyway."""
         here = self._partitions[partition]
         here.next_read = offset + 1  # a compacted topic may have holes
-        self._added = True
+        self._quiet = 0
         if position is None or position <= here.read:
             self._skip(here)
             return
@@ -264,7 +266,7 @@ class TransactionInbox:
                 raise _trimmed(self._transactions, end, self._applied)
             self._trimmed = False
         self.next_end = offset + 1
-        self._added = True
+        self._quiet = 0
         # What is no transaction may stand at the place of the one after it, and has nothing to be waited for.
         if end is None or not end.end.is_transaction or end.position <= self._applied:
             if not self._due:
@@ -297,7 +299,7 @@ class TransactionInbox:
         if not self._due:
             return set()
         due = self._due[0]
-        if due.wanted is None or not (due.said.resent or due.in_parts or self._idle):
+        if due.wanted is None or not (due.said.resent or due.in_parts or self._quiet > _QUIET):
             return set()
         involved = self._involved(due) | ({self._tables.topic} if self._tables is not None else set())
         return {topic for topic in involved if self._ends_of(topic, due) is None}
@@ -312,7 +314,8 @@ class TransactionInbox:
         GapError if events of a transaction are missing.
         """
         batch, nothing = Batch(), _Transaction([], {})
-        self._idle, self._added, self._awaits_shape = not self._added, False, False
+        self._quiet += 1
+        self._awaits_shape = False
         self._sort_open()
         while self._due and len(batch.events) < most:
             due = self._due[0]
