@@ -60,6 +60,7 @@ _MOST_BYTES_UNDER_WAY: Final = 32 << 20
 _IDLE_SECONDS: Final = 0.1  # the longest wait for either side; a stop is noticed within it
 _BUSY_SECONDS: Final = 0.01  # the longest wait for the log, while the source may have more
 _MANY: Final = 500  # events taken at once: the source has a backlog
+_LOT: Final = 8_000  # of a backlog, events that go to the log together: what it does for a few takes as long
 _RECORD_SECONDS: Final = 10.0  # between two records of a quiet source's progress
 _MOST_DANGLING_BEGINS: Final = 1_000
 _STOP_SECONDS: Final = 10.0  # to get what is under way into the log after a stop
@@ -149,11 +150,14 @@ class Capture:
 
     def step(self) -> None:
         """Take in what the source has sent (waiting a little if there is nothing to do), and bring the log forward."""
-        before = self.progress.events
-        if self._pipeline.bytes_under_way < _MOST_BYTES_UNDER_WAY:
+        lot, has_backlog = 0, True
+        while has_backlog and lot < _LOT and self._pipeline.bytes_under_way < _MOST_BYTES_UNDER_WAY:
+            before = self.progress.events
             self._take(self._source.receive(_MOST_MESSAGES, _IDLE_SECONDS if self._pipeline.idle else 0.0))
+            has_backlog = self.progress.events - before >= _MANY
+            lot += self.progress.events - before
         # With a backlog nothing is waited for: there is more to take meanwhile.
-        waits = not self._pipeline.idle and self.progress.events - before < _MANY
+        waits = not self._pipeline.idle and not (has_backlog and lot)
         self._advance(_BUSY_SECONDS if waits else 0.0)
         self._record_heartbeat()
 

@@ -81,7 +81,12 @@ def of(*values, topic="t"):
 
 
 def test_what_comes_while_a_lot_is_under_way_waits_and_goes_together(writer, producer):
-    writer.append(of(b"1", b"2"))
+    writer.append(of(b"1"))
+    writer.append(of(b"2"))
+    assert producer.values == []  # more may come at once
+    writer.poll(0)
+    assert producer.values == [b"1", b"2"]
+
     writer.append(of(b"3"))
     writer.append(of(b"4", topic="ends"))
     writer.poll(0)
@@ -92,13 +97,21 @@ def test_what_comes_while_a_lot_is_under_way_waits_and_goes_together(writer, pro
     assert producer.values == [b"2"]
 
     producer.delivered(1)
-    assert writer.poll(0) == 1
-    writer.append(of(b"5", topic="ends"))
-    assert producer.values == [b"3", b"4", b"5"]
+    assert writer.poll(0) == 2
+    assert producer.values == [b"3", b"4"]
+
+
+def test_a_large_lot_goes_at_once(writer, producer, monkeypatch):
+    monkeypatch.setattr(kafka_writer, "_LOT", 3)
+    writer.append(of(b"1", b"2"))
+    assert producer.values == []
+    writer.append(of(b"3"))
+    assert producer.values == [b"1", b"2", b"3"]
 
 
 def test_a_ticket_is_durable_when_all_of_its_lot_is(writer, producer):
     assert writer.append(of(b"1")) == 1
+    assert writer.poll(0) == 0
     assert writer.append(of(b"2", b"3")) == 2
     assert writer.append(of(b"4")) == 3
     assert writer.poll(0) == 0
@@ -113,6 +126,7 @@ def test_a_ticket_is_durable_when_all_of_its_lot_is(writer, producer):
 
 def test_nothing_is_durable_and_nothing_goes_on_after_a_refusal(writer, producer):
     writer.append(of(b"1", b"2"))
+    writer.poll(0)
     writer.append(of(b"3"))
     producer.refuse()
     producer.delivered(1)
@@ -126,8 +140,9 @@ def test_nothing_is_durable_and_nothing_goes_on_after_a_refusal(writer, producer
 
 def test_nothing_goes_on_after_a_lot_that_was_cut_short(writer, producer):
     producer.interrupted_at = 1
+    writer.append(of(b"1", b"2"))
     with pytest.raises(KeyboardInterrupt):
-        writer.append(of(b"1", b"2"))
+        writer.poll(0)
     producer.delivered(1)
     with pytest.raises(LogError, match="interrupted"):
         writer.poll(0)
@@ -141,6 +156,7 @@ def test_who_has_too_much_waiting_waits(writer, producer, monkeypatch):
     flushed = []
     monkeypatch.setattr(producer, "flush", lambda _: flushed.append(producer.values) or producer.delivered(1))
     writer.append(of(b"1", b"2"))
+    writer.poll(0)
     writer.append(of(b"3", b"4", b"5"))
     assert flushed == []
     writer.append(of(b"6"))
@@ -167,6 +183,7 @@ def test_a_topic_that_the_broker_has_not_heard_of_yet_is_waited_for(writer, prod
     monkeypatch.setattr(kafka_writer, "topics_of", lambda *_: answers.pop(0))
     monkeypatch.setattr(kafka_writer, "_WAIT_SECONDS", 0)
     writer.append([Record("new", 1, b"k", b"1")])
+    writer.poll(0)
     assert producer.values == [b"1"]
 
 

@@ -55,8 +55,8 @@ _WRITING: Final[Options] = {
 _READING: Final[Options] = {
     "fetch.wait.max.ms": 100,
     "fetch.queue.backoff.ms": 10,
-    "queued.max.messages.kbytes": 16 * 1024,
-    "fetch.max.bytes": 4 << 20,  # before they are unpacked: of all partitions, and not counted in the queue until then
+    "queued.max.messages.kbytes": 4 * 1024,
+    "fetch.max.bytes": 1 << 20,  # before they are unpacked: of all partitions, and not counted in the queue until then
     "max.partition.fetch.bytes": 128 << 10,  # else a few partitions fill it, and those that are needed first come late
 }
 # log.connection.close: brokers close idle connections, which is no news.

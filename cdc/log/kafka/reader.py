@@ -22,6 +22,7 @@ from cdc.log.limits import check_offset, missing_partition, unknown_partition
 
 _ASK_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 10.0
+_AT_ONCE: Final = 2_000
 _Answer = TypeVar("_Answer")
 _INTERNAL: Final = "__"  # __consumer_offsets and the like
 
@@ -138,28 +139,45 @@ class KafkaReader(LogReader):
             self._consumer.incremental_unassign(places)
 
     def _consume(self, most: int, timeout: float) -> list[StoredRecord]:
-        try:
-            messages = self._consumer.consume(most, timeout)
-        except KafkaException as error:
-            raise translate(error.args[0], self._events.servers, doing="reading") from None
-        self._events.raise_failure()
+        """Some at a time: a message keeps all in memory that was fetched with it."""
         records: list[StoredRecord] = []
-        places: dict[tuple[str, int], int | None] = {}  # the next offset of each partition
+        places: dict[tuple[str | None, int | None], int | None] = {}  # the next offset of each partition
+        while most > 0:
+            wanted = min(most, _AT_ONCE)
+            try:
+                messages = self._consumer.consume(wanted, timeout)
+            except KafkaException as error:
+                raise translate(error.args[0], self._events.servers, doing="reading") from None
+            self._events.raise_failure()
+            self._take(messages, records, places)
+            if len(messages) < wanted:
+                break
+            most, timeout = most - wanted, 0
+        for place, following in places.items():
+            if following is not None:
+                self._assignment.advance(TopicPartition(*place), following)  # type: ignore[arg-type]
+        return records
+
+    def _take(
+        self,
+        messages: Iterable[Message],
+        records: list[StoredRecord],
+        places: dict[tuple[str | None, int | None], int | None],
+    ) -> None:
+        add, new = records.append, tuple.__new__  # StoredRecord's own __new__ takes twice as long
         for message in messages:
             if message.error() is not None:
                 self._raise_for(message)
-            record = _record(message)
-            place = record[:2]
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
+            place = topic, partition
             if place not in places:
-                places[place] = self._assignment.reading_from(TopicPartition(*place))
+                places[place] = self._assignment.reading_from(TopicPartition(*place))  # type: ignore[arg-type]
             expected = places[place]
-            if expected is not None and record.offset >= expected:  # else: fetched before a pause or another assign
-                places[place] = record.offset + 1
-                records.append(record)
-        for place, following in places.items():
-            if following is not None:
-                self._assignment.advance(TopicPartition(*place), following)
-        return records
+            if expected is not None and offset >= expected:  # type: ignore[operator]  # else: fetched before a pause
+                places[place] = offset + 1  # type: ignore[operator]
+                headers = message.headers()
+                found = message.timestamp()[1], message.key(), message.value(), _headers(headers) if headers else ()
+                add(new(StoredRecord, (topic, partition, offset, *found)))
 
     def _raise_for(self, message: Message) -> None:
         error = message.error()
@@ -223,19 +241,7 @@ def _places(offsets: Mapping[TopicPartition, int]) -> list[Place]:
     return [Place(*partition, offset) for partition, offset in offsets.items()]
 
 
-def _record(message: Message) -> StoredRecord:
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None
-    assert partition is not None
-    assert offset is not None
-    found = message.timestamp()[1], message.key(), message.value(), _headers(message)
-    return tuple.__new__(StoredRecord, (topic, partition, offset, *found))  # its own __new__ takes twice as long
-
-
-def _headers(message: Message) -> Headers:
+def _headers(headers: Mapping[str, str | bytes | None] | Iterable[tuple[str, str | bytes | None]]) -> Headers:
     """Other producers may write headers without a value, which ours can't be: they come as empty ones."""
-    headers = message.headers()
-    if not headers:
-        return ()
-    pairs = headers.items() if isinstance(headers, dict) else headers
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
     return tuple((name, value.encode() if isinstance(value, str) else value or b"") for name, value in pairs)

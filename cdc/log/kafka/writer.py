@@ -24,6 +24,7 @@ _REASON_SECONDS: Final = 2.0
 # Records; who has more waits. Capture, which bounds the bytes under way, never has: for as long as no broker can be
 # reached it would wait here, where it does not answer its source.
 _MOST_WAITING: Final = 500_000
+_LOT: Final = 8_000  # records; fewer are sent when `poll` is called, as more may come at once
 
 
 class KafkaWriter(LogWriter):
@@ -66,7 +67,8 @@ class KafkaWriter(LogWriter):
         self._ticket += 1
         self._waiting.append(records)
         self._waiting_records += len(records)
-        self._go_on()
+        if self._waiting_records >= _LOT:
+            self._go_on()
         while self._waiting_records > _MOST_WAITING:
             self._serve(_WAIT_SECONDS)
             self._go_on()
@@ -77,6 +79,7 @@ class KafkaWriter(LogWriter):
         deadline = time.monotonic() + timeout
         before = self._durable
         self._serve(0)
+        self._go_on()
         while self._durable == before < self._ticket:
             self._go_on()
             left = deadline - time.monotonic()
