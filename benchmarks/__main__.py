@@ -42,7 +42,7 @@ def parts(*, quick: bool) -> Iterator[Part]:
     )
     for workload in workloads:
         yield _drain(workload, drains.comparisons(workload))
-    pulses, seconds = Pulses(), 3 if quick else 20
+    pulses, seconds = Pulses(), 3 if quick else 10
     yield Part(list(latency.comparisons(pulses)), lambda *given: latency.measure(pulses, seconds, *given))
     rows = Rows(20_000 if quick else 1_000_000)
     yield Part(list(snapshots.comparisons(rows)), lambda *given: snapshots.measure(rows, *given))
