@@ -22,7 +22,7 @@ from cdc.core.registry import SchemaRegistry
 from cdc.core.tables import TableSchema
 
 _NO_FRAMING: Final = b"\xff"  # no framed record begins so
-_NO_BARRIERS: Final = (ORIGIN, ORIGIN)
+NO_BARRIERS: Final = (ORIGIN, ORIGIN)
 
 
 class Decoding:
@@ -140,7 +140,7 @@ def barriers(record: StoredRecord) -> tuple[Position, Position]:
     ORIGIN where there was none.
     """
     if not record.headers:
-        return _NO_BARRIERS
+        return NO_BARRIERS
     found = {TRUNCATED: ORIGIN, ALTERED: ORIGIN}
     for name, value in record.headers:
         if name in found:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic, transaction_topic
@@ -33,7 +33,7 @@ from cdc.core.settings import LogSettings, TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableId
 from cdc.log.contents import table_versions
-from cdc.registry.decoding import Decoding, barriers
+from cdc.registry.decoding import NO_BARRIERS, Decoding, barriers
 from consumers.apply.connector import ConnectorLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.entering import AnyInbox, Approaching, Entrance, epoch_of
@@ -57,6 +57,7 @@ from consumers.targets.target import Target
 
 _IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
 _place: Final = itemgetter(0, 1)  # a record's topic and partition
+_committed_us: Final = attrgetter("transaction.commit_time_us")
 _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
 
 
@@ -432,7 +433,7 @@ class Applier:
         for record, event in self._decoding.events(records):
             if event is not None and self._connector is not None:
                 self._connector.require_applicable(event, record.topic)
-            truncated, altered = barriers(record)
+            truncated, altered = barriers(record) if record.headers else NO_BARRIERS
             yield record.offset, event, truncated, altered, 0 if record.value is None else len(record.value)
 
     def _add_ends(self, records: Iterable[StoredRecord]) -> None:
@@ -503,7 +504,7 @@ class Applier:
                 self._tables.look(batch.events, self._state.tables)
             self._delivery.write(batch.events, log_id=self.log_id)
             self._written += len(batch.events)
-            self._newest_us = max([self._newest_us, *[event.transaction.commit_time_us for event in batch.events]])
+            self._newest_us = max(self._newest_us, *map(_committed_us, batch.events))
         if not batch.whole:
             return
         if self._written:

@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
-from typing import Protocol
+from operator import attrgetter
+from typing import Final, Protocol
 
 from cdc.core.errors import (
     AlreadyRunningError,
@@ -42,6 +43,9 @@ from consumers.plan.mapping import EventMapping
 from consumers.plan.planner import plan
 from consumers.plan.source_order import Unit, halves, units
 from consumers.targets.target import Target, TargetTransaction
+
+_table: Final = attrgetter("table")
+_defines_table: Final = attrgetter("defines_table")
 
 Progress = Mapping[TopicPartition, PartitionProgress]
 Waiting = dict[TopicPartition, ChangeEvent]
@@ -159,13 +163,14 @@ class Delivery:
         that is altered, and may have been before a crash, where that commits by itself.
         """
         altered: set[TableId] = set()
-        if any(event.defines_table for event in events):
+        if any(map(_defines_table, events)):
             altered = {
                 event.change.before.id for event in events if isinstance(event.change, Alter) and event.change.before
             }
             events = [*takewhile(lambda event: not event.defines_table, events)]
         # Events of one version mostly share one object: hashing a version looks at each of its columns.
-        versions = {id(event.table): event.table for event in events}.values()
+        tables = [*map(_table, events)]
+        versions = dict(zip(map(id, tables), tables, strict=True)).values()
         for version in dict.fromkeys(version for version in versions if version.id not in altered):
             try:
                 self._target.prepare(version)

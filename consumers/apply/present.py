@@ -8,7 +8,8 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import attrgetter
 from typing import Final
 
 from cdc.avro.scanned import ScannedEvent
@@ -25,6 +26,7 @@ from consumers.targets.target import Target
 
 Marks = dict[TopicPartition, PartitionProgress]
 
+_table: Final = attrgetter("table")
 _GONE: Final = 0  # in place of an offset
 _THERE: Final = 1
 
@@ -51,12 +53,15 @@ class PresentTables:
         self._new: set[str] = set()
         self._gone: set[str] = set()
 
-    def look(self, events: Iterable[ChangeEvent], tables: Mapping[str, TableState]) -> None:
+    def look(self, events: Sequence[ChangeEvent], tables: Mapping[str, TableState]) -> None:
         """Before they are written. TargetSchemaError if a table is gone that one of them is for."""
         # Usual events of one version share one object for their table, and are of one topic.
-        usual = {id(event.table): event for event in events if isinstance(event, ScannedEvent)}
-        others = [event for event in events if not isinstance(event, ScannedEvent)]
-        if {event.place.topic for event in (*usual.values(), *others) if event.place is not None} <= self._seen:
+        usual, others = events, []
+        if {*map(type, events)} != {ScannedEvent}:
+            usual = [event for event in events if isinstance(event, ScannedEvent)]
+            others = [event for event in events if not isinstance(event, ScannedEvent)]
+        one_of_each = dict(zip(map(id, map(_table, usual)), usual, strict=True))
+        if {event.place.topic for event in (*one_of_each.values(), *others) if event.place is not None} <= self._seen:
             return
         topics = {table.table: topic for topic, table in tables.items()}
         wanted: set[str] = set()

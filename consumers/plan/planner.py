@@ -49,11 +49,17 @@ def plan(events: Iterable[ChangeEvent], *, moving: bool = False) -> list[Step]:
     """
     done: list[Step] = []
     tables: dict[TableId, _KeyedRows | _KeylessRows] = {}
+    usual: dict[int, _KeyedRows | _KeylessRows] = {}  # by their version, an object that most events share
     for event in events:
         version = event.table
+        found = usual.get(id(version))
+        if found is not None and not event.defines_table:
+            found.add(event)
+            continue
         if event.defines_table:
             done += [step for rows in tables.values() for step in rows.finished()]
             tables = {}
+            usual = {}
             done.append(_table_step(event))
             continue
         rows = tables.get(version.id)
@@ -62,6 +68,7 @@ def plan(events: Iterable[ChangeEvent], *, moving: bool = False) -> list[Step]:
             rows = tables[version.id] = (
                 _KeyedRows(version, steps, moving=moving) if version.key else _KeylessRows(version, steps)
             )
+            usual = {id(each.version): each for each in tables.values()}
         rows.add(event)
     return done + [step for rows in tables.values() for step in rows.finished()]
 
@@ -108,12 +115,13 @@ class _KeyedRows:
         self._departure: _Departure | None = None
 
     def add(self, event: ChangeEvent) -> None:
-        departure, self._departure = self._departure, None
         if isinstance(event, ScannedEvent):
             key = event.key()
             if key is not None:
+                self._departure = None
                 self._outcomes[key] = _GONE if event.is_delete else event
                 return
+        departure, self._departure = self._departure, None
         match event.change:
             case Update(before, after):
                 self._update(before, after)

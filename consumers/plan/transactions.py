@@ -314,11 +314,17 @@ class TransactionInbox:
         GapError if events of a transaction are missing.
         """
         batch, nothing = Batch(), _Transaction([], {})
+        last: End | None = None  # that was taken and is not noted yet
         self._quiet += 1
         self._awaits_shape = False
         self._sort_open()
         while self._due and len(batch.events) < most:
             due = self._due[0]
+            if self._take_usual(due, batch):
+                last = due.said
+                continue
+            self._note_taken(last)
+            last = None
             if self._open_keys and self._open_keys[0] < due.key and self._drop_before(due.key, batch):
                 batch.whole = not due.in_parts
                 break
@@ -333,6 +339,7 @@ class TransactionInbox:
             self._take_whole(due, here, batch)
             if due.in_parts or (alone and batch.events):
                 break
+        self._note_taken(last)
         self._settle()
         if batch.whole:
             batch.progress, self._progress = self._progress, {}
@@ -453,6 +460,32 @@ class TransactionInbox:
         asked_at, ends = self._log_ends.get(topic, (0, {}))
         return ends if asked_at > due.said_at else None
 
+    def _take_usual(self, due: _Due, batch: Batch) -> bool:
+        """Take the transaction if it is complete, and like the one before it. Else it needs a closer look."""
+        said, key = due.said, due.key
+        if said.end.event_counts is not self._usual or said.alterations or said.resent or due.in_parts:
+            return False
+        here = self._open.get(key)
+        if here is None or here.counts != self._usual_wanted or here.altered is not ORIGIN:
+            return False
+        if self._open_keys[0] != key or key[0] > self._epoch:
+            return False
+        here.entries.sort(key=_position)
+        taken, add = self._taken, batch.events.append
+        for entry in here.entries:
+            taken[entry[2]] = entry
+            add(entry[1])  # type: ignore[arg-type]  # a change of shape would count
+        del self._open[key], self._due_by_key[key]
+        self._open_keys.popleft()
+        self._due.popleft()
+        return True
+
+    def _note_taken(self, last: End | None) -> None:
+        """All transactions up to this one, if any, were taken."""
+        if last is not None:
+            self._applied = last.position
+            self._progress[self._transactions] = PartitionProgress(self._applied, self._first_due_offset())
+
     def _take_whole(self, due: _Due, here: _Transaction, batch: Batch) -> None:
         if self._open.pop(due.key, None) is not None:
             self._open_keys.popleft()
@@ -460,8 +493,7 @@ class TransactionInbox:
         batch.events += self._pass(here.entries, due.wanted or {}, here)
         self._due.popleft()
         del self._due_by_key[due.key]
-        self._applied = due.said.position
-        self._progress[self._transactions] = PartitionProgress(self._applied, self._first_due_offset())
+        self._note_taken(due.said)
 
     def _first_due_offset(self) -> int:
         if not self._due:
