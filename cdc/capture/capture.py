@@ -60,7 +60,10 @@ _MOST_BYTES_UNDER_WAY: Final = 32 << 20
 _IDLE_SECONDS: Final = 0.1  # the longest wait for either side; a stop is noticed within it
 _BUSY_SECONDS: Final = 0.01  # the longest wait for the log, while the source may have more
 _MANY: Final = 500  # events taken at once: the source has a backlog
-_LOT: Final = 8_000  # of a backlog, events that go to the log together: what it does for a few takes as long
+# Of a backlog, events that go to the log together (what it does for a few takes as long), and their bytes: so that some
+# are on their way while others are taken.
+_LOT: Final = 8_000
+_LOT_BYTES: Final = 8 << 20
 _RECORD_SECONDS: Final = 10.0  # between two records of a quiet source's progress
 _MOST_DANGLING_BEGINS: Final = 1_000
 _STOP_SECONDS: Final = 10.0  # to get what is under way into the log after a stop
@@ -109,6 +112,7 @@ class Capture:
         self._records: list[Record] = []
         self._ends: list[tuple[list[Record], int]] = []
         self._reread: list[str] = []
+        self._bytes_looked_at = 0
         self._read_again: deque[tuple[int, list[str]]] = deque()
         self._refused_names: set[str] = set()
         self._streaming = False
@@ -151,7 +155,7 @@ class Capture:
     def step(self) -> None:
         """Take in what the source has sent (waiting a little if there is nothing to do), and bring the log forward."""
         lot, has_backlog = 0, True
-        while has_backlog and lot < _LOT and self._pipeline.bytes_under_way < _MOST_BYTES_UNDER_WAY:
+        while has_backlog and lot < _LOT and not self._has_lot and not self._is_full:
             before = self.progress.events
             self._take(self._source.receive(_MOST_MESSAGES, _IDLE_SECONDS if self._pipeline.idle else 0.0))
             has_backlog = self.progress.events - before >= _MANY
@@ -396,9 +400,20 @@ class Capture:
         left = {table: count - skipped.get(table, 0) for table, count in commit.event_counts.items()}
         return replace(commit, event_counts={table: count for table, count in left.items() if count})
 
+    @property
+    def _has_lot(self) -> bool:
+        """Whether the log was handed enough since it was last looked at."""
+        return self._pipeline.bytes_under_way - self._bytes_looked_at >= _LOT_BYTES
+
+    @property
+    def _is_full(self) -> bool:
+        return self._pipeline.bytes_under_way >= _MOST_BYTES_UNDER_WAY
+
     def _make_room(self) -> None:
         """Wait for the log; not once we are to stop, as it may be out of reach."""
-        while self._pipeline.bytes_under_way >= _MOST_BYTES_UNDER_WAY and not self._stopping():
+        if self._has_lot:
+            self._advance(0.0)
+        while self._is_full and not self._stopping():
             self._advance(_IDLE_SECONDS)
 
     def _end(self, commit: Commit) -> None:
@@ -432,6 +447,7 @@ class Capture:
         # Not before the END is durable: until then the table has to be read again after a crash.
         while self._read_again and self._read_again[0][0] <= self.progress.confirmed_lsn:
             self._pipeline.produce(self._read_again_records(self._read_again.popleft()[1]))
+        self._bytes_looked_at = self._pipeline.bytes_under_way
 
     def _confirm(self, lsn: int) -> None:
         moved = lsn > self.progress.confirmed_lsn

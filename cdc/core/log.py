@@ -94,8 +94,9 @@ class LogWriter(Protocol):
 
     def append(self, records: Sequence[Record]) -> int:
         """Hand over records, and return a ticket: a number that rises with every call. Within a partition, records
-        are stored in the order handed over, without holes. Returns before they are durable; blocks when too much is
-        under way. RecordTooLargeError if a record is above the log's limit: then none of this call is written.
+        are stored in the order handed over, without holes. Returns before they are durable, and perhaps before
+        anything is done with them (`poll` does it); blocks when too much is under way. RecordTooLargeError if a record
+        is above the log's limit: then none of this call is written.
         """
 
     def poll(self, timeout: float) -> int:

@@ -46,6 +46,7 @@ _TransactionKey = tuple[int, int]  # epoch and commit LSN
 # An applier that got on looks at once for what comes next, and waits only if that is nothing. Before it has waited in
 # vain it is too early to ask a log where it ends: that takes as long as many records.
 _QUIET: Final = 2
+_MOST_LOOKS: Final = 50  # at an END that lacks something, while other tables are never quiet
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it"
 
 
@@ -125,7 +126,9 @@ class _Transaction:
 
 @dataclass(slots=True)
 class _Due:
-    """An END that waits to be taken, and what it wants of each topic (once all its tables are known)."""
+    """An END that waits to be taken, and what it wants of each topic (once all its tables are known). It was looked at
+    so many times while it was the first and lacked something.
+    """
 
     said: End
     key: _TransactionKey
@@ -133,6 +136,7 @@ class _Due:
     said_at: int
     wanted: dict[str, int] | None = None
     in_parts: bool = False
+    looks: int = 0
 
 
 class TransactionInbox:
@@ -299,7 +303,8 @@ class TransactionInbox:
         if not self._due:
             return set()
         due = self._due[0]
-        if due.wanted is None or not (due.said.resent or due.in_parts or self._quiet > _QUIET):
+        is_stuck = self._quiet > _QUIET or due.looks > _MOST_LOOKS
+        if due.wanted is None or not (due.said.resent or due.in_parts or is_stuck):
             return set()
         involved = self._involved(due) | ({self._tables.topic} if self._tables is not None else set())
         return {topic for topic in involved if self._ends_of(topic, due) is None}
@@ -333,6 +338,7 @@ class TransactionInbox:
             if (alone and batch.events) or not self._is_known(due) or not self._is_altered(due, here):
                 break
             if not self._is_complete(due, here):
+                due.looks += 1
                 if not batch.events:
                     self._take_part(due, here, batch, most)
                 break

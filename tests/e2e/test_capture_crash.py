@@ -260,6 +260,7 @@ def test_equal_after_kills_with_kafka(
             replication.capture_until_killed("capture.2-delivered:1")
             replication.capture_until_killed("capture.3-end-produced:3")
             replication.capture_until_killed("capture.1-produced:4")
+            replication.capture_until_killed("kafka.sent:5")
             replication.capture_until_killed("capture.4-end-delivered:2")
         with replication.capturing():
             replication.await_equal()

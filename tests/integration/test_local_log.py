@@ -167,6 +167,16 @@ def test_a_newer_layout_is_refused(log, path):
             opening()
 
 
+def test_an_older_layout_says_what_to_do(log, path):
+    log.writer().close()
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("PRAGMA user_version = 1")
+
+    with pytest.raises(LogError, match="has layout 1") as refused:
+        log.writer()
+    assert "load all tables again" in refused.value.mend
+
+
 def test_a_missing_folder_is_named(tmp_path):
     log = LocalLog(LogSettings(url=f"sqlite:///{tmp_path}/nowhere/log.db"))
 
@@ -252,6 +262,42 @@ def test_one_poll_takes_a_bounded_number_of_bytes(log, monkeypatch):
 
     assert sum(sizes) == 3000
     assert max(sizes) <= 1500
+
+
+def test_a_large_record_before_a_hole_of_a_compacted_topic_is_passed(log, monkeypatch):
+    monkeypatch.setattr("cdc.log.local.reader._MOST_BYTES", 1000)
+    with closing(log.writer()) as writer, closing(log.reader("r")) as reader:
+        writer.create_topics([TopicSpec("t", 1, compacted=True)])
+        store(writer, [Record("t", 0, b"a", b"v" * 2000), Record("t", 0, b"b", b"1")])
+        store(writer, [Record("t", 0, b"b", None)])
+        reader.assign({_T0: 0})
+
+        assert [record.offset for record in reader.poll(1000, 0)] == [0]
+        assert [record.offset for record in reader.poll(1000, 0)] == [2]
+
+
+def test_what_is_left_of_blocks_is_bounded(log, monkeypatch):
+    monkeypatch.setattr("cdc.log.local.reader._MOST_LEFT", 50)
+    with closing(log.writer()) as writer, closing(log.reader("r")) as reader:
+        writer.create_topics([TopicSpec("t", 2)])
+        store(writer, records(100) + records(100, partition=1))
+        reader.assign({TopicPartition("t", partition): 0 for partition in range(2)})
+        found = []
+        while batch := reader.poll(10, 0):
+            found += batch
+            assert sum(map(len, reader._left.values())) <= 50
+
+    assert [[record.offset for record in found if record.partition == n] for n in range(2)] == [[*range(100)]] * 2
+
+
+def test_what_is_left_of_a_block_and_the_next_blocks_come_together(log):
+    with closing(log.writer()) as writer, closing(log.reader("r")) as reader:
+        writer.create_topics([TopicSpec("t", 1)])
+        for _ in range(3):
+            store(writer, records(10))
+        reader.assign({_T0: 0})
+
+        assert [len(reader.poll(14, 0)) for _ in range(3)] == [14, 14, 2]
 
 
 def test_append_stores_by_itself_when_much_is_waiting(log, monkeypatch):

@@ -98,7 +98,29 @@ def test_what_comes_while_a_lot_is_under_way_waits_and_goes_together(writer, pro
 
     producer.delivered(1)
     assert writer.poll(0) == 2
+    writer.poll(0)
     assert producer.values == [b"3", b"4"]
+
+
+def test_what_follows_from_a_lot_goes_with_what_waits_for_it(writer, producer):
+    writer.append(of(b"event 1"))
+    writer.poll(0)
+    writer.append(of(b"event 2"))
+    producer.delivered(1)
+    assert writer.poll(0) == 1
+    assert producer.values == []
+    writer.append(of(b"end 1", topic="ends"))
+    assert producer.values == [b"event 2", b"end 1"]
+
+
+def test_what_waits_goes_also_if_nothing_follows(writer, producer):
+    writer.append(of(b"1"))
+    writer.poll(0)
+    writer.append(of(b"2"))
+    producer.delivered(1)
+    assert writer.poll(0) == 1
+    assert writer.poll(0) == 1
+    assert producer.values == [b"2"]
 
 
 def test_a_large_lot_goes_at_once(writer, producer, monkeypatch):

@@ -40,5 +40,5 @@ def test_pieces_are_of_a_bounded_size(monkeypatch):
     large = [Record("t", 0, b"k", b"v" * 300)] * 6
 
     assert [len(piece) for piece in blocks(small)] == [20, 20, 10]
-    assert [len(piece) for piece in blocks(large)] == [4, 2]
-    assert [len(piece) for piece in blocks([*small[:5], Record("t", 0, None, b"v" * 5000), *small[:5]])] == [6, 5]
+    assert [len(piece) for piece in blocks(large)] == [3, 3]
+    assert [len(piece) for piece in blocks([*small[:5], Record("t", 0, None, b"v" * 5000), *small[:5]])] == [5, 1, 5]

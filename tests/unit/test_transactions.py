@@ -444,6 +444,17 @@ def test_changes_of_shape_are_read_on_while_the_current_transaction_waits_for_on
     assert TABLES in inbox.crowded()
 
 
+def test_a_lost_event_is_a_gap_also_if_others_are_never_quiet(inbox: TransactionInbox) -> None:
+    inbox.add_end(0, make_end(7, 2, one=2))
+    inbox.add(ONE, 0, make_event(7, 1, "one"))
+    for offset in range(100):
+        inbox.add(ONE_B, offset, make_event(8 + offset, 1, "one"))
+        assert inbox.take(10).events == []
+        if inbox.ends_wanted():
+            break
+    assert inbox.ends_wanted() == {"one", "tables"}
+
+
 def test_a_lost_change_of_shape_is_a_gap(inbox: TransactionInbox) -> None:
     inbox.add(ONE, 0, make_event(6, 1, "one"), altered=Position(1, 5, 1))
     inbox.add_end(0, make_end(6, 1, one=1))

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from typing_extensions import override
 
 from cdc.core.errors import LogError
+from cdc.core.failpoints import reached
 from cdc.core.log import LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.settings import LogSettings
 from cdc.log.kafka.client import HEARD_OF_SECONDS, Events, client_options, connect, made, topics_of
@@ -41,6 +42,7 @@ class KafkaWriter(LogWriter):
         self._events = Events(options["bootstrap.servers"])
         self._waiting: list[Sequence[Record]] = []
         self._waiting_records = 0
+        self._is_due = False  # whether what waits goes with whatever comes next
         self._ticket = 0
         self._sent = 0
         self._durable = 0
@@ -67,7 +69,7 @@ class KafkaWriter(LogWriter):
         self._ticket += 1
         self._waiting.append(records)
         self._waiting_records += len(records)
-        if self._waiting_records >= _LOT:
+        if self._waiting_records >= _LOT or self._is_due:
             self._go_on()
         while self._waiting_records > _MOST_WAITING:
             self._serve(_WAIT_SECONDS)
@@ -79,7 +81,10 @@ class KafkaWriter(LogWriter):
         deadline = time.monotonic() + timeout
         before = self._durable
         self._serve(0)
-        self._go_on()
+        if self._durable == before:
+            self._go_on()
+        else:
+            self._is_due = True  # with what may follow from it
         while self._durable == before < self._ticket:
             self._go_on()
             left = deadline - time.monotonic()
@@ -104,6 +109,7 @@ class KafkaWriter(LogWriter):
         if not self._waiting or self._durable < self._sent:
             return
         waiting, self._waiting, self._waiting_records = self._waiting, [], 0
+        self._is_due = False
         try:
             for records in waiting:
                 self._produce(records)
@@ -112,6 +118,7 @@ class KafkaWriter(LogWriter):
             self._events.fail(LogError("writing to Kafka was interrupted", mend="open the log again"))
             raise
         self._sent = self._ticket
+        reached("kafka.sent")
 
     def _serve(self, timeout: float) -> None:
         """What was sent is durable once all delivery reports are in, and none told of a failure."""

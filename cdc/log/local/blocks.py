@@ -26,10 +26,11 @@ def blocks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     """These records in pieces, each for one block."""
     first = size = 0
     for at, (_, _, key, value, _) in enumerate(records):
-        size += (len(key) if key else 0) + (len(value) if value else 0)
-        if size >= _BYTES or at - first + 1 == _RECORDS:
-            yield records[first : at + 1]
-            first, size = at + 1, 0
+        more = (len(key) if key else 0) + (len(value) if value else 0)
+        if at > first and (size + more > _BYTES or at - first == _RECORDS):  # what is large is in a block of its own
+            yield records[first:at]
+            first, size = at, 0
+        size += more
     if first < len(records):
         yield records[first:]
 

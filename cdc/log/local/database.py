@@ -77,7 +77,8 @@ def holds_log(connection: sqlite3.Connection, path: Path) -> bool:
         if version != VERSION:
             raise LogError(
                 f"{path} has layout {version}, and this version of cdc knows layout {VERSION}",
-                mend="install the version of cdc that wrote it, or a newer one",
+                mend="install the version of cdc that wrote it"
+                + (", or a newer one" if version > VERSION else "; or move it away and load all tables again"),
             )
         return True
     if application or version or not is_empty:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,6 +21,8 @@ from cdc.log.local.layout import OFFSET_MASK, place_of
 
 _TICK_SECONDS: Final = 0.004  # between two looks at a counter that changes with every commit: 1.5 % of a core
 _MOST_BYTES: Final = 32 << 20  # of one poll
+
+_MOST_LEFT: Final = 100_000  # records of all partitions
 
 _STATE = "SELECT topic, partition, number, first_offset, next_offset FROM partitions"
 _BLOCKS = (
@@ -93,7 +96,7 @@ class LocalReader(LogReader):
 
     @override
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        self._assignment.pause(partitions)
+        self._forget(self._assignment.pause(partitions))
 
     @override
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
@@ -139,6 +142,8 @@ class LocalReader(LogReader):
                 records += found
                 size += bytes_read
             self._behind = any(self._has_more(partition, state) for partition in waiting)
+        if sum(map(len, self._left.values())) > _MOST_LEFT:
+            self._left.clear()  # they are read again
         return records
 
     def _news(self, connection: sqlite3.Connection) -> bool:
@@ -159,32 +164,33 @@ class LocalReader(LogReader):
         self, connection: sqlite3.Connection, partition: TopicPartition, held: _Held, most: int
     ) -> tuple[list[StoredRecord], int]:
         """Up to `most` records, fewer if they are large, and their size in bytes."""
-        following = self._assignment.next_offset(partition)
         records = self._left.pop(partition, [])
+        following = records[-1].offset + 1 if records else self._assignment.next_offset(partition)
         size = 0
-        if not records:
-            cursor = connection.execute(
-                _BLOCKS,
-                {
-                    "first": place_of(held.number, held.offsets.first),
-                    "next": place_of(held.number, following),
-                    "last": place_of(held.number, OFFSET_MASK),
-                },
-            )
-            while len(records) < most and size < _MOST_BYTES and (block := cursor.fetchone()):
-                place, count, timestamp_ms, body = block
-                offset = place & OFFSET_MASK
-                size += len(body)
-                records += unpacked(body, count, partition, offset, timestamp_ms)[max(following - offset, 0) :]
-            cursor.close()
-            if len(records) < most and size < _MOST_BYTES:
-                # Past the last record of a compacted topic there may be offsets without records.
-                self._assignment.advance(partition, held.offsets.next)
-                return records, size
+        is_all = False
+        if len(records) < most:
+            places = {
+                "first": place_of(held.number, held.offsets.first),
+                "next": place_of(held.number, following),
+                "last": place_of(held.number, OFFSET_MASK),
+            }
+            with closing(connection.execute(_BLOCKS, places)) as blocks:
+                while len(records) < most and size < _MOST_BYTES and not is_all:
+                    block = blocks.fetchone()
+                    if block is None:
+                        is_all = True
+                        continue
+                    place, count, timestamp_ms, body = block
+                    offset = place & OFFSET_MASK
+                    if offset + count > following:
+                        size += len(body)
+                        records += unpacked(body, count, partition, offset, timestamp_ms)[max(following - offset, 0) :]
         if len(records) > most:
             self._left[partition] = records[most:]
             records = records[:most]
-        self._assignment.advance(partition, records[-1].offset + 1)
+            is_all = False
+        # Past the last record of a compacted topic there may be offsets without records.
+        self._assignment.advance(partition, held.offsets.next if is_all else records[-1].offset + 1)
         return records, size
 
     def _forget(self, partitions: Iterable[TopicPartition]) -> None:
