@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import pairwise
 
 from cdc.avro.headers import TRUNCATED
 from cdc.capture.capture import Capture
@@ -140,3 +141,73 @@ def test_a_stop_does_not_wait_for_a_log_out_of_reach(monkeypatch):
         lambda: writer.asked > 10
     )
     assert not source.started
+
+
+class StreamingSource(LoadingSource):
+    """An empty table, and then a backlog: transactions of so many events, one in each answer."""
+
+    def __init__(self, sizes):
+        super().__init__([])
+        self._sizes = list(sizes)
+        self._lsn = 200
+
+    @property
+    def is_read(self):
+        return self.started and not self._sizes
+
+    def receive(self, most, timeout):
+        if not self._sizes:
+            return
+        size = self._sizes.pop(0)
+        self._lsn += 10
+        of = Transaction(epoch=1, commit_lsn=self._lsn, xid=self._lsn, commit_time_us=0, database="shop")
+        yield Begin(of)
+        for at in range(1, size + 1):
+            yield ChangeEvent(
+                transaction=of, table=TABLE, change=Create((b"%d" % at,)), ordinal=at, table_ordinal=at, lsn=self._lsn
+            )
+        yield Commit(of, self._lsn + 1, size, {TABLE.id: size})
+
+
+class CountingWriter(WatchedWriter):
+    """Notes how many events there were at each look."""
+
+    def __init__(self, writer):
+        super().__init__(writer)
+        self.looks = [0]
+
+    def poll(self, timeout):
+        if len(self.noted) > self.looks[-1]:
+            self.looks.append(len(self.noted))
+        return super().poll(timeout)
+
+
+def lots_of(sizes):
+    """How many events the log got before each look at it."""
+    log = MemoryLog()
+    writer, source = CountingWriter(log.writer()), StreamingSource(sizes)
+    registry = EmbeddedRegistry(log, writer, "schemas")
+    capture = Capture(
+        source=source,
+        writer=writer,
+        reader=log.reader("capture"),
+        registry=registry,
+        settings=LogSettings(),
+        slot="slot",
+    )
+    capture.run(lambda: source.is_read)
+    return [after - before for before, after in pairwise(writer.looks)]
+
+
+def test_a_backlog_goes_to_the_log_in_lots(monkeypatch):
+    monkeypatch.setattr("cdc.capture.capture._LOT", 1500)
+    assert lots_of([600] * 7) == [1800, 1800, 600]
+
+
+def test_lots_of_large_rows_are_smaller(monkeypatch):
+    monkeypatch.setattr("cdc.capture.capture._LOT_BYTES", 1)
+    assert lots_of([600] * 3) == [600] * 3
+
+
+def test_what_is_no_backlog_goes_at_once():
+    assert lots_of([600, 3, 2]) == [603, 2]
