@@ -39,6 +39,7 @@ _ISO_TIMESTAMP: Final = re.compile(
 _USUAL_ISO_TIMESTAMP: Final = re.compile(
     rb"((?!0000)\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:(?=\.\d{1,9}Z)(?:\.0+|(\.\d*[1-9])0*))?Z"
 )
+_SECONDS: Final = tuple(b"%02d" % second for second in range(60))
 _MICROSECONDS: Final = b"0000-00-00T00:00:00.000000Z"  # the most usual of all, its digits being zeros
 _ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _ISO_TIME: Final = re.compile(rb"(\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d(?::\d\d){0,2})")
@@ -121,18 +122,20 @@ def _decode_timestamp(us: int) -> bytes:
     if us <= _DRIVERS_MINUS_INFINITY:
         return _MINUS_INFINITY
     seconds, fraction = divmod(us, 1_000_000)
-    moment, era = _moment(seconds)
+    minutes, second = divmod(seconds, 60)
+    before, era = _before_seconds(minutes)
+    moment = before + _SECONDS[second]
     if fraction:
         return moment + (b".%06d" % fraction).rstrip(b"0") + era
     return moment + era
 
 
 @lru_cache(maxsize=10_000)
-def _moment(seconds: int) -> tuple[bytes, bytes]:
-    """The date and time to the second, and ` BC` or nothing. Moments come close to each other."""
-    days, clock = divmod(seconds, _DAY_US // 1_000_000)
+def _before_seconds(minutes: int) -> tuple[bytes, bytes]:
+    """The date and time up to the seconds, and ` BC` or nothing. Moments come close to each other."""
+    days, minute = divmod(minutes, 24 * 60)
     date, era = text_of(days)
-    return b"%b %b" % (date, _clock_text(clock * 1_000_000)), era
+    return b"%b %02d:%02d:" % (date, minute // 60, minute % 60), era
 
 
 TIMESTAMP: Final = ValueCodec(encode=_encode_timestamp, decode=_decode_timestamp, write=binary.long, stand_in=2**63 - 2)

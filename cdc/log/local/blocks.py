@@ -1,5 +1,5 @@
 """Records as the file holds them: many of a partition in one block, because a row of a table costs SQLite more than
-all else that is done for a record (6 µs of 7, measured; in blocks 1).
+all else that is done for a record (writing one took 4 µs, measured, and takes 1.8 in blocks).
 
 A block's body: the number of its fields for each record (2, or 3 if one has headers), lengths as 32-bit numbers (all
 keys, all values, all headers; -1 for NULL), then the fields' bytes in the same order. All of it little-endian.
