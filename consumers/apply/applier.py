@@ -41,6 +41,7 @@ from consumers.apply.following import followed
 from consumers.apply.joining import Joining
 from consumers.apply.kept import look_beyond, require_of_log
 from consumers.apply.letters import DeadLetters
+from consumers.apply.meanwhile import Meanwhile
 from consumers.apply.present import PresentTables
 from consumers.apply.standby import opened
 from consumers.apply.start import first_checkpoint
@@ -58,6 +59,7 @@ from consumers.targets.target import Target
 _IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
 _place: Final = itemgetter(0, 1)  # a record's topic and partition
 _committed_us: Final = attrgetter("transaction.commit_time_us")
+_READ_ON: Final = 1_000  # records at a time, while the target is written
 _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
 
 
@@ -108,7 +110,8 @@ class Applier:
         self._held = held
         self._waiting: WaitingPartitions | None = None
         self._writes_elsewhere = delivery is not None
-        self._delivery = delivery or Delivery(target, self._mapping, letters, self._may_wait)
+        beside = Meanwhile(self._read_on).run if target.is_server else _alone
+        self._delivery = delivery or Delivery(target, self._mapping, letters, self._may_wait, beside)
         self._settings = settings
         self._prefix = prefix
         self._log_settings = LogSettings(prefix=prefix, written_by=written_by)
@@ -132,6 +135,7 @@ class Applier:
         self._log_of_checkpoint: str | None = None
         self._reached: dict[TopicPartition, PartitionProgress] = {}
         self._superseded = False
+        self._read_error: Exception | None = None
         self._approaching: Approaching | None = None
         self._tables: PresentTables | None = None
         self._inbox: AnyInbox | None = None
@@ -303,9 +307,7 @@ class Applier:
         """Read what is there (waiting up to `timeout` seconds for the first record) and apply what may be applied.
         Whether that was anything.
         """
-        # What is left of what was read before must not wait for more; nor does more come while that is enough.
-        if not (self._got_on and self._is_crowded):
-            self._read(0 if self._got_on else timeout)
+        self._read(timeout)
         got_on = self._take()
         while self._learn_ends():
             got_on |= self._take()
@@ -316,19 +318,46 @@ class Applier:
         return got_on
 
     def _take(self) -> bool:
+        if self._is_over:
+            return False
         batch = self._the_inbox.take(self._settings.batch_events)
         self._apply(batch)
         return bool(batch.events or batch.progress)
 
     def _read(self, timeout: float) -> None:
-        for place, records in groupby(self._reader.poll(self._settings.batch_events, timeout), key=_place):
-            self._add(TopicPartition(*place), records)
+        if self._read_error is not None:
+            raise self._read_error
+        # What is left of what was read before must not wait for more; nor does more come while that is enough.
+        if not (self._got_on and self._is_crowded):
+            self._add_read(self._settings.batch_events, 0 if self._got_on or self._is_over else timeout)
         self._look_at_connector()
-        if self._superseded:  # not earlier: what was polled must not go into another inbox
-            self._superseded = False
-            self._begin_again()
-        elif isinstance(self._inbox, TransactionInbox) and self._inbox.holds_load:
-            self._begin_again(load=True)
+        if self._is_over:  # not earlier: what was polled must not go into another inbox
+            is_superseded, self._superseded = self._superseded, False
+            self._begin_again(load=not is_superseded)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing may be taken from the inbox any more."""
+        return self._superseded or (isinstance(self._inbox, TransactionInbox) and self._inbox.holds_load)
+
+    def _add_read(self, most: int, timeout: float) -> bool:
+        """Whether there was anything to read."""
+        found = self._reader.poll(most, timeout)
+        for place, records in groupby(found, key=_place):
+            self._add(TopicPartition(*place), records)
+        return bool(found)
+
+    def _read_on(self) -> bool:
+        """Read a little of what comes next, while the target is written. Whether there may be more. What is wrong with
+        it is said when it is read for itself.
+        """
+        if self._read_error is not None or self._is_over or self._the_inbox.crowded():
+            return False
+        try:
+            return self._add_read(_READ_ON, 0)
+        except Exception as error:  # noqa: BLE001  # nothing of it is lost
+            self._read_error = error
+            return False
 
     def _find_log(self, stopping: Callable[[], bool]) -> bool:
         """Read the state topic to its end and until it says which log this is, or look at the connector's topics;
@@ -582,3 +611,7 @@ class Applier:
         if self._inbox is None:
             raise AssertionError("nothing but the state topic is read before the log is known")
         return self._inbox
+
+
+def _alone(work: Callable[[], None]) -> None:
+    work()

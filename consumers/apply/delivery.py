@@ -38,12 +38,15 @@ from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
 from cdc.core.tables import TableId
+from consumers.apply.meanwhile import Beside
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.mapping import EventMapping
 from consumers.plan.planner import plan
 from consumers.plan.source_order import Unit, halves, units
+from consumers.plan.steps import Step
 from consumers.targets.target import Target, TargetTransaction
 
+_MANY: Final = 1_000  # events: for fewer, to wait takes less time than to change threads
 _table: Final = attrgetter("table")
 _defines_table: Final = attrgetter("defines_table")
 
@@ -83,7 +86,7 @@ class Delivery:
     """Writes to one open target. A transaction is open from the first `write` to `commit` or an error.
 
     `may_wait` says whether an event that other rows stand against may wait for them; `waiting` is what did so in the
-    transaction that was committed last.
+    transaction that was committed last. `beside` runs the steps of large batches, and nothing else.
     """
 
     def __init__(
@@ -92,8 +95,10 @@ class Delivery:
         mapping: EventMapping,
         letters: Letters | None = None,
         may_wait: Callable[[ChangeEvent], bool] = lambda _: False,
+        beside: Beside = lambda work: work(),
     ) -> None:
         self._target = target
+        self._beside = beside
         self._mapping = mapping
         self._letters = letters
         self._may_wait = may_wait
@@ -118,13 +123,19 @@ class Delivery:
             free = self._free(events)
             try:
                 with transaction.savepoint():
-                    transaction.run(plan(free))
+                    self._run(transaction, plan(free), len(free))
             except CdcError as error:
                 if not _is_poison(error, free):
                     raise
                 self._try_in_order(transaction, events, free)
         if self._only_part is None:
             self._passed.update(_progress_of(events))
+
+    def _run(self, transaction: TargetTransaction, steps: Sequence[Step], events: int) -> None:
+        if events < _MANY:
+            transaction.run(steps)
+        else:
+            self._beside(lambda: transaction.run(steps))
 
     def commit(self, progress: Progress, *, log_id: str) -> Progress:
         """Write how far the partitions are with it, and commit. How far they are: less than `progress` where events

@@ -34,7 +34,7 @@ class TargetTransaction(Protocol):
 
 
 class Target(Protocol):
-    """One target database, used by one applier under the applier's name. One thread.
+    """One target database, used by one applier under the applier's name. One thread at a time.
 
     Driver errors come out translated: PassingError (connection lost, deadlock, server restarting: reopen and go on
     from the checkpoint), TargetSchemaError, FidelityError (a value it can't hold: table, column, value's kind, mend),
@@ -56,6 +56,13 @@ class Target(Protocol):
         StaleApplierError before anything is written. 2. and 3. are `TargetTransaction`'s. 4. It commits at the end; on
         any error nothing of it stays.
         """
+
+    @property
+    def is_server(self) -> bool:
+        """Whether another process does most of the work of `TargetTransaction.run`, which may then be called in a
+        thread that is not the caller's of everything else.
+        """
+        return False
 
     def keep_alive(self) -> None:
         """Let the server know that this applier lives, if it has not heard of it for some time. Cheap: called again and

@@ -61,6 +61,11 @@ class PostgresTarget(SessionTarget[PostgresSession, PreparedTables], Replaceable
         self._silence = Silence(self._applier, settings.session_timeout)
         self._alive_seconds = settings.session_timeout / 4
 
+    @property
+    @override
+    def is_server(self) -> bool:
+        return True
+
     @override
     def keep_alive(self) -> None:
         self._opened()[0].keep_alive(self._alive_seconds)
