@@ -51,6 +51,7 @@ def place(request: pytest.FixtureRequest, new_database: Callable[[], str], uniqu
 
 def beside_the_first_write(monkeypatch: pytest.MonkeyPatch, do: Callable[[], None]) -> None:
     """`do` it when the applier reads while the target is written for the first time."""
+    monkeypatch.setattr("consumers.apply.delivery._MANY", 1)
     run, poll = Meanwhile.run, FollowedReader.poll
     done: list[bool] = []
     writing = False
@@ -103,7 +104,7 @@ def test_what_goes_wrong_while_it_reads_on_comes_after_what_is_written(
         place.replica.reopen()
         with pytest.raises(PassingError, match="the log is gone"):
             place.replica.apply("copy")
-    assert 1000 <= len(place.rows(place.target)) < ROWS
+    assert 0 < len(place.rows(place.target)) < ROWS
     place.replica.reopen()
     place.replica.catch_up()
     assert place.rows(place.target) == place.rows(place.source)
