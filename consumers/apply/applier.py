@@ -318,7 +318,7 @@ class Applier:
         return got_on
 
     def _take(self) -> bool:
-        if self._is_over:
+        if self._is_over or self._read_error is not None:
             return False
         batch = self._the_inbox.take(self._settings.batch_events)
         self._apply(batch)
@@ -353,6 +353,8 @@ class Applier:
         """
         if self._read_error is not None or self._is_over or self._the_inbox.crowded():
             return False
+        if self._waiting is not None and self._waiting.has_any:
+            return False  # it might come again before what it waits for
         try:
             return self._add_read(_READ_ON, 0)
         except Exception as error:  # noqa: BLE001  # nothing of it is lost
@@ -412,6 +414,8 @@ class Applier:
     def _look_at_approach(self) -> None:
         """Begin with whole transactions once all that comes before them was taken."""
         if self._approaching is None or not isinstance(self._inbox, Inbox):
+            return
+        if self._is_over or self._read_error is not None:
             return
         if self._approaching.is_over(self._state, self._inbox):
             self._unsaved.update(self._approaching.done())

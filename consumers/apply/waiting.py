@@ -70,6 +70,10 @@ class WaitingPartitions:
             else:
                 known.paused = True
 
+    @property
+    def has_any(self) -> bool:
+        return bool(self._waiting)
+
     def paused(self) -> set[TopicPartition]:
         """What is not to be read now: looked at again from time to time."""
         if self._waiting and time.monotonic() >= self._look_due:
