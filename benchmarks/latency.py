@@ -32,7 +32,6 @@ RATES: Final = (100, 1_000, 5_000)
 _CLIENTS: Final = 32  # so many commits share a flush of the WAL
 _LOOK_SECONDS: Final = 0.002
 _WARM_UP_RATE: Final = 1_000
-_WARM_UP_SECONDS: Final = 10
 _PULSE: Final = """\
 \\set n :n + 1
 INSERT INTO pulse VALUES (:client_id + :first, :n, 'a pulse');
@@ -77,7 +76,7 @@ def measure(pulses: Pulses, seconds: int, stage: Stage, wanted: Sequence[Compari
         with here[name].resumed(backlog) as running:
             backlog.await_all(running.target, running.began, running.alive)
             # A JVM that has just started compiles itself meanwhile, and answers slowly.
-            _pulse(backlog, running, _WARM_UP_RATE, min(seconds, _WARM_UP_SECONDS))
+            _pulse(backlog, running, _WARM_UP_RATE, seconds)
             for rate in rates:
                 figures |= _pulse(backlog, running, rate, seconds)
             backlog.expect()

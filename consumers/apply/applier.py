@@ -41,7 +41,7 @@ from consumers.apply.following import followed
 from consumers.apply.joining import Joining
 from consumers.apply.kept import look_beyond, require_of_log
 from consumers.apply.letters import DeadLetters
-from consumers.apply.meanwhile import Meanwhile
+from consumers.apply.meanwhile import Meanwhile, alone
 from consumers.apply.present import PresentTables
 from consumers.apply.standby import opened
 from consumers.apply.start import first_checkpoint
@@ -110,7 +110,7 @@ class Applier:
         self._held = held
         self._waiting: WaitingPartitions | None = None
         self._writes_elsewhere = delivery is not None
-        beside = Meanwhile(self._read_on).run if target.is_server else _alone
+        beside = Meanwhile(self._read_on).run if target.is_server else alone
         self._delivery = delivery or Delivery(target, self._mapping, letters, self._may_wait, beside)
         self._settings = settings
         self._prefix = prefix
@@ -615,7 +615,3 @@ class Applier:
         if self._inbox is None:
             raise AssertionError("nothing but the state topic is read before the log is known")
         return self._inbox
-
-
-def _alone(work: Callable[[], None]) -> None:
-    work()

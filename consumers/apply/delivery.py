@@ -38,7 +38,7 @@ from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
 from cdc.core.tables import TableId
-from consumers.apply.meanwhile import Beside
+from consumers.apply.meanwhile import Beside, alone
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.mapping import EventMapping
 from consumers.plan.planner import plan
@@ -95,7 +95,7 @@ class Delivery:
         mapping: EventMapping,
         letters: Letters | None = None,
         may_wait: Callable[[ChangeEvent], bool] = lambda _: False,
-        beside: Beside = lambda work: work(),
+        beside: Beside = alone,
     ) -> None:
         self._target = target
         self._beside = beside

@@ -19,6 +19,11 @@ Beside = Callable[[Callable[[], None]], None]
 _SWITCH_SECONDS: Final = 0.0005
 
 
+def alone(work: Callable[[], None]) -> None:
+    """Nothing else."""
+    work()
+
+
 class Meanwhile:
     """Runs work in a thread, and `go_on` in the caller's, again and again until the work is done or `go_on` says that
     there is nothing to do.

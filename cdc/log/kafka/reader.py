@@ -22,7 +22,7 @@ from cdc.log.limits import check_offset, missing_partition, unknown_partition
 
 _ASK_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 10.0
-_AT_ONCE: Final = 2_000
+_AT_ONCE: Final = 2_000  # messages
 _Answer = TypeVar("_Answer")
 _INTERNAL: Final = "__"  # __consumer_offsets and the like
 
