@@ -175,16 +175,15 @@ class LocalReader(LogReader):
                 "last": place_of(held.number, OFFSET_MASK),
             }
             with closing(connection.execute(_BLOCKS, places)) as blocks:
-                while len(records) < most and size < _MOST_BYTES and not is_all:
-                    block = blocks.fetchone()
-                    if block is None:
-                        is_all = True
-                        continue
-                    place, count, timestamp_ms, body = block
+                for place, count, timestamp_ms, body in blocks:
                     offset = place & OFFSET_MASK
                     if offset + count > following:
                         size += len(body)
                         records += unpacked(body, count, partition, offset, timestamp_ms)[max(following - offset, 0) :]
+                    if len(records) >= most or size >= _MOST_BYTES:
+                        break
+                else:
+                    is_all = True
         if len(records) > most:
             self._left[partition] = records[most:]
             records = records[:most]
