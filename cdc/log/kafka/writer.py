@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -40,7 +41,7 @@ class KafkaWriter(LogWriter):
         self._options = options
         self._settings = settings
         self._events = Events(options["bootstrap.servers"])
-        self._waiting: list[Sequence[Record]] = []
+        self._waiting: deque[Sequence[Record]] = deque()
         self._waiting_records = 0
         self._is_due = False  # whether what waits goes with whatever comes next
         self._ticket = 0
@@ -108,11 +109,11 @@ class KafkaWriter(LogWriter):
             self._serve(0)
         if not self._waiting or self._durable < self._sent:
             return
-        waiting, self._waiting, self._waiting_records = self._waiting, [], 0
+        waiting, self._waiting, self._waiting_records = self._waiting, deque(), 0
         self._is_due = False
         try:
-            for records in waiting:
-                self._produce(records)
+            while waiting:
+                self._produce(waiting.popleft())  # librdkafka has a copy then: never hold both of all
         except BaseException:
             # Half of it is under way: whatever came next would come after a hole.
             self._events.fail(LogError("writing to Kafka was interrupted", mend="open the log again"))
