@@ -1,5 +1,5 @@
 """What applying costs: microseconds of the applier's own processor time per event, and events per second, of a log that
-is there already, into PostgreSQL or SQLite.
+is there already, local or in Kafka, into PostgreSQL or SQLite.
 
 `python -m benchmarks.applying` writes the log, without a source, and has one applier drain it. The applier's processor
 time says little about what else the machine does meanwhile, and so is what to compare before and after a change.
@@ -31,8 +31,8 @@ from cdc.core.settings import Consistency, LogSettings, TargetSettings
 from cdc.core.state import SourceState, log_record, source_record
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
-from cdc.embedded.postgres import EmbeddedPostgres
-from cdc.log.local.log import LocalLog
+from cdc.embedded import EmbeddedKafka, EmbeddedPostgres
+from cdc.log.open import open_log
 from cdc.registry.embedded import EmbeddedRegistry
 from consumers.apply.applier import Applier
 from consumers.targets.open import open_target
@@ -120,14 +120,16 @@ def _item_row(number: int, name: bytes) -> tuple[bytes | None, ...]:
 WORKLOADS: Final[dict[str, Callable[[int], Iterator[Changes]]]] = {"tpcb": tpcb, "large": large}
 
 
-def write_log(log: Log, transactions: Iterator[Changes]) -> int:
+def write_log(log: Log, settings: LogSettings, transactions: Iterator[Changes]) -> int:
     """A whole log of these; how many events it has."""
-    topics = [TopicSpec(state_topic(_PREFIX), 1, compacted=True), TopicSpec(tables_topic(_PREFIX), 1, compacted=True)]
+    topics = [
+        TopicSpec(state_topic(settings.prefix), 1, compacted=True),
+        TopicSpec(tables_topic(settings.prefix), 1, compacted=True),
+    ]
     source = SourceState(epoch=1, system_id="1", timeline=1, database="bench", slot="bench", phase="streaming")
     with closing(log.writer()) as writer:
-        writer.create_topics([*topics, TopicSpec(transaction_topic(_PREFIX), 1)])
-        registry = EmbeddedRegistry(log, writer, schemas_topic(_PREFIX))
-        settings = LogSettings(prefix=_PREFIX)
+        writer.create_topics([*topics, TopicSpec(transaction_topic(settings.prefix), 1)])
+        registry = EmbeddedRegistry(log, writer, schemas_topic(settings.prefix))
         publisher = Publisher(
             settings=settings, state_topic=topics[0].name, tables={}, existing={}, writer=writer, registry=registry
         )
@@ -185,13 +187,13 @@ class Cost:
     memory_mb: int
 
 
-def applied(log: Log, workload: str, url: str, consistency: Consistency, events: int) -> Cost:
+def applied(log: Log, prefix: str, workload: str, url: str, consistency: Consistency, events: int) -> Cost:
     """One applier drains the log."""
     collect()  # as `cdc apply` does
     settings = TargetSettings(name="copy", url=url, consistency=consistency)
     with closing(log.reader("bench")) as reader, closing(open_target(settings)) as target:
-        registry = EmbeddedRegistry(log, None, schemas_topic(_PREFIX))
-        applier = Applier(reader=reader, registry=registry, target=target, settings=settings, prefix=_PREFIX)
+        registry = EmbeddedRegistry(log, None, schemas_topic(prefix))
+        applier = Applier(reader=reader, registry=registry, target=target, settings=settings, prefix=prefix)
         applier.start()
         began, began_process = time.perf_counter(), time.process_time()
         while applier.progress.events < events:
@@ -215,6 +217,8 @@ def main() -> int:
     parser.add_argument("--changes", type=int, default=200_000, help="of each workload")
     parser.add_argument("--workload", choices=[*WORKLOADS], action="append")
     parser.add_argument("--consistency", choices=["transaction", "key"], action="append")
+    parser.add_argument("--log", choices=["local", "kafka"], default="local")
+    parser.add_argument("--partitions", type=int, default=1, help="of each table's topic")
     parser.add_argument("--target", choices=["postgresql", "sqlite"], action="append")
     arguments = parser.parse_args()
     found: list[Cost] = []
@@ -222,11 +226,16 @@ def main() -> int:
     with ExitStack() as resources, tempfile.TemporaryDirectory(prefix="cdc-bench-") as name:
         folder = Path(name)
         targets = _Targets(resources, folder)
+        kafka = EmbeddedKafka(folder / "kafka") if arguments.log == "kafka" else None
+        if kafka is not None:
+            resources.enter_context(kafka)
         for workload in arguments.workload or WORKLOADS:
-            log = LocalLog(LogSettings(url=f"sqlite:///{folder / workload}.db", prefix=_PREFIX))
-            events = write_log(log, WORKLOADS[workload](arguments.changes))
+            url = f"sqlite:///{folder / workload}.db" if kafka is None else f"kafka://{kafka.bootstrap_servers}"
+            settings = LogSettings(url=url, prefix=f"{_PREFIX}-{workload}", partitions=arguments.partitions)
+            log = open_log(settings)
+            events = write_log(log, settings, WORKLOADS[workload](arguments.changes))
             found += [
-                applied(log, workload, targets.made(target), consistency, events)
+                applied(log, settings.prefix, workload, targets.made(target), consistency, events)
                 for target in arguments.target or ["postgresql", "sqlite"]
                 for consistency in arguments.consistency or ["transaction", "key"]
             ]
