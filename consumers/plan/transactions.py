@@ -44,8 +44,8 @@ from consumers.plan.room import Room
 _TransactionKey = tuple[int, int]  # epoch and commit LSN
 
 # An applier that got on looks at once for what comes next, and waits only if that is nothing. Before it has waited in
-# vain it is too early to ask a log where it ends: that takes as long as many records.
-_QUIET: Final = 2
+# vain for about a second, it is too early to ask a log where it ends: that takes as long as many records.
+_QUIET: Final = 10
 _MOST_LOOKS: Final = 50  # at an END that lacks something, while other tables are never quiet
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it"
 

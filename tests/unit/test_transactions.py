@@ -40,6 +40,7 @@ def version(topic: str) -> TableSchema:
 
 
 ROOM = 4
+LOOKS = 10  # in vain, before it takes something for lost
 
 
 def make_event(lsn: int, ordinal: int, topic: str, *, alters: bool = False, xid: int | None = 1) -> ChangeEvent:
@@ -275,8 +276,8 @@ def test_a_transaction_waits_for_all_of_it(inbox: TransactionInbox) -> None:
 def test_a_lost_event_is_a_gap(inbox: TransactionInbox) -> None:
     inbox.add_end(0, make_end(7, 2, one=2))
     inbox.add(ONE, 0, make_event(7, 1, "one"))
-    assert (inbox.take(10).events, inbox.ends_wanted()) == ([], set())
-    assert (inbox.take(10).events, inbox.ends_wanted()) == ([], set())  # it did not wait for more yet
+    for _ in range(LOOKS):
+        assert (inbox.take(10).events, inbox.ends_wanted()) == ([], set())  # it did not wait for more yet
     assert (inbox.take(10).events, inbox.ends_wanted()) == ([], {"one", "tables"})  # nothing comes any more
     inbox.ends("one", {ONE: 1, ONE_B: 0})
     with pytest.raises(GapError, match="transaction 1:7:7 is not whole in the log: it lacks 1 of 2 in 'one'"):
@@ -458,7 +459,7 @@ def test_a_lost_event_is_a_gap_also_if_others_are_never_quiet(inbox: Transaction
 def test_a_lost_change_of_shape_is_a_gap(inbox: TransactionInbox) -> None:
     inbox.add(ONE, 0, make_event(6, 1, "one"), altered=Position(1, 5, 1))
     inbox.add_end(0, make_end(6, 1, one=1))
-    for _ in range(3):
+    for _ in range(LOOKS + 1):
         assert inbox.ends_wanted() == set()
         inbox.take(10)
     assert inbox.ends_wanted() == {"one", "tables"}
