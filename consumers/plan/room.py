@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-MOST_BYTES: Final = 8 << 20  # of values as the log has them, in all partitions together
-_LEAST_BYTES: Final = 512 << 10  # of one partition, however many there are
+MOST_BYTES: Final = 6 << 20  # of values as the log has them, in all partitions together
+_LEAST_BYTES: Final = 320 << 10  # of one partition, however many there are
 
 
 class Room(NamedTuple):
