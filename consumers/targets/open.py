@@ -5,9 +5,6 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
-import sqlalchemy.dialects
-from sqlalchemy.exc import NoSuchModuleError
-
 from cdc.core.errors import ConfigError
 from cdc.core.settings import TargetSettings
 from cdc.core.urls import scheme
@@ -35,6 +32,10 @@ def open_target(settings: TargetSettings) -> Target:
 
 
 def _is_dialect(name: str) -> bool:
+    # Here: it takes longer to import than all else that an applier of PostgreSQL needs.
+    import sqlalchemy.dialects  # noqa: PLC0415
+    from sqlalchemy.exc import NoSuchModuleError  # noqa: PLC0415
+
     try:
         sqlalchemy.dialects.registry.load(name)
     except NoSuchModuleError:

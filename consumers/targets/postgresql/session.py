@@ -9,9 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import psycopg2
-import sqlalchemy
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, parse_dsn
-from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 from cdc.core.errors import AlreadyRunningError, ConfigError, TargetError
 from consumers.targets.postgresql.copying import Chunks
@@ -58,12 +56,9 @@ class PostgresSession:
 
     def __init__(self, url: str, *, applier: str) -> None:
         self._applier = applier
-        dsn: dict[str, Any] = {**_KEEPALIVE, **_parsed(url), **_ALWAYS, "application_name": f"cdc:{applier}"}
         # libpq reads the parameters itself, so that all it knows (sslmode, several hosts, service) works.
-        self._engine = sqlalchemy.create_engine(
-            "postgresql+psycopg2://", creator=lambda: psycopg2.connect(**dsn), poolclass=NullPool
-        )
-        self._connection: PoolProxiedConnection | None = None
+        self._dsn: dict[str, Any] = {**_KEEPALIVE, **_parsed(url), **_ALWAYS, "application_name": f"cdc:{applier}"}
+        self._connection: psycopg2.extensions.connection | None = None
         self._used_at = 0.0
         self._waits_shortly = False
         self._enclosed = False
@@ -71,7 +66,7 @@ class PostgresSession:
     def connect(self) -> None:
         """PassingError if the server can't be reached now, TargetError if it refuses us."""
         try:
-            self._connection = self._engine.raw_connection()
+            self._connection = psycopg2.connect(**self._dsn)
         except psycopg2.Error as error:
             raise translate(error, doing="connecting to the target") from None
         try:
