@@ -34,7 +34,8 @@ class SourceDatabase:
                 self._connection = _connected(self._url, self._application_name)
             with self._connection.cursor() as cursor:
                 cursor.execute(sql)
-                return cursor.fetchall() if cursor.description else []
+                # Not its truth: rows may have no column.
+                return [] if cursor.description is None else cursor.fetchall()
         except psycopg2.Error as error:
             # After a shutdown, say, the connection is broken, which psycopg2 may notice only later.
             if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
