@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 from cdc.sources.postgres.errors import translate
 from cdc.sources.postgres.settings import SETTING_SQL
@@ -37,8 +38,7 @@ class SourceDatabase:
                 # Not its truth: rows may have no column.
                 return [] if cursor.description is None else cursor.fetchall()
         except psycopg2.Error as error:
-            # After a shutdown, say, the connection is broken, which psycopg2 may notice only later.
-            if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+            if self._connection is not None and _is_spent(self._connection, error):
                 self._close()
             raise translate(_message(error), error.pgcode, doing=doing) from None
 
@@ -52,10 +52,23 @@ def _connected(url: str, application_name: str) -> psycopg2.extensions.connectio
     # libpq reads the URL itself, so that everything it knows (sslmode, several hosts, service) works.
     # The encoding is a parameter, not a setting, for psycopg2 to know it.
     connection = psycopg2.connect(url, application_name=application_name, connect_timeout=10, client_encoding="UTF8")
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(SETTING_SQL)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(SETTING_SQL)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _is_spent(connection: psycopg2.extensions.connection, error: psycopg2.Error) -> bool:
+    """Whether it is of no more use: after a shutdown, say, it is broken, which psycopg2 may notice only later; after
+    several statements of which one failed, their transaction is still there.
+    """
+    if error.pgcode is None or isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return True
+    return connection.get_transaction_status() != TRANSACTION_STATUS_IDLE
 
 
 def _message(error: psycopg2.Error) -> str:
