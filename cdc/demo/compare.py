@@ -31,7 +31,7 @@ def postgres_table(url: str, table: str) -> dict[tuple[str, ...], tuple[str, ...
 
 
 def sqlite_table(path: Path, table: str, like_url: str) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The rows of the same table in SQLite, spelled as PostgreSQL would."""
+    """The rows of the same table in SQLite, spelled as PostgreSQL would; none before the file or the table is made."""
     source = psycopg2.connect(like_url)
     try:
         with source, source.cursor() as cursor:
@@ -39,8 +39,12 @@ def sqlite_table(path: Path, table: str, like_url: str) -> dict[tuple[str, ...],
             booleans = _boolean_columns(cursor, table)
     finally:
         source.close()
+    if not path.exists():
+        return {}
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+            return {}
         found = database.execute(f'SELECT {", ".join(columns)} FROM "{table}"').fetchall()
     finally:
         database.close()

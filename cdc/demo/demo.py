@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -193,15 +192,9 @@ def _compare(places: _Places) -> list[str]:
         except psycopg2.errors.UndefinedTable:
             warehouse = {}
         found += [f"warehouse: {line}" for line in differences(table, expected, warehouse)]
-        found += [f"reporting: {line}" for line in differences(table, expected, _reporting(places, table))]
+        reporting = sqlite_table(places.reporting, table, places.source)
+        found += [f"reporting: {line}" for line in differences(table, expected, reporting)]
     return found
-
-
-def _reporting(places: _Places, table: str) -> dict[tuple[str, ...], tuple[str, ...]]:
-    try:
-        return sqlite_table(places.reporting, table, places.source)
-    except sqlite3.OperationalError:
-        return {}
 
 
 def _failed(console: Console, found: list[str]) -> int:
