@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+import hypothesis
 import pytest
 
 from cdc.core.errors import CdcError
@@ -33,6 +34,10 @@ MARIADB_SETTINGS = {
     "performance-schema": "OFF",
     "key-buffer-size": "1M",
 }
+
+# On a busy machine an example may take any time. All else is as it was chosen (hypothesis does so itself in CI).
+hypothesis.settings.register_profile("any machine", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 PostgresServers = Callable[[int], EmbeddedPostgres]
 Databases = Callable[..., str]

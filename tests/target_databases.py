@@ -15,12 +15,12 @@ import psycopg2
 import pymysql
 import sqlalchemy
 
+from cdc.core.copy_text import parse_copy_line
 from cdc.core.errors import AlreadyRunningError
 from cdc.core.events import Row
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import TableId, TableSchema
 from cdc.core.types import Kind
-from cdc.sources.postgres.load import parse_copy_line
 from consumers.targets.open import open_target
 from consumers.targets.target import Target
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ROWS: Final = 5  # where the bytes of the rows begin, behind the framing
 THERE: Final = 2  # the branch of what is not null
 _DELETE: Final = ord("d")
+_READ: Final = ord("r")
 
 
 class ScannedEvent(ChangeEvent):
@@ -52,6 +53,10 @@ class ScannedEvent(ChangeEvent):
     @property
     def is_delete(self) -> bool:
         return self._op == _DELETE
+
+    @property
+    def is_read(self) -> bool:
+        return self._op == _READ
 
     def key(self) -> Key | None:
         """That of the row, if the event deletes it or has all of its values. None if a closer look is needed."""

@@ -24,6 +24,7 @@ from cdc.core.events import (
     Commit,
     Drop,
     Heartbeat,
+    LoadedRows,
     LogicalMessage,
     Read,
     Rereading,
@@ -312,8 +313,14 @@ class Capture:
         for event in changes.events():
             self._take_one(event)
 
+    def _take_load(self, rows: LoadedRows) -> None:
+        self._records += self._the_publisher.records_of_load(rows)
+        self.progress.events += len(rows.lines)
+
     def _take_one(self, item: StreamItem) -> None:
         match item:
+            case LoadedRows():
+                self._take_load(item)
             case Changes():
                 self._take_changes(item)
             case Begin():
@@ -511,9 +518,9 @@ def _batches(items: Iterable[StreamItem]) -> Iterator[list[StreamItem]]:
     rows = size = 0
     for item in items:
         batch.append(item)
-        if isinstance(item, Changes):
-            rows += len(item.unread)
-            size += sum([len(data) for _, _, data, _, _, _ in item.unread])
+        if isinstance(item, LoadedRows):
+            rows += len(item.lines)
+            size += sum(map(len, item.lines))
         elif isinstance(item, ChangeEvent) and isinstance(item.change, Read):
             rows += 1
             size += sum([len(value) for value in item.change.after if isinstance(value, bytes)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Final
 
 from cdc.avro.alterations import alteration_record
@@ -13,6 +15,7 @@ from cdc.avro.messages import MessageCodec
 from cdc.avro.names import claim_topic, topic_name
 from cdc.avro.packers import UNUSUAL
 from cdc.avro.packing import PackEvent
+from cdc.avro.runs import RunVersion, may_run, run_of
 from cdc.avro.source import SourceWriter, TransactionWriter
 from cdc.avro.transactions import TransactionCodec
 from cdc.capture.sizes import check_size
@@ -26,6 +29,7 @@ from cdc.core.events import (
     Create,
     Delete,
     Drop,
+    LoadedRows,
     LogicalMessage,
     Read,
     RowFormat,
@@ -42,6 +46,8 @@ from cdc.core.tables import TableId, TableSchema
 from cdc.log.limits import record_size
 from cdc.log.partitioner import partition_of
 
+_MOST_RUN_BYTES: Final = 256 << 10
+
 # Record's own __new__ takes twice as long.
 _new_record: Final = tuple.__new__
 
@@ -54,6 +60,7 @@ class _Version:
     key_id: int
     value_id: int
     topic: str
+    run: bytes | None = None  # what runs say of it
 
 
 @dataclass(slots=True)
@@ -179,6 +186,26 @@ class Publisher:
                 add(Record(topic, partition, key, None))
         return records
 
+    def records_of_load(self, rows: LoadedRows) -> list[Record]:
+        """As `records_of`, of rows of a first load: as runs, if the log takes them and keys decide nothing."""
+        version = self._version(rows.table)
+        topic = version.topic
+        if not self._writer.takes_runs or self._tables[topic].partitions > 1 or not may_run(rows.table):
+            return self.records_of(rows.changes())
+        headers, most = self._barriers[topic], min(self._max_record_bytes // 2, _MOST_RUN_BYTES)
+        if version.run is None:
+            of = RunVersion(rows.table, topic, self._prefix, version.key_id, version.value_id)
+            version.run = of.written()
+        if len(version.run) > most // 2:
+            return self.records_of(rows.changes())
+        records: list[Record] = []
+        for piece in _pieces(rows, most - len(version.run)):
+            if len(piece.lines) == 1:
+                records += self.records_of(piece.changes())  # which may be too large, and says of which column
+            else:
+                records.append(run_of(piece, version.run, topic, headers))
+        return records
+
     def message_record(self, message: LogicalMessage) -> Record:
         """All messages go to one partition: who reads them sees them in commit order, whatever their prefix."""
         codec = self._messages
@@ -300,6 +327,18 @@ class Publisher:
         self._tables[table.topic] = table
         self._barriers[table.topic] = _barrier(table)
         return table_record(self._state_topic, table)
+
+
+def _pieces(rows: LoadedRows, most: int) -> Iterator[LoadedRows]:
+    """The rows in pieces of up to so many bytes, or of one row."""
+    lines, first = rows.lines, 0
+    ends = list(accumulate(map(len, lines), initial=0))
+    while first < len(lines):
+        last = max(bisect_right(ends, ends[first] + most) - 1, first + 1)
+        yield replace(
+            rows, lines=lines[first:last], ordinal=rows.ordinal + first, table_ordinal=rows.table_ordinal + first
+        )
+        first = last
 
 
 def _is_barrier(change: Alter | Drop) -> bool:

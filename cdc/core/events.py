@@ -241,6 +241,34 @@ class Changes:
         return map(self.event, self.unread)
 
 
+@value()
+class LoadedRows:
+    """Rows of one table that a source's first load found: lines of COPY's text. `ordinal` and `table_ordinal` are those
+    of the first row's event, the others follow; `captured_us` as in ChangeEvent. `format` reads a line.
+    """
+
+    transaction: Transaction
+    table: TableSchema
+    lines: Sequence[bytes]
+    ordinal: int
+    table_ordinal: int
+    captured_us: int
+    format: RowFormat
+
+    def changes(self) -> Changes:
+        """The same, one by one."""
+        return Changes(
+            transaction=self.transaction,
+            unread=[
+                (self.table, Read, line, None, self.ordinal + at, self.table_ordinal + at)
+                for at, line in enumerate(self.lines)
+            ],
+            format=self.format,
+            captured_us=self.captured_us,
+            snapshot=SnapshotMark.YES,
+        )
+
+
 _OUR_PREFIX: Final = "cdc."
 
 
@@ -310,4 +338,4 @@ class Rereading:
     versions: tuple[TableSchema, ...] = ()
 
 
-StreamItem = Begin | ChangeEvent | Changes | LogicalMessage | Commit | Heartbeat | Rereading
+StreamItem = Begin | ChangeEvent | Changes | LoadedRows | LogicalMessage | Commit | Heartbeat | Rereading

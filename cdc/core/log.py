@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from typing_extensions import override
+
 from cdc.core.errors import ConfigError
 
 
@@ -56,6 +58,44 @@ class StoredRecord(NamedTuple):
         """In words, for errors."""
         return f"topic {self.topic!r}, partition {self.partition}, offset {self.offset}"
 
+    @property
+    def next_offset(self) -> int:
+        """Where what follows it may stand."""
+        return self.offset + 1
+
+
+class Run(Record):
+    """Rows of one table that a first load found, written as one record by a log of which only cdc's own readers read:
+    a record in form, whose key is the `head` (see `cdc.avro.runs`), and whose value is COPY's text. Who reads the log
+    finds a record of each row, with an offset of its own.
+    """
+
+    __slots__ = ()
+
+    @property
+    def rows(self) -> int:
+        return run_rows(self.key)
+
+
+class StoredRun(StoredRecord):
+    """A run that is read as one; `offset` is that of its first record."""
+
+    __slots__ = ()
+
+    @property
+    def rows(self) -> int:
+        return run_rows(self.key)
+
+    @property
+    @override
+    def next_offset(self) -> int:
+        return self.offset + self.rows
+
+
+def run_rows(head: bytes | None) -> int:
+    """How many rows a run has: its head begins with that, in four bytes."""
+    return int.from_bytes((head or b"")[:4], "big")
+
 
 class Offsets(NamedTuple):
     """The offsets that a partition holds: `first` is the oldest still there, `next` the one the next record gets."""
@@ -88,6 +128,11 @@ class LogWriter(Protocol):
 
     Errors are LogError; after one, the writer is of no more use (nothing later may be written past a hole).
     """
+
+    @property
+    def takes_runs(self) -> bool:
+        """Whether a `Run` may be among the records."""
+        return False
 
     def create_topics(self, topics: Iterable[TopicSpec]) -> None:
         """Create those that are missing. TopicMismatchError if one exists with another number of partitions."""
@@ -139,6 +184,12 @@ class LogReader(Protocol):
         """Up to `max_records` records of assigned partitions that are not paused; waits up to `timeout` seconds for
         the first. Empty if there is none.
         """
+
+    def poll_runs(self, max_records: int, timeout: float) -> list[StoredRecord]:
+        """As `poll`, but records that were written as a run may come as one `StoredRun`. The last of them may bring
+        more than `max_records`.
+        """
+        return self.poll(max_records, timeout)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Publish next offsets for lag displays only; need not be durable. The truth is in the target's

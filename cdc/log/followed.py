@@ -32,10 +32,15 @@ class FollowedReader:
             self._next.pop(partition, None)
 
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
-        records = self._reader.poll(max_records, timeout)
-        for record in records:
-            self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
-        return records
+        return self._noted(self._reader.poll(max_records, timeout))
+
+    def poll_runs(self, max_records: int, timeout: float) -> list[StoredRecord]:
+        return self._noted(self._reader.poll_runs(max_records, timeout))
 
     def at_end(self) -> bool:
         return all(at >= self._reader.offsets(partition).next for partition, at in self._next.items())
+
+    def _noted(self, records: list[StoredRecord]) -> list[StoredRecord]:
+        for record in records:
+            self._next[TopicPartition(record.topic, record.partition)] = record.next_offset
+        return records

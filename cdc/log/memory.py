@@ -12,8 +12,21 @@ from typing import Self
 
 from typing_extensions import override
 
+from cdc.avro.runs import RunReader
 from cdc.core.errors import LogError
-from cdc.core.log import Log, LogReader, LogWriter, Offsets, Record, Retention, StoredRecord, TopicPartition, TopicSpec
+from cdc.core.log import (
+    Log,
+    LogReader,
+    LogWriter,
+    Offsets,
+    Record,
+    Retention,
+    Run,
+    StoredRecord,
+    StoredRun,
+    TopicPartition,
+    TopicSpec,
+)
 from cdc.core.settings import LogSettings
 from cdc.log.assignment import Assignment, share
 from cdc.log.limits import (
@@ -32,29 +45,39 @@ class _Partition:
     first: int = 0
     next: int = 0
     records: dict[int, StoredRecord] = field(default_factory=dict)
+    runs: dict[int, StoredRun] = field(default_factory=dict)
     latest: dict[bytes, int] = field(default_factory=dict)
 
     def store(self, record: Record, timestamp_ms: int) -> None:
         if self.compacted and record.key is not None:
             self.records.pop(self.latest.get(record.key, -1), None)
             self.latest[record.key] = self.next
-        self.records[self.next] = StoredRecord(
+        stored = StoredRecord(
             record.topic, record.partition, self.next, timestamp_ms, record.key, record.value, record.headers
         )
-        self.next += 1
+        if isinstance(record, Run):
+            run = self.runs[self.next] = StoredRun(*stored)
+            self.records |= {each.offset: each for each in RunReader().records(run)}
+            self.next = run.next_offset
+        else:
+            self.records[self.next] = stored
+            self.next += 1
 
     def trim(self, first: int) -> None:
         for offset in range(self.first, first):
             self.records.pop(offset, None)
+            self.runs.pop(offset, None)
         self.first = max(self.first, first)
 
-    def read(self, start: int, most: int) -> list[StoredRecord]:
+    def read(self, start: int, most: int, *, runs: bool) -> list[StoredRecord]:
         found: list[StoredRecord] = []
-        for offset in range(start, self.next):
-            if len(found) == most:
-                break
-            if offset in self.records:
-                found.append(self.records[offset])
+        while start < self.next and most > 0:
+            record: StoredRecord | None = self.runs.get(start) if runs else None
+            record = record or self.records.get(start)
+            start = start + 1 if record is None else record.next_offset
+            if record is not None:
+                found.append(record)
+                most -= record.next_offset - record.offset
         return found
 
 
@@ -138,25 +161,26 @@ class MemoryLog(Log):
             there = [topic for topic in topics if topic in self._counts]
             return {topic: Retention(self._partitions[TopicPartition(topic, 0)].compacted, None) for topic in there}
 
-    def take(self, assignment: Assignment, most: int, timeout: float) -> list[StoredRecord]:
+    def take(self, assignment: Assignment, most: int, timeout: float, *, runs: bool) -> list[StoredRecord]:
         deadline = time.monotonic() + timeout
         with self._changed:
-            while not (records := self._take_now(assignment, most)):
+            while not (records := self._take_now(assignment, most, runs=runs)):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
         return records
 
-    def _take_now(self, assignment: Assignment, most: int) -> list[StoredRecord]:
+    def _take_now(self, assignment: Assignment, most: int, *, runs: bool) -> list[StoredRecord]:
         records: list[StoredRecord] = []
         turns = assignment.turns()
         for done, partition in enumerate(turns):
             stored, start = self._partitions[partition], assignment.next_offset(partition)
             check_offset(partition, start, Offsets(stored.first, stored.next))
-            found = stored.read(start, share(most - len(records), len(turns) - done))
+            found = stored.read(start, share(most, len(turns) - done), runs=runs)
             if found:
-                assignment.advance(partition, found[-1].offset + 1)
+                most -= sum(record.next_offset - record.offset for record in found)
+                assignment.advance(partition, found[-1].next_offset)
                 records += found
         return records
 
@@ -172,6 +196,11 @@ class _MemoryWriter(LogWriter):
         self._ticket = 0
         self._durable = 0
         self._open = True
+
+    @property
+    @override
+    def takes_runs(self) -> bool:
+        return True
 
     @override
     def create_topics(self, topics: Iterable[TopicSpec]) -> None:
@@ -242,7 +271,11 @@ class _MemoryReader(LogReader):
 
     @override
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
-        return self._log.take(self._assignment, max_records, timeout)
+        return self._log.take(self._assignment, max_records, timeout, runs=False)
+
+    @override
+    def poll_runs(self, max_records: int, timeout: float) -> list[StoredRecord]:
+        return self._log.take(self._assignment, max_records, timeout, runs=True)
 
     @override
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:

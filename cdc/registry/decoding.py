@@ -12,11 +12,12 @@ from cdc.avro.boundaries import EndScanner, is_begin
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import HEADER_LENGTH, unframe
 from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
+from cdc.avro.runs import RunReader
 from cdc.avro.scanning import Transactions
 from cdc.avro.transactions import End, TransactionBegin, TransactionEnd, decode_boundary
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import Alter, ChangeEvent
-from cdc.core.log import Place, StoredRecord
+from cdc.core.log import Place, StoredRecord, StoredRun
 from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
 from cdc.core.tables import TableSchema
@@ -42,6 +43,7 @@ class Decoding:
         self._framed: dict[bytes, EventDecoder] = {}  # ours, by the header of their framing
         self._decoders: dict[int, EventDecoder] = {}
         self._connectors: dict[tuple[int, int], EventDecoder] = {}
+        self._runs = RunReader(seen)
 
     def event(self, record: StoredRecord) -> ChangeEvent | None:
         """The record's event, or None for a tombstone. An error says which record could not be read."""
@@ -58,13 +60,16 @@ class Decoding:
 
     def events(self, records: Iterable[StoredRecord]) -> Iterator[tuple[StoredRecord, ChangeEvent | None]]:
         """Each with its event, or None for a tombstone. Usual events read their rows when they are asked for them, and
-        may only then find them damaged.
+        may only then find them damaged. A run has one for all its rows.
         """
         framing, scan = _NO_FRAMING, None
         for record in records:
             value = record.value
             if value is None:
                 yield record, None
+                continue
+            if isinstance(record, StoredRun):
+                yield record, self._runs.event(record)
                 continue
             if not value.startswith(framing):
                 decoder = self._framed.get(value[:HEADER_LENGTH])

@@ -29,6 +29,7 @@ from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
+from cdc.core.runs import counted
 from cdc.core.settings import LogSettings, TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableId
@@ -342,7 +343,9 @@ class Applier:
 
     def _add_read(self, most: int, timeout: float) -> bool:
         """Whether there was anything to read."""
-        found = self._reader.poll(most, timeout)
+        # Whole transactions count events, and what else is handed out are events: only tables are filled by runs.
+        runs = isinstance(self._inbox, Inbox) and not self._writes_elsewhere
+        found = self._reader.poll_runs(most, timeout) if runs else self._reader.poll(most, timeout)
         for place, records in groupby(found, key=_place):
             self._add(TopicPartition(*place), records)
         return bool(found)
@@ -467,7 +470,7 @@ class Applier:
             if event is not None and self._connector is not None:
                 self._connector.require_applicable(event, record.topic)
             truncated, altered = barriers(record) if record.headers else NO_BARRIERS
-            yield record.offset, event, truncated, altered, 0 if record.value is None else len(record.value)
+            yield record.next_offset - 1, event, truncated, altered, 0 if record.value is None else len(record.value)
 
     def _add_ends(self, records: Iterable[StoredRecord]) -> None:
         inbox = self._the_inbox
@@ -536,7 +539,7 @@ class Applier:
             if self._tables is not None:
                 self._tables.look(batch.events, self._state.tables)
             self._delivery.write(batch.events, log_id=self.log_id)
-            self._written += len(batch.events)
+            self._written += counted(batch.events)
             self._newest_us = max(self._newest_us, *map(_committed_us, batch.events))
         if not batch.whole:
             return

@@ -37,8 +37,10 @@ from cdc.core.errors import (
 from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
+from cdc.core.runs import counted, one_by_one
 from cdc.core.tables import TableId
 from consumers.apply.meanwhile import Beside, alone
+from consumers.plan.approach import claimed
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.mapping import EventMapping
 from consumers.plan.planner import plan
@@ -123,11 +125,14 @@ class Delivery:
             free = self._free(events)
             try:
                 with transaction.savepoint():
-                    self._run(transaction, plan(free), len(free))
+                    self._run(transaction, plan(free), counted(free))
             except CdcError as error:
                 if not _is_poison(error, free):
                     raise
-                self._try_in_order(transaction, events, free)
+                alone = one_by_one(events)
+                if self._only_part is not None:
+                    self._only_part = alone
+                self._try_in_order(transaction, alone, alone if free is events else one_by_one(free))
         if self._only_part is None:
             self._passed.update(_progress_of(events))
 
@@ -150,7 +155,8 @@ class Delivery:
             if self._letters is not None:
                 self._letters.write(transaction)
             done = self._cut(progress)
-            transaction.advance(done)
+            # A checkpoint without anything, of a first batch that waits as a whole, would look like one that was lost.
+            transaction.advance(done if done or not progress else claimed())
         self._open = None
         self._session.close()
         if self._letters is not None:
@@ -204,7 +210,7 @@ class Delivery:
 
     def _written_again(self, log_id: str) -> TargetTransaction:
         """In the source's order, deferred constraints being checked after each part too."""
-        events = self._only_part or ()
+        events = self._only_part = one_by_one(self._only_part or ())
         self.abandon()
         transaction = self._begun(log_id)
         with self._rolling_back():
@@ -268,7 +274,7 @@ class Delivery:
         """Those that wait behind no dead letter; the others become letters."""
         if self._letters is None or not self._letters.blocked:
             return events
-        return [event for event in events if not self._letters.take(event)]
+        return [event for event in one_by_one(events) if not self._letters.take(event)]
 
     def _waits_behind(self, unit: Unit) -> bool:
         """Behind one of its topic that waits (a truncate must not overtake it), or behind a dead letter."""
@@ -326,7 +332,7 @@ def _progress_of(events: Iterable[ChangeEvent]) -> dict[TopicPartition, Partitio
     """Of partitions up to the last of these events, which each partition has in this order."""
     last = {event.place[:2]: event for event in events if event.place is not None}
     return {
-        TopicPartition(*partition): PartitionProgress(event.position, _offset(event) + 1)
+        TopicPartition(*partition): PartitionProgress(event.position, _offset(event) + counted([event]))
         for partition, event in last.items()
     }
 

@@ -14,7 +14,17 @@ from cdc.core.errors import TargetSchemaError
 from cdc.core.events import UNCHANGED, Row, Value
 from cdc.core.tables import TableSchema
 from consumers.plan.alterations import same_columns
-from consumers.plan.steps import AlterTable, DropTable, MoveRow, RowStep, Step, TableStep, TruncateTable, WriteRows
+from consumers.plan.steps import (
+    AlterTable,
+    CopyRows,
+    DropTable,
+    MoveRow,
+    RowStep,
+    Step,
+    TableStep,
+    TruncateTable,
+    WriteRows,
+)
 
 
 class Definition(NamedTuple):
@@ -74,6 +84,8 @@ def _forward(step: RowStep, altered: AlterTable) -> RowStep:
     def whole(rows: Sequence[Row]) -> list[Row]:
         return [_projected(row, sources, fills) for row in rows]
 
+    if isinstance(step, CopyRows):
+        step = step.written()
     unchanged: list[Value] = [UNCHANGED] * len(fills)
     if isinstance(step, MoveRow):
         return MoveRow(after, step.old_key, _projected(step.row, sources, unchanged))

@@ -30,6 +30,7 @@ from cdc.core.errors import GapError
 from cdc.core.events import UNCHANGED, UNKNOWN_KEY, Alter, ChangeEvent, Create, Delete, Drop, Truncate
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
+from cdc.core.runs import rows_of
 from consumers.plan.batch import Arrived, Batch
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.room import Room
@@ -52,7 +53,7 @@ class _Entry(NamedTuple):
 class _Queue:
     """`taken` is how far `take` has come, and `told` what it said of that in a batch. `dropped` is how far events that
     were dropped will bring it. `next_at` is where the next event stands, if it was given back and not read again yet.
-    `size` counts the bytes of what waits.
+    `events` and `size` count what waits, and its bytes.
     """
 
     read_position: Position
@@ -62,7 +63,13 @@ class _Queue:
     dropped: PartitionProgress | None = None
     next_at: Position | None = None
     entries: deque[_Entry] = field(default_factory=deque)
+    events: int = 0
     size: int = 0
+
+    def add(self, entry: _Entry) -> None:
+        self.entries.append(entry)
+        self.events += rows_of(entry.event)
+        self.size += entry.size
 
     def skip(self, offset: int) -> None:
         """The record there holds nothing new. It goes with the event before it, so that any number take no room."""
@@ -79,8 +86,7 @@ class _Queue:
 
     def drop_before(self, epoch: int) -> None:
         while self.entries and self.entries[0].event.transaction.epoch < epoch:
-            entry = self.entries.popleft()
-            self.size -= entry.size
+            entry = self._popped()
             self.dropped = PartitionProgress(entry.event.position, entry.next_offset)
 
     def pass_dropped(self) -> None:
@@ -88,10 +94,15 @@ class _Queue:
             self.taken, self.dropped = self.dropped, None
 
     def pop(self) -> ChangeEvent:
-        entry = self.entries.popleft()
-        self.size -= entry.size
+        entry = self._popped()
         self.taken, self.dropped = PartitionProgress(entry.event.position, entry.next_offset), None
         return entry.event
+
+    def _popped(self) -> _Entry:
+        entry = self.entries.popleft()
+        self.events -= rows_of(entry.event)
+        self.size -= entry.size
+        return entry
 
 
 def is_resent(read: Position, event: ChangeEvent) -> bool:
@@ -126,6 +137,7 @@ class Inbox:
         self._epochs: dict[str, int] = {}
         self._truncated: dict[str, Position] = {}
         self._altered = ORIGIN
+        self._in_runs = 0  # rows that a batch has beyond one for each of its events
 
     def assign(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """Events of this partition will come, from `progress.next_offset`."""
@@ -184,8 +196,7 @@ class Inbox:
         else:
             queue.read_position = event.position
             entry = _Entry(event, truncated, altered, topics, offset + 1, size)
-            queue.entries.append(entry)
-            queue.size += size
+            queue.add(entry)
             if truncated != ORIGIN or altered != ORIGIN or topics or _truncates(event):
                 self._forget_ends(partition, entry)
             # What a table has become does not end with an epoch; nor does anything for one that is not to be taken.
@@ -221,7 +232,7 @@ class Inbox:
         """Partitions of which enough is here for now."""
         count = len(self._queues)
         is_full = self._room.is_full
-        return {at for at, queue in self._queues.items() if is_full(len(queue.entries), queue.size, count)}
+        return {at for at, queue in self._queues.items() if is_full(queue.events, queue.size, count)}
 
     def ends_wanted(self) -> set[str]:
         """Topics of which `ends` must be told before a waiting event can be judged."""
@@ -234,10 +245,11 @@ class Inbox:
     def take(self, most: int) -> Batch:
         """About `most` events that may be applied now, in one target transaction."""
         batch = Batch()
+        self._in_runs = 0
         if self._tables is not None and self._next_is_alteration():
             self._take_from(self._tables, self._queues[self._tables], batch.events, 1)
         taken = -1 if not batch.events else most
-        while taken < len(batch.events) < most:
+        while taken < len(batch.events) < most - self._in_runs:
             # One partition's progress may be what another waits for: go round until nothing moves.
             taken = len(batch.events)
             for partition, queue in self._queues.items():
@@ -273,7 +285,7 @@ class Inbox:
                 self._queues[other].drop_before(epoch)
 
     def _take_from(self, partition: TopicPartition, queue: _Queue, events: list[ChangeEvent], most: int) -> None:
-        while len(events) < most and queue.entries:
+        while len(events) < most - self._in_runs and queue.entries:
             event, truncated, altered, topics, *_ = queue.entries[0]
             if not self._takes(partition.topic, event) or not self._altered_up_to(altered):
                 return
@@ -300,7 +312,7 @@ class Inbox:
                 case Create(moved_from=old, after=row) if old == UNKNOWN_KEY or (old is not None and UNCHANGED in row):
                     return  # its Delete takes it along
                 case _:
-                    pass
+                    self._in_runs += rows_of(event) - 1
             events.append(queue.pop())
 
     def _truncated_up_to(self, position: Position, partition: TopicPartition) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, assert_never
 
+from cdc.core.copy_text import copy_text, rows_in
 from cdc.core.errors import ConfigError
 from cdc.core.events import (
     UNCHANGED,
@@ -39,6 +40,7 @@ from cdc.core.events import (
 )
 from cdc.core.patterns import ColumnPatterns, pieces
 from cdc.core.renaming import Renaming
+from cdc.core.runs import ReadRun
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind, has_one_text
@@ -122,6 +124,9 @@ class EventMapping:
         if self._is_trivial:
             return event
         version = self._version(event.table)
+        if isinstance(event, ReadRun):
+            text = event.text if version.keeps_rows else copy_text(map(version.mapped_row, rows_in(event.text)))
+            return replace(event, table=version.table, change=self._change(event, version), text=text)
         # Not `dataclasses.replace`, which takes four times as long, for each event.
         return ChangeEvent(
             transaction=event.transaction,

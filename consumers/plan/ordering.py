@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from cdc.core.tables import TableId
-from consumers.plan.steps import AlterTable, DropTable, RowStep, Step, TruncateTable, WriteRows
+from consumers.plan.steps import AlterTable, CopyRows, DropTable, RowStep, Step, TruncateTable, WriteRows
 
 References = Mapping[TableId, AbstractSet[TableId]]
 """By table, those that its foreign keys refer to."""
@@ -59,13 +59,15 @@ def _parted(steps: list[RowStep], *, is_parent: bool) -> tuple[list[RowStep], li
     first: list[RowStep] = []
     if isinstance(steps[0], TruncateTable):
         first, steps = steps[:1], steps[1:]
-    if len(steps) != 1 or not isinstance(steps[0], WriteRows) or not (steps[0].deletes or steps[0].removed):
+    copies, step = steps[:-1], steps[-1] if steps else None
+    if not isinstance(step, WriteRows) or not (step.deletes or step.removed):
         return first, steps, []
-    step = steps[0]
+    if not all(isinstance(each, CopyRows) for each in copies) or (copies and not is_parent):
+        return first, steps, []
     going = WriteRows(step.table, deletes=step.deletes, removed=step.removed)
-    coming = WriteRows(step.table, upserts=step.upserts, partials=step.partials, added=step.added)
+    coming = WriteRows(step.table, upserts=step.upserts, partials=step.partials, added=step.added, loaded=step.loaded)
     comes = [coming] if coming.upserts or coming.partials or coming.added else []
-    return ([*first], [*comes], [going]) if is_parent else ([*first, going], [*comes], [])
+    return ([*first], [*copies, *comes], [going]) if is_parent else ([*first, going], [*comes], [])
 
 
 def _parents_first(inside: Mapping[TableId, Iterable[TableId]]) -> list[TableId]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never, cast
 
 from cdc.avro.scanned import ScannedEvent
+from cdc.core.copy_text import rows_in
 from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
@@ -31,8 +32,9 @@ from cdc.core.events import (
     Truncate,
     Update,
 )
+from cdc.core.runs import ReadRun
 from cdc.core.tables import TableId, TableSchema
-from consumers.plan.steps import AlterTable, DropTable, MoveRow, Step, TruncateTable, WriteRows
+from consumers.plan.steps import AlterTable, CopyRows, DropTable, MoveRow, Step, TruncateTable, WriteRows
 
 
 def plan(events: Iterable[ChangeEvent], *, moving: bool = False) -> list[Step]:
@@ -122,6 +124,9 @@ class _KeyedRows:
                 self._outcomes[key] = _GONE if event.is_delete else event
                 return
         departure, self._departure = self._departure, None
+        if isinstance(event, ReadRun):
+            self._read_run(event)
+            return
         match event.change:
             case Update(before, after):
                 self._update(before, after)
@@ -151,6 +156,16 @@ class _KeyedRows:
             self._outcomes = {}
             self._has_partials = False
         return self._steps
+
+    def _read_run(self, run: ReadRun) -> None:
+        """Its rows stay together, and next to those of the runs before it."""
+        steps = self.finished()
+        last = steps[-1] if steps else None
+        if not isinstance(last, CopyRows) or last.table is not self.version:
+            last = CopyRows(self.version)
+            steps.append(last)
+        last.texts.append(run.text)
+        last.count += run.count
 
     def _write_whole(self, row: Row) -> None:
         if UNCHANGED in row:
@@ -213,8 +228,10 @@ class _KeyedRows:
 
     def _written(self) -> WriteRows:
         step = WriteRows(self.version)
+        read = 0
         for key, outcome in self._outcomes.items():
             if isinstance(outcome, _Unread):
+                read += outcome.is_read
                 step.upserts.append(_row_of(outcome))
             elif isinstance(outcome, _Gone):
                 step.deletes.append(key)
@@ -222,6 +239,7 @@ class _KeyedRows:
                 step.partials.append(outcome)
             else:
                 step.upserts.append(outcome)
+        step.loaded = 0 < read == len(step.upserts)
         return step
 
     def _key_of(self, row: Row) -> Key:
@@ -241,6 +259,10 @@ class _KeylessRows:
         self._copies: Counter[Row] = Counter()
 
     def add(self, event: ChangeEvent) -> None:
+        if isinstance(event, ReadRun):
+            for row in rows_in(event.text):
+                self._count(row, +1)
+            return
         match event.change:
             case Read(after) | Create(after):
                 self._count(after, +1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cdc.core.copy_text import rows_in
 from cdc.core.events import Key, Row
 from cdc.core.tables import TableSchema
 
@@ -16,6 +17,7 @@ class WriteRows:
     For a table with a key, each key stands in one of the three at most:
     `upserts` are whole rows (no UNCHANGED); `deletes` are keys, and a row that is not there is fine; `partials` are
     rows in which some values are UNCHANGED (never a key column's): the row must be there, or the target has a gap.
+    `loaded` is a hint: all upserts are rows as a first load found them, which brings each once.
     For a table without a key: `added` and `removed` whole rows, each standing for one copy of such a row; what is
     removed must be there.
     """
@@ -24,8 +26,24 @@ class WriteRows:
     upserts: list[Row] = field(default_factory=list)
     deletes: list[Key] = field(default_factory=list)
     partials: list[Row] = field(default_factory=list)
+    loaded: bool = field(default=False, compare=False)
     added: list[Row] = field(default_factory=list)
     removed: list[Row] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class CopyRows:
+    """Write whole rows of a table with a key, as `upserts` of WriteRows: `texts` are their lines in COPY's text format,
+    `count` is how many. Each key stands in one of them at most.
+    """
+
+    table: TableSchema
+    texts: list[bytes] = field(default_factory=list)
+    count: int = 0
+
+    def written(self) -> WriteRows:
+        """The same, row by row."""
+        return WriteRows(self.table, upserts=[row for text in self.texts for row in rows_in(text)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +80,6 @@ class DropTable:
     table: TableSchema
 
 
-RowStep = WriteRows | TruncateTable | MoveRow
+RowStep = WriteRows | CopyRows | TruncateTable | MoveRow
 TableStep = AlterTable | DropTable
 Step = RowStep | TableStep

@@ -18,12 +18,13 @@ from target_steps import (
     version,
 )
 
+from cdc.core.copy_text import copy_text
 from cdc.core.errors import (
     ConstraintError,
     GapError,
 )
-from cdc.core.events import UNCHANGED
-from consumers.plan.steps import AlterTable, Step, TruncateTable, WriteRows
+from cdc.core.events import UNCHANGED, Row
+from consumers.plan.steps import AlterTable, CopyRows, Step, TruncateTable, WriteRows
 
 STRICT = version(text("id", nullable=False), text("a"), text("b", nullable=False))
 
@@ -129,3 +130,18 @@ def test_parents_come_before_children_and_go_after_them(database, target):
     )
     apply(target, TruncateTable(parent), TruncateTable(child))
     assert database.rows(parent) == database.rows(child) == []
+
+
+def copied(*rows: Row) -> CopyRows:
+    return CopyRows(STRICT, [copy_text(rows)], len(rows))
+
+
+def test_what_a_first_load_may_not_bring_is_refused_as_ever(database, target):
+    apply(target, copied((b"1", b"x", b"y")))
+    with pytest.raises(ConstraintError) as said:
+        apply(target, copied((b"2", b"x", b"y"), (b"3", b"x", None)), ordinal=2)
+    with pytest.raises(ConstraintError) as expected:
+        apply(target, WriteRows(STRICT, upserts=[(b"2", b"x", b"y"), (b"3", b"x", None)]), ordinal=2)
+    assert str(said.value) == str(expected.value)
+    apply(target, copied((b"4", b"x", b"y")), ordinal=2)
+    assert database.rows(STRICT) == [(b"1", b"x", b"y"), (b"4", b"x", b"y")]

@@ -7,12 +7,11 @@ from contextlib import suppress
 import pytest
 from target_steps import KEYLESS, ONE, ORDERS, advance, apply, at, text, upserted, version
 
-from cdc.core.errors import (
-    GapError,
-)
+from cdc.core.copy_text import copy_text
+from cdc.core.errors import FidelityError, GapError
 from cdc.core.events import UNCHANGED, Row
 from consumers.plan.letters import INDEX
-from consumers.plan.steps import MoveRow, TruncateTable, WriteRows
+from consumers.plan.steps import CopyRows, MoveRow, TruncateTable, WriteRows
 
 
 def test_upserts_insert_and_replace(database, target):
@@ -147,3 +146,54 @@ def test_all_rows_of_a_table_of_texts(database, target):
     assert database.target().rows_of(INDEX) == [row]
     advance(target, {ONE: at(2)}, WriteRows(INDEX, deletes=[row[:4]]))
     assert target.rows_of(INDEX) == []
+
+
+AWKWARD = [
+    (b"1", None, b""),
+    (b"2", b"\\N", b"\\."),
+    (b"3", b"a\tb\nc\r\\", b"\x08\x0b\x0c"),
+    (b"4", "größe".encode(), b"N"),
+]
+
+
+def test_text_of_copy_is_its_rows(database, target):
+    apply(target, CopyRows(ORDERS, [copy_text(AWKWARD[:2]), copy_text(AWKWARD[2:])], 4))
+    assert database.rows(ORDERS) == AWKWARD
+
+
+def test_text_of_copy_takes_the_place_of_what_is_there(database, target):
+    upserted(target, (b"1", b"x", b"y"), (b"5", b"x", b"y"))
+    apply(target, CopyRows(ORDERS, [copy_text(AWKWARD)], 4), ordinal=2)
+    apply(target, CopyRows(ORDERS, [copy_text([(b"4", b"z", None)])], 1), ordinal=3)
+    assert database.rows(ORDERS) == [*AWKWARD[:3], (b"4", b"z", None), (b"5", b"x", b"y")]
+
+
+def test_text_of_copy_goes_where_its_place_is_among_others(database, target):
+    def copied(*rows):
+        return CopyRows(ORDERS, [copy_text(rows)], len(rows))
+
+    apply(
+        target,
+        copied((b"1", b"a", b"a"), (b"2", b"a", b"a")),
+        TruncateTable(ORDERS),
+        copied((b"2", b"b", b"b"), (b"3", b"b", b"b"), (b"4", b"b", b"b")),
+        WriteRows(ORDERS, upserts=[(b"3", b"c", b"c")], deletes=[(b"4",)]),
+        copied((b"3", b"d", b"d"), (b"5", b"d", b"d")),
+    )
+    assert database.rows(ORDERS) == [(b"2", b"b", b"b"), (b"3", b"d", b"d"), (b"5", b"d", b"d")]
+
+
+def test_text_of_copy_that_was_rolled_back_was_never_there(database, target):
+    rows = copy_text(AWKWARD)
+    target.prepare(ORDERS)
+    with target.transaction(log_id="log") as transaction:
+        with suppress(FidelityError), transaction.savepoint():
+            transaction.run([CopyRows(ORDERS, [rows], 4)])
+            raise FidelityError("never mind")
+        transaction.run([CopyRows(ORDERS, [rows], 4)])
+        transaction.advance({ONE: at(1)})
+    with suppress(ZeroDivisionError), target.transaction(log_id="log") as transaction:
+        transaction.run([TruncateTable(ORDERS), CopyRows(ORDERS, [rows], 4)])
+        raise ZeroDivisionError
+    apply(target, CopyRows(ORDERS, [rows], 4), ordinal=2)
+    assert database.rows(ORDERS) == AWKWARD

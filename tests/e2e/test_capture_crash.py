@@ -230,12 +230,15 @@ def difference(expected: dict[str, list[str]] | None, found: dict[str, list[str]
     )
 
 
-@pytest.mark.parametrize("failpoint", KILLS)
+@pytest.mark.parametrize(
+    ("failpoint", "partitions"),
+    [*((each, 2) for each in KILLS), ("capture.1-produced", 1), ("capture.4-end-delivered", 1)],
+)
 def test_equal_after_kills_at(
-    failpoint: str, tmp_path: Path, new_database: Callable[..., str], unique_name: str
+    failpoint: str, partitions: int, tmp_path: Path, new_database: Callable[..., str], unique_name: str
 ) -> None:
     log = f"sqlite:///{tmp_path / 'log.db'}"
-    replication = Replication(tmp_path, new_database(), new_database(), log, unique_name, partitions=2)
+    replication = Replication(tmp_path, new_database(), new_database(), log, unique_name, partitions=partitions)
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     with replication.applying():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -158,6 +159,27 @@ def test_later_events_of_the_key_wait_and_others_go_on(site: Site) -> None:
     assert site.retry() == (3, 0, 0)
     assert site.letters() == []
     site.assert_equal("item", "other")
+
+
+@ON_EACH
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_poison_in_a_first_load(site: Site, partitions: int) -> None:
+    """With one partition its rows come together."""
+    site.replica.reopen(log_settings=replace(site.log_settings, partitions=partitions))
+    site.run(
+        "INSERT INTO item SELECT g, CASE WHEN g % 40 = 7 THEN 500 ELSE 1 END, 'n' || g FROM generate_series(1, 100) g",
+        "INSERT INTO bag SELECT CASE WHEN g = 30 THEN 500 ELSE g END FROM generate_series(1, 60) g",
+        "INSERT INTO other SELECT generate_series(1, 100)",
+    )
+    site.assert_equal("other")
+    assert site.at_target("SELECT count(*) FROM item") == [(97,)]
+    assert site.letters().count(("public.item", False)) == 3
+    assert site.letters().count(("public.bag", False)) == 1
+    site.step("UPDATE item SET note = 'later' WHERE id IN (7, 8)")
+    assert site.letters().count(("public.item", True)) == 1
+    site.mend()
+    assert site.retry()[1:] == (0, 0)
+    site.assert_equal("item", "bag", "other")
 
 
 def test_what_stops_without_dead_letters(site: Site) -> None:

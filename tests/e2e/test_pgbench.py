@@ -1,4 +1,4 @@
-"""The main job on pgbench's standard workload, through Kafka with 4 partitions, into PostgreSQL and SQLite."""
+"""The main job on pgbench's standard workload, into PostgreSQL and SQLite."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psycopg2
@@ -25,9 +26,9 @@ tables = ["public.*"]
 slot = "{name}"
 
 [log]
-url = "kafka://{kafka}"
+url = "{log}"
 prefix = "{name}"
-partitions = 4
+partitions = {partitions}
 
 [targets.postgres]
 url = "{target}"
@@ -40,7 +41,7 @@ url = "sqlite:///{lite}"
 class Pipeline:
     """A pgbench database, its configuration, and what runs on them."""
 
-    def __init__(self, folder: Path, source: str, target: str, kafka: str, pgbench: Path) -> None:
+    def __init__(self, folder: Path, source: str, target: str, log: str, pgbench: Path, *, partitions: int) -> None:
         self.source = source
         self.target = target
         self.lite = folder / "lite.db"
@@ -48,7 +49,9 @@ class Pipeline:
         self._pgbench = pgbench
         name = "bench_" + source.rpartition("/")[2]
         self.config.write_text(
-            CONFIG.format(source=source, target=target, kafka=kafka, lite=self.lite, name=name.lower())
+            CONFIG.format(
+                source=source, target=target, log=log, partitions=partitions, lite=self.lite, name=name.lower()
+            )
         )
 
     def initialize(self, scale: int) -> None:
@@ -77,11 +80,16 @@ class Pipeline:
 
 
 @pytest.fixture
-def pipeline(
-    tmp_path: Path, new_database: Callable[..., str], pg_server: Callable[..., object], kafka: str
-) -> Pipeline:
+def new_pipeline(
+    tmp_path: Path, new_database: Callable[..., str], pg_server: Callable[..., object]
+) -> Callable[..., Pipeline]:
     pgbench = pg_server(18).bin("pgbench")  # type: ignore[attr-defined]
-    return Pipeline(tmp_path, new_database(version=18), new_database(version=18), kafka, pgbench)
+    return partial(Pipeline, tmp_path, new_database(version=18), new_database(version=18), pgbench=pgbench)
+
+
+@pytest.fixture
+def pipeline(new_pipeline: Callable[..., Pipeline], kafka: str) -> Pipeline:
+    return new_pipeline(log=f"kafka://{kafka}", partitions=4)
 
 
 def start_all(processes: Processes) -> None:
@@ -101,18 +109,30 @@ def test_replicated_while_it_runs(pipeline: Pipeline) -> None:
 
 def test_equal_after_random_kills(pipeline: Pipeline) -> None:
     """Kill -9 of capture and of the appliers at random moments, some of them in the first load."""
+    pipeline.initialize(scale=1)
+    kill_at_random(pipeline, longest=2.0)
+
+
+def test_equal_after_random_kills_in_a_first_load(new_pipeline: Callable[..., Pipeline], tmp_path: Path) -> None:
+    """Whose rows come together through the local log."""
+    pipeline = new_pipeline(log=f"sqlite:///{tmp_path}/log.db", partitions=1)
+    pipeline.initialize(scale=4)
+    kill_at_random(pipeline, longest=3.0)
+
+
+def kill_at_random(pipeline: Pipeline, longest: float) -> None:
+    """While pgbench works. `longest`: between two kills, in seconds."""
     dice = random.Random()
     seed = dice.randrange(1 << 32)
     print(f"seed {seed}")
     dice.seed(seed)
-    pipeline.initialize(scale=1)
     commands = {"capture": ("capture",), "postgres": ("apply", "postgres"), "lite": ("apply", "lite")}
     kills = 0
     with Processes(pipeline.config) as processes:
         start_all(processes)
         running = pipeline.workload(seconds=15)
         while running.poll() is None:
-            time.sleep(dice.uniform(0.1, 2.0))  # the moment is what is random here: nothing is awaited
+            time.sleep(dice.uniform(0.1, longest))  # the moment is what is random here: nothing is awaited
             victim = dice.choice(list(commands))
             processes.kill(victim)
             processes.start(victim, *commands[victim])

@@ -52,7 +52,7 @@ def place(request: pytest.FixtureRequest, new_database: Callable[[], str], uniqu
 def beside_the_first_write(monkeypatch: pytest.MonkeyPatch, do: Callable[[], None]) -> None:
     """`do` it when the applier reads while the target is written for the first time."""
     monkeypatch.setattr("consumers.apply.delivery._MANY", 1)
-    run, poll = Meanwhile.run, FollowedReader.poll
+    run = Meanwhile.run
     done: list[bool] = []
     writing = False
 
@@ -64,14 +64,18 @@ def beside_the_first_write(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Non
         finally:
             writing = False
 
-    def watched_poll(reader: FollowedReader, most: int, timeout: float) -> list[StoredRecord]:
-        if writing and not done:
-            done.append(True)
-            do()
-        return poll(reader, most, timeout)
+    def watched(poll: Callable[..., list[StoredRecord]]) -> Callable[..., list[StoredRecord]]:
+        def watched_poll(reader: FollowedReader, most: int, timeout: float) -> list[StoredRecord]:
+            if writing and not done:
+                done.append(True)
+                do()
+            return poll(reader, most, timeout)
+
+        return watched_poll
 
     monkeypatch.setattr(Meanwhile, "run", watched_run)
-    monkeypatch.setattr(FollowedReader, "poll", watched_poll)
+    monkeypatch.setattr(FollowedReader, "poll", watched(FollowedReader.poll))
+    monkeypatch.setattr(FollowedReader, "poll_runs", watched(FollowedReader.poll_runs))
 
 
 def test_it_reads_while_its_server_writes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from cdc.avro.names import dead_letter_topic
+from cdc.core.copy_text import copy_text
 from cdc.core.errors import ConfigError, ConstraintError, UnfollowedError
-from cdc.core.events import Alter, Change, ChangeEvent, Create, Transaction, Update
+from cdc.core.events import Alter, Change, ChangeEvent, Create, Read, Row, Transaction, Update
 from cdc.core.log import Place, Record, TopicPartition, TopicSpec
 from cdc.core.position import Position
+from cdc.core.runs import ReadRun
 from cdc.core.settings import TargetSettings
 from cdc.core.state import TableState
 from cdc.core.tables import Column, TableId, TableSchema
@@ -22,7 +24,7 @@ from cdc.core.types import ColumnType, Kind
 from cdc.log.memory import MemoryLog
 from consumers.apply.delivery import Delivery
 from consumers.apply.letters import DeadLetters
-from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.checkpoint import PartitionProgress, require_sound
 from consumers.plan.mapping import EventMapping
 from consumers.targets.open import open_target
 from consumers.targets.target import Target
@@ -184,3 +186,50 @@ def test_a_table_s_topic_is_not_taken_for_letters(site: Site) -> None:
     with pytest.raises(ConfigError, match=r"dlq\.it") as raised:
         site.letters.require_own_topic({topic: table})
     assert raised.value.mend
+
+
+def run(first: int, *rows: Row) -> ReadRun:
+    """Rows of a first load that came together."""
+    single = event(first, Read(rows[0]))
+    return ReadRun(
+        transaction=single.transaction,
+        table=ITEM,
+        change=single.change,
+        ordinal=first + len(rows),
+        table_ordinal=first + len(rows),
+        place=single.place,
+        text=copy_text(rows),
+        count=len(rows),
+    )
+
+
+def test_poison_among_rows_that_came_together_is_a_letter_of_its_own(site: Site) -> None:
+    delivery = Delivery(site.target, MAPPING, site.letters)
+    delivery.write([run(0, (b"1", b"x"), (b"2", b"bad"), (b"3", b"x")), run(3, (b"4", b"bad"))], log_id="log")
+    delivery.write([run(4, (b"5", b"x"), (b"2", b"y"))], log_id="log")
+    delivery.commit(FAR, log_id="log")
+    assert site.query("SELECT * FROM item ORDER BY id") == [("1", "x"), ("3", "x"), ("5", "x")]
+    assert [letter.place.offset for letter in site.letters.stored()] == [1, 3, 5]
+    assert site.target.read_checkpoint().partitions == FAR
+
+
+def test_what_waits_among_rows_that_came_together_is_where_it_goes_on(site: Site) -> None:
+    site.query("CREATE UNIQUE INDEX once ON item (a)")
+    delivery = Delivery(site.target, MAPPING, may_wait=lambda _: True)
+    refused = [run(0, (b"1", b"x")), run(1, (b"2", b"y"), (b"3", b"x"), (b"4", b"z"))]
+    delivery.write(refused, log_id="log")
+    done = delivery.commit({ONE: PartitionProgress(Position(1, 1, 4), 4)}, log_id="log")
+    assert site.query("SELECT * FROM item ORDER BY id") == [("1", "x"), ("2", "y")]
+    assert done == {ONE: PartitionProgress(Position(1, 1, 2), 2)} == site.target.read_checkpoint().partitions
+    assert {at: waiting.position.ordinal for at, waiting in delivery.waiting.items()} == {ONE: 3}
+
+
+def test_a_first_batch_that_waits_as_a_whole_leaves_a_checkpoint_that_can_be_read(site: Site) -> None:
+    site.query("CREATE UNIQUE INDEX once ON item (a)")
+    site.query("INSERT INTO item VALUES ('0', 'x')")
+    delivery = Delivery(site.target, MAPPING, may_wait=lambda _: True)
+    delivery.write([event(0, Create((b"1", b"x")))], log_id="log")
+    assert delivery.commit({ONE: PartitionProgress(Position(1, 1, 1), 1)}, log_id="log") == {}
+    checkpoint = site.target.read_checkpoint()
+    assert (checkpoint.log_id, checkpoint.partitions.get(ONE)) == ("log", None)
+    require_sound(checkpoint, "it", may_be_empty=False)

@@ -160,10 +160,10 @@ def test_a_database_of_something_else_is_refused(log, path):
 def test_a_newer_layout_is_refused(log, path):
     log.writer().close()
     with closing(sqlite3.connect(path)) as newer:
-        newer.execute("PRAGMA user_version = 3")
+        newer.execute("PRAGMA user_version = 4")
 
     for opening in (log.writer, lambda: log.reader("r").topics()):
-        with pytest.raises(LogError, match="has layout 3"):
+        with pytest.raises(LogError, match="has layout 4"):
             opening()
 
 
@@ -175,6 +175,22 @@ def test_an_older_layout_says_what_to_do(log, path):
     with pytest.raises(LogError, match="has layout 1") as refused:
         log.writer()
     assert "load all tables again" in refused.value.mend
+
+
+def test_the_layout_before_runs_is_read_and_written_on(log, path):
+    with closing(log.writer()) as writer:
+        writer.create_topics([TopicSpec("t", 1)])
+        store(writer, records(3))
+    with closing(sqlite3.connect(path)) as older:
+        older.execute("PRAGMA user_version = 2")
+    with closing(log.reader("r")) as reader:
+        reader.assign({_T0: 0})
+        assert len(reader.poll(10, 1)) == 3
+        with closing(log.writer()) as writer:
+            store(writer, records(2))
+        assert len(reader.poll(10, 1)) == 2
+    with closing(sqlite3.connect(path)) as now:
+        assert now.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -24,6 +24,7 @@ from cdc.core.events import (
     FullImage,
     Heartbeat,
     KeyImage,
+    LoadedRows,
     LogicalMessage,
     Read,
     Row,
@@ -125,7 +126,16 @@ def receive(
 
 def read(items: Iterable[StreamItem]) -> list[StreamItem]:
     """The items, with an event for each change."""
-    return [each for item in items for each in (item.events() if isinstance(item, Changes) else (item,))]
+    found: list[StreamItem] = []
+    for item in items:
+        match item:
+            case LoadedRows():
+                found += item.changes().events()
+            case Changes():
+                found += item.events()
+            case _:
+                found.append(item)
+    return found
 
 
 def commits(count: int) -> Callable[[list[StreamItem]], bool]:

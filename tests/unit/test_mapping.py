@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cdc.core.copy_text import copy_text
 from cdc.core.errors import ConfigError
 from cdc.core.events import (
     UNCHANGED,
@@ -22,11 +23,13 @@ from cdc.core.events import (
     FullImage,
     KeyImage,
     Read,
+    Row,
     Transaction,
     Truncate,
     Update,
 )
 from cdc.core.log import Place
+from cdc.core.runs import ReadRun, one_by_one
 from cdc.core.settings import TargetSettings
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
@@ -279,3 +282,23 @@ def test_patterns_that_hide_nothing_are_told() -> None:
 
     assert one.unmatched([USERS]) == ("*.*.secrets", "public.user.email")
     assert (one.hides, mapping(rename={"public.*": "x.*"}).hides) == (True, False)
+
+
+@pytest.mark.parametrize("options", [OPTIONS, {"rename": {"public.*": "crm.*"}}, {}])
+def test_rows_of_a_first_load_that_came_together_are_mapped_one_by_one(options: dict[str, Any]) -> None:
+    rows: list[Row] = [(b"1", b"s\t", b"a@b", b"12", b"Ann\n"), (b"2", None, None, None, None)]
+    read = event(Read(rows[0]))
+    run = ReadRun(
+        transaction=read.transaction,
+        table=USERS,
+        change=read.change,
+        ordinal=9,
+        table_ordinal=5,
+        place=Place("topic", 0, 40),
+        text=copy_text(rows),
+        count=2,
+    )
+    of = mapping(**options)
+    assert one_by_one([of.event(run)]) == [of.event(each) for each in run.events()]
+    assert [each.place for each in one_by_one(of.events([run]))] == [Place("topic", 0, 40), Place("topic", 0, 41)]
+    assert of.event(run).change == of.event(read).change

@@ -27,7 +27,7 @@ from cdc.core.types import ColumnType, Kind
 from consumers.plan.letters import INDEX, Letter, Scope, Scopes, index_row, read_index, scopes_of
 from consumers.plan.ordering import in_order
 from consumers.plan.source_order import halves, units
-from consumers.plan.steps import DropTable, Step, TruncateTable, WriteRows
+from consumers.plan.steps import CopyRows, DropTable, Step, TruncateTable, WriteRows
 
 TEXT = ColumnType(kind=Kind.STRING, name="text")
 NUMERIC = ColumnType(kind=Kind.VARIABLE_DECIMAL, name="numeric")
@@ -69,6 +69,19 @@ def test_children_go_first_and_parents_come_first():
 
 def test_truncates_go_from_children_to_parents():
     assert said(in_order([TruncateTable(A), TruncateTable(B), TruncateTable(C)], REFERENCES)) == ["-c", "-b", "-a"]
+
+
+def test_rows_that_came_together_come_before_what_goes():
+    """A parent's copied rows come first, and what goes of it goes last; a child keeps its order."""
+    steps: list[Step] = [CopyRows(A), both(A), CopyRows(B), both(B)]
+    ordered = in_order(steps, {B.id: frozenset({A.id})})
+    assert [(type(step).__name__, said([step])[0]) for step in ordered] == [
+        ("CopyRows", "+a"),
+        ("WriteRows", "+a"),
+        ("CopyRows", "+b"),
+        ("WriteRows", "-b"),
+        ("WriteRows", "-a"),
+    ]
 
 
 def test_what_becomes_of_a_table_keeps_its_place():

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc.core.copy_text import copy_text
 from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
@@ -24,10 +25,11 @@ from cdc.core.events import (
     Truncate,
     Update,
 )
+from cdc.core.runs import ReadRun
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from consumers.plan.planner import plan
-from consumers.plan.steps import MoveRow, Step, TruncateTable, WriteRows
+from consumers.plan.steps import CopyRows, MoveRow, Step, TruncateTable, WriteRows
 
 TEXT = ColumnType(kind=Kind.STRING, name="text")
 TRANSACTION = Transaction(epoch=1, commit_lsn=1, xid=1, commit_time_us=0, database="shop")
@@ -351,3 +353,48 @@ def _batches(events: list[ChangeEvent], size: int) -> list[list[ChangeEvent]]:
             batches.append([])
         batches[-1].append(event)
     return batches
+
+
+def _run(version: TableSchema, *rows: Row, last: int) -> ReadRun:
+    return ReadRun(
+        transaction=TRANSACTION,
+        table=version,
+        change=Read(rows[0]),
+        ordinal=last,
+        table_ordinal=last,
+        text=copy_text(rows),
+        count=len(rows),
+    )
+
+
+def test_rows_of_a_first_load_that_came_together_stay_so():
+    a, b, c = [(b"%d" % number, b"x", None) for number in range(3)]
+    (step,) = plan([_run(KEYED, a, b, last=2), _run(KEYED, c, last=3)])
+    assert step == CopyRows(KEYED, [copy_text([a, b]), copy_text([c])], 3)
+    assert step.written() == WriteRows(KEYED, upserts=[a, b, c])
+
+
+def test_rows_that_came_together_stand_where_they_do_among_others():
+    one, two, other = (b"1", b"x", None), (b"2", b"x", None), (b"3", b"y", None)
+    first, last = _events(Read(other), Delete(KeyImage((b"1",))))
+    assert plan([first, _run(KEYED, one, two, last=2), last, _run(KEYED, two, last=9)]) == [
+        WriteRows(KEYED, upserts=[other]),
+        CopyRows(KEYED, [copy_text([one, two])], 2),
+        WriteRows(KEYED, deletes=[(b"1",)]),
+        CopyRows(KEYED, [copy_text([two])], 1),
+    ]
+
+
+def test_rows_that_came_together_of_another_version_are_another_step():
+    wider = _version("keyed", "id", "a", "b", "c", key=(0,))
+    one, two = (b"1", b"x", None), (b"2", b"x", None, b"y")
+    assert plan([_run(KEYED, one, last=1), _run(wider, two, last=2)]) == [
+        CopyRows(KEYED, [copy_text([one])], 1),
+        CopyRows(wider, [copy_text([two])], 1),
+    ]
+
+
+def test_rows_without_key_that_came_together_are_counted():
+    rows = [(b"x", b"y"), (b"x", b"y"), (b"x", None)]
+    (step,) = plan([_run(KEYLESS, *rows, last=3), *_events((KEYLESS, Delete(FullImage(rows[0]))))])
+    assert step == WriteRows(KEYLESS, added=[(b"x", b"y"), (b"x", None)])

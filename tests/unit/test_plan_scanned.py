@@ -93,3 +93,12 @@ def test_a_damaged_delete_deletes_nothing():
 
 def test_most_are_scanned():
     assert isinstance(scanned(event_of(Create((None, b"1", b"x")), 3)), ScannedEvent)
+
+
+def test_rows_of_a_first_load_are_told_from_others():
+    read = [scanned(event_of(Read((None, b"%d" % number, b"x")), number)) for number in range(3)]
+    others = [scanned(event_of(change, 9)) for change in (Create((None, b"1", b"x")), Delete(KeyImage((b"7",))))]
+    assert [step.loaded for step in plan(read)] == [True]
+    assert [step.loaded for step in plan([*read, others[0]])] == [False]
+    assert [step.loaded for step in plan([*read, others[1]])] == [True]
+    assert [step.loaded for step in plan(others)] == [False]

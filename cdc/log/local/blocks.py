@@ -3,6 +3,8 @@ all else that is done for a record (writing one took 4 µs, measured, and takes 
 
 A block's body: the number of its fields for each record (2, or 3 if one has headers), lengths as 32-bit numbers (all
 keys, all values, all headers; -1 for NULL), then the fields' bytes in the same order. All of it little-endian.
+
+A run is a block of its own: a byte that says so, and the body of the one record that it is in form.
 """
 
 from __future__ import annotations
@@ -10,20 +12,25 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Final
 
-from cdc.core.log import Headers, Record, StoredRecord, TopicPartition
+from cdc.core.errors import ProtocolViolationError
+from cdc.core.log import Headers, Record, Run, StoredRecord, StoredRun, TopicPartition
 
 _BYTES: Final = 256 << 10  # of a block, about: a reader reads whole ones
 _RECORDS: Final = 2_000
 _SWAPPED: Final = sys.byteorder == "big"
 _WIDTH: Final = 4  # of a length
 _ABSENT: Final = -1
+_RUN: Final = 0xFF  # in place of the number of fields
 
 
 def blocks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     """These records in pieces, each for one block."""
+    if Run in map(type, records):
+        yield from _around_runs(records)
+        return
     first = size = 0
     for at, (_, _, key, value, _) in enumerate(records):
         more = (len(key) if key else 0) + (len(value) if value else 0)
@@ -35,8 +42,27 @@ def blocks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
         yield records[first:]
 
 
+def _around_runs(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """A run is a block of its own."""
+    for is_run, some in groupby(records, lambda record: isinstance(record, Run)):
+        if is_run:
+            yield from ([run] for run in some)
+        else:
+            yield from blocks(list(some))
+
+
+def count_of(records: Sequence[Record]) -> int:
+    """How many records these are, for who reads them."""
+    if Run not in map(type, records):
+        return len(records)
+    return sum(record.rows if isinstance(record, Run) else 1 for record in records)
+
+
 def packed(records: Sequence[Record]) -> bytes:
     """A block's body."""
+    first = records[0]
+    if isinstance(first, Run):
+        return bytes((_RUN,)) + packed([Record(*first)])
     _, _, *columns = zip(*records, strict=True)
     keys, values, headers = columns
     fields = [*keys, *values]
@@ -55,7 +81,7 @@ def packed(records: Sequence[Record]) -> bytes:
 
 
 def unpacked(body: bytes, count: int, partition: TopicPartition, offset: int, timestamp_ms: int) -> list[StoredRecord]:
-    """The records of a block: so many, from that offset on."""
+    """The records of a block which is no run: so many, from that offset on."""
     topic, number = partition
     lengths = array("i")
     at = 1 + count * body[0] * _WIDTH
@@ -82,6 +108,20 @@ def unpacked(body: bytes, count: int, partition: TopicPartition, offset: int, ti
         new(StoredRecord, (topic, number, place, timestamp_ms, key, value, unpack_headers(headers or b"")))
         for place, (key, value, headers) in enumerate(zip(keys, values, fields[2 * count :], strict=True), offset)
     ]
+
+
+def is_run(body: bytes) -> bool:
+    """Whether a block's body is that of a run."""
+    return body[0] == _RUN
+
+
+def unpacked_run(body: bytes, count: int, partition: TopicPartition, offset: int, timestamp_ms: int) -> StoredRun:
+    """The run of such a block, as `unpacked`. ProtocolViolationError if it has another number of records."""
+    (only,) = unpacked(body[1:], 1, partition, offset, timestamp_ms)
+    run = StoredRun(*only)
+    if run.rows != count:
+        raise ProtocolViolationError(f"{run.where}: a run of {run.rows} rows in a block of {count} records")
+    return run
 
 
 def pack_headers(headers: Headers) -> bytes:

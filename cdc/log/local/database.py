@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import quote
 
 from cdc.core.errors import CdcError, LogError, PassingError
-from cdc.log.local.layout import APPLICATION_ID, TABLES, VERSION
+from cdc.log.local.layout import APPLICATION_ID, TABLES, VERSION, WITHOUT_RUNS
 
 _BUSY_SECONDS: Final = 5.0
 _CHECKPOINT_MS: Final = 500
@@ -33,6 +33,8 @@ def open_for_writing(path: Path, *, alone: bool = True) -> sqlite3.Connection:
         with translated(path):
             if not holds_log(connection, path):
                 _create(connection)
+            elif alone and _version(connection) == WITHOUT_RUNS:
+                connection.execute(f"PRAGMA user_version = {VERSION}")  # refused from now on by who can't read runs
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES if alone else 0}")
@@ -71,10 +73,10 @@ def holds_log(connection: sqlite3.Connection, path: Path) -> bool:
     """Whether the file holds a log (False: it is empty). LogError if it holds anything else."""
     with snapshot(connection):  # else a log that is made at this moment would seem half of one
         application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        version = _version(connection)
         is_empty = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if application == APPLICATION_ID:
-        if version != VERSION:
+        if version not in {VERSION, WITHOUT_RUNS}:
             raise LogError(
                 f"{path} has layout {version}, and this version of cdc knows layout {VERSION}",
                 mend="install the version of cdc that wrote it"
@@ -84,6 +86,10 @@ def holds_log(connection: sqlite3.Connection, path: Path) -> bool:
     if application or version or not is_empty:
         raise LogError(f"{path} is a database of something else", mend=_ANOTHER_FILE)
     return False
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _create(connection: sqlite3.Connection) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x6364634C  # "cdcL"
-VERSION: Final = 2
+VERSION: Final = 3
+WITHOUT_RUNS: Final = 2  # as it was before: all that it has is as it is now
 OFFSET_BITS: Final = 40
 OFFSET_MASK: Final = (1 << OFFSET_BITS) - 1
 

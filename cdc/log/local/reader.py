@@ -11,11 +11,12 @@ from typing import Final, NamedTuple
 
 from typing_extensions import override
 
+from cdc.avro.runs import RunReader
 from cdc.core.errors import LogError
-from cdc.core.log import LogReader, Offsets, Retention, StoredRecord, TopicPartition
+from cdc.core.log import LogReader, Offsets, Retention, StoredRecord, StoredRun, TopicPartition
 from cdc.log.assignment import Assignment, share
 from cdc.log.limits import check_offset, missing_partition, unknown_partition
-from cdc.log.local.blocks import unpacked
+from cdc.log.local.blocks import is_run, unpacked, unpacked_run
 from cdc.log.local.database import open_for_reading, snapshot, translated
 from cdc.log.local.layout import OFFSET_MASK, place_of
 
@@ -48,6 +49,7 @@ class LocalReader(LogReader):
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._assignment = Assignment()
+        self._runs = RunReader()
         self._left: dict[TopicPartition, list[StoredRecord]] = {}  # of the block that was read last, in order
         self._version = -1
         self._behind = True
@@ -104,10 +106,17 @@ class LocalReader(LogReader):
 
     @override
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
+        return self._poll(max_records, timeout, runs=False)
+
+    @override
+    def poll_runs(self, max_records: int, timeout: float) -> list[StoredRecord]:
+        return self._poll(max_records, timeout, runs=True)
+
+    def _poll(self, max_records: int, timeout: float, *, runs: bool) -> list[StoredRecord]:
         deadline = time.monotonic() + timeout
         while True:
             with translated(self._path):
-                records = self._take(max_records)
+                records = self._take(max_records, runs=runs)
             left = deadline - time.monotonic()
             if records or left <= 0:
                 return records
@@ -123,23 +132,24 @@ class LocalReader(LogReader):
             self._connection.close()
             self._connection = None
 
-    def _take(self, most: int) -> list[StoredRecord]:
+    def _take(self, most: int, *, runs: bool) -> list[StoredRecord]:
         """What there is to read now, a fair share of each partition that has something."""
         connection = self._opened()
         if connection is None or not self._news(connection):
             return []
         records: list[StoredRecord] = []
-        size = 0
+        taken = size = 0
         with snapshot(connection):
             state = _state(connection)
             waiting = [partition for partition in self._assignment.turns() if self._has_more(partition, state)]
             for done, partition in enumerate(waiting):
-                if len(records) == most or size >= _MOST_BYTES:
+                if taken >= most or size >= _MOST_BYTES:
                     break
-                found, bytes_read = self._read(
-                    connection, partition, state[partition], share(most - len(records), len(waiting) - done)
+                found, count, bytes_read = self._read(
+                    connection, partition, state[partition], share(most - taken, len(waiting) - done), runs=runs
                 )
                 records += found
+                taken += count
                 size += bytes_read
             self._behind = any(self._has_more(partition, state) for partition in waiting)
         if sum(map(len, self._left.values())) > _MOST_LEFT:
@@ -161,36 +171,47 @@ class LocalReader(LogReader):
         return offset < held.offsets.next
 
     def _read(
-        self, connection: sqlite3.Connection, partition: TopicPartition, held: _Held, most: int
-    ) -> tuple[list[StoredRecord], int]:
-        """Up to `most` records, fewer if they are large, and their size in bytes."""
+        self, connection: sqlite3.Connection, partition: TopicPartition, held: _Held, most: int, *, runs: bool
+    ) -> tuple[list[StoredRecord], int, int]:
+        """Up to `most` records, fewer if they are large; how many, and their size in bytes. With `runs` the last may be
+        a run that brings more.
+        """
         records = self._left.pop(partition, [])
         following = records[-1].offset + 1 if records else self._assignment.next_offset(partition)
-        size = 0
+        count, size = len(records), 0
         is_all = False
-        if len(records) < most:
+        if count < most:
             places = {
                 "first": place_of(held.number, held.offsets.first),
                 "next": place_of(held.number, following),
                 "last": place_of(held.number, OFFSET_MASK),
             }
             with closing(connection.execute(_BLOCKS, places)) as blocks:
-                for place, count, timestamp_ms, body in blocks:
+                for place, block_count, timestamp_ms, body in blocks:
                     offset = place & OFFSET_MASK
-                    if offset + count > following:
+                    if offset + block_count > following:
                         size += len(body)
-                        records += unpacked(body, count, partition, offset, timestamp_ms)[max(following - offset, 0) :]
-                    if len(records) >= most or size >= _MOST_BYTES:
+                        block = (body, block_count, partition, offset, timestamp_ms)
+                        if not is_run(body):
+                            records += unpacked(*block)[max(following - offset, 0) :]
+                        elif runs and offset >= following:
+                            records.append(unpacked_run(*block))
+                        else:
+                            records += self._runs.records(unpacked_run(*block))[max(following - offset, 0) :]
+                        count += offset + block_count - max(following, offset)
+                        following = offset + block_count
+                    if count >= most or size >= _MOST_BYTES:
                         break
                 else:
                     is_all = True
-        if len(records) > most:
-            self._left[partition] = records[most:]
-            records = records[:most]
+        if count > most and not isinstance(records[-1], StoredRun):
+            keep = len(records) - (count - most)
+            self._left[partition] = records[keep:]
+            records, count, following = records[:keep], most, records[keep].offset
             is_all = False
         # Past the last record of a compacted topic there may be offsets without records.
-        self._assignment.advance(partition, held.offsets.next if is_all else records[-1].offset + 1)
-        return records, size
+        self._assignment.advance(partition, held.offsets.next if is_all else following)
+        return records, count, size
 
     def _forget(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:

@@ -14,7 +14,7 @@ from cdc.core.errors import CdcError, LogError
 from cdc.core.log import LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.settings import LogSettings
 from cdc.log.limits import check_sizes, keyless_in_compacted, require_partitions, unknown_partition
-from cdc.log.local.blocks import blocks, packed
+from cdc.log.local.blocks import blocks, count_of, packed
 from cdc.log.local.database import checkpoint_and_truncate, open_for_writing, transaction, translated
 from cdc.log.local.layout import place_of
 from cdc.log.local.lock import lock_for_writing
@@ -42,12 +42,13 @@ class _Partition:
         pieces = [[record] for record in self.waiting] if self.compacted else blocks(self.waiting)
         offset = self.next_offset
         for piece in pieces:
-            yield place_of(self.number, offset), len(piece), now_ms, packed(piece)
-            offset += len(piece)
+            count = count_of(piece)
+            yield place_of(self.number, offset), count, now_ms, packed(piece)
+            offset += count
 
     def stored(self) -> None:
         """What waited is."""
-        self.next_offset += len(self.waiting)
+        self.next_offset += count_of(self.waiting)
         self.waiting = []
 
 
@@ -80,6 +81,11 @@ class LocalWriter(LogWriter):
         except BaseException:
             self._lock.close()
             raise
+
+    @property
+    @override
+    def takes_runs(self) -> bool:
+        return True
 
     @override
     def create_topics(self, topics: Iterable[TopicSpec]) -> None:

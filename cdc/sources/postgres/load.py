@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, repeat
 from typing import Final
 
+from cdc.core.copy_text import parse_copy_line
 from cdc.core.events import (
     Alter,
     Begin,
     ChangeEvent,
-    Changes,
     Commit,
     Drop,
+    LoadedRows,
     Read,
-    Row,
     RowFormat,
-    SnapshotMark,
     StreamItem,
     Transaction,
     Truncate,
@@ -88,38 +86,6 @@ def copy_statement(schema: TableSchema, *, partitioned: bool) -> str:
     return f"COPY (SELECT {columns} FROM {'' if partitioned else 'ONLY '}{quote_table(schema.id)}) TO STDOUT"
 
 
-def parse_copy_line(line: bytes) -> Row:
-    r"""Split a line of COPY's text format: fields between tabs, `\N` is NULL, backslash escapes.
-
-    https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2
-    """
-    fields = line.removesuffix(b"\n").split(b"\t")
-    if b"\\" not in line:
-        return tuple(fields)
-    return tuple(None if field == rb"\N" else _unescaped(field) for field in fields)
-
-
-_ESCAPES: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-
-
-def _unescaped(field: bytes) -> bytes:
-    if b"\\" not in field:
-        return field
-    head, *rest = field.split(b"\\")
-    parts = [head]
-    escaped_backslash = False
-    for part in rest:
-        if escaped_backslash:
-            parts.append(part)
-            escaped_backslash = False
-        elif part:
-            parts.append(_ESCAPES[part[:1]] + part[1:])
-        else:
-            parts.append(b"\\")
-            escaped_backslash = True
-    return b"".join(parts)
-
-
 def adopt_snapshot(connection: ReplicationConnection, at: LoadPoint, tables: Sequence[SourceTable]) -> None:
     """Read from now on as of `at`, and keep rewriting ALTER TABLEs and TRUNCATEs of these tables out.
 
@@ -158,16 +124,18 @@ class _Numbered:
             captured_us=self._now_us(),
         )
 
-    def rows(self, table: TableSchema, lines: Sequence[bytes]) -> Changes:
+    def rows(self, table: TableSchema, lines: Sequence[bytes]) -> LoadedRows:
         first, before = self.last + 1, self.counts.get(table.id, 0)
         self.last += len(lines)
         self.counts[table.id] = before + len(lines)
-        return Changes(
+        return LoadedRows(
             transaction=self._transaction,
-            unread=list(zip(repeat(table), repeat(Read), lines, repeat(None), count(first), count(before + 1))),
-            format=COPY_FORMAT,
+            table=table,
+            lines=lines,
+            ordinal=first,
+            table_ordinal=before + 1,
             captured_us=self._now_us(),
-            snapshot=SnapshotMark.YES,
+            format=COPY_FORMAT,
         )
 
 

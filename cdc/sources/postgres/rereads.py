@@ -19,13 +19,14 @@ import uuid
 from collections.abc import Iterator
 from typing import IO, Final
 
+from cdc.core.copy_text import parse_copy_line
 from cdc.core.errors import CdcError, PassingError, ProtocolViolationError
 from cdc.core.events import Row
 from cdc.core.tables import TableId
 from cdc.sources.postgres.assembler import MARKER, Reading
 from cdc.sources.postgres.connection import ReplicationConnection
 from cdc.sources.postgres.descriptions import TableDescription, describe_sql
-from cdc.sources.postgres.load import copy_statement, parse_copy_line
+from cdc.sources.postgres.load import copy_statement
 from cdc.sources.postgres.quoting import quote_literal, quote_table
 from cdc.sources.postgres.snapshots import Snapshot
 

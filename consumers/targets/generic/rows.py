@@ -9,7 +9,7 @@ from typing import Any, Final, assert_never
 import sqlalchemy as sa
 
 from cdc.core.events import UNCHANGED, Key, Row
-from consumers.plan.steps import MoveRow, RowStep, TruncateTable, WriteRows
+from consumers.plan.steps import CopyRows, MoveRow, RowStep, TruncateTable, WriteRows
 from consumers.targets.generic.schema import PreparedTable
 from consumers.targets.generic.session import GenericSession
 from consumers.targets.grouping import by_present_columns
@@ -32,6 +32,8 @@ class RowWriter:
         match step:
             case WriteRows():
                 self._write(step)
+            case CopyRows():
+                self._write(step.written())
             case TruncateTable():
                 self._session.execute(self._table.delete(), doing=self._doing)
             case MoveRow(_, old_key, row):

@@ -25,6 +25,7 @@ from cdc.core.tables import TableId, TableSchema
 from consumers.plan.definitions import Definition, definitions_first
 from consumers.plan.steps import (
     AlterTable,
+    CopyRows,
     DropTable,
     MoveRow,
     RowStep,
@@ -282,6 +283,8 @@ class _Writer:
         match step:
             case WriteRows():
                 self._write(step)
+            case CopyRows():
+                self._write(step.written())
             case TruncateTable():
                 self._run(self._statements.empty())
             case MoveRow(_, old_key, row):

@@ -37,6 +37,16 @@ def copy_lines(part: int | None, rows: Sequence[Row], *, doing: str, columns: Se
         yield lines
 
 
+def text_lines(part: int | None, texts: Sequence[bytes]) -> Iterator[bytes]:
+    """Lines that are in COPY's text format already, each with `part` (if any) as its first field."""
+    if part is None:
+        yield from texts
+        return
+    before = b"%d\t" % part
+    for text in texts:
+        yield before + text[:-1].replace(b"\n", b"\n" + before) + b"\n"
+
+
 def _with_nul(rows: list[Row], columns: Sequence[str]) -> str:
     return next(
         column

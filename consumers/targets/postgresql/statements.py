@@ -71,6 +71,10 @@ class TableStatements:
         names = [f"c{index}" for index in columns]
         return f"COPY pg_temp.{self.staging} ({', '.join(names if self.widest else ['part', *names])}) FROM STDIN"
 
+    def fill(self) -> str:
+        """COPY to the table itself. The columns of an identity take the source's values, as all do."""
+        return f"COPY {self.target} ({quoted_list(self._name(index) for index in self.written)}) FROM STDIN"
+
     def copy_keys(self) -> str:
         return f"COPY pg_temp.{self._keys} ({', '.join(['part', *(f'c{index}' for index in self.key)])}) FROM STDIN"
 

@@ -12,6 +12,7 @@ from cdc.core.tables import TableId, TableSchema
 from cdc.core.types import ColumnType
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.postgresql.catalog import ExistingTable, find_table, resolve_types
+from consumers.targets.postgresql.filling import Filling
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.statements import TableStatements
 from consumers.targets.postgresql.types import all_names, declaration, fallback, keeps_exactly, names_of
@@ -29,11 +30,13 @@ class PreparedTables(PreparedVersions[TableStatements]):
         self._compare = fence
         self._numbers = count(1)
         self.references: dict[TableId, frozenset[TableId]] = {}
+        self.filling = Filling(session)
 
     @override
     def forget(self, table: TableId) -> list[TableStatements]:
         """Its staging tables go, too."""
         gone = super().forget(table)
+        self.filling.forget(gone)
         for staging in (staging for statements in gone for staging in statements.stagings):
             self._session.execute(f"DROP TABLE pg_temp.{staging}", doing=f"altering table {table}")
         return gone

@@ -17,6 +17,7 @@ from cdc.core.tables import TableId, TableSchema
 from consumers.plan.ordering import in_order
 from consumers.plan.steps import (
     AlterTable,
+    CopyRows,
     DropTable,
     MoveRow,
     RowStep,
@@ -31,7 +32,7 @@ from consumers.targets.missing import MissingRows
 from consumers.targets.postgresql.alterations import Alterer
 from consumers.targets.postgresql.catalog import find_table
 from consumers.targets.postgresql.checkpoints import Checkpoints
-from consumers.targets.postgresql.copying import copy_lines
+from consumers.targets.postgresql.copying import copy_lines, text_lines
 from consumers.targets.postgresql.replacing import (
     PostgresReplacing,
     drop_tables,
@@ -232,10 +233,13 @@ class _Writer(CheckpointedTransaction):
     def _run_on_rows(self, step: RowStep) -> None:
         statements = self._tables.prepare_within(step.table)
         match step:
+            case CopyRows():
+                self._copy(statements, step)
             case WriteRows():
                 self._write(statements, step)
             case TruncateTable():
                 self._session.execute(statements.truncate(), doing=f"truncating table {statements.table}")
+                self._tables.filling.emptied(statements)
             case MoveRow(_, old_key, row):
                 self._move(statements, old_key, row)
             case _:
@@ -249,7 +253,7 @@ class _Writer(CheckpointedTransaction):
     def _write(self, table: TableStatements, step: WriteRows) -> None:
         if step.deletes:
             self._execute(table, self._staged_keys(table, step.deletes), table.delete)
-        if step.upserts:
+        if step.upserts and not (step.loaded and self._tables.filling.fill(table, _lines(None, step.upserts, table))):
             self._execute(table, self._staged(table, step.upserts), table.upsert)
         for present, rows in by_present_columns(step.partials).items():
             part = self._staged(table, rows)
@@ -261,6 +265,13 @@ class _Writer(CheckpointedTransaction):
         if step.added:
             self._execute(table, self._staged(table, step.added), table.insert)
 
+    def _copy(self, table: TableStatements, step: CopyRows) -> None:
+        if len(table.written) < len(table.names):
+            self._write(table, step.written())
+        elif not self._tables.filling.fill(table, iter(step.texts)):
+            part = self._staged_lines(table, lambda part: text_lines(part, step.texts))
+            self._execute(table, part, table.upsert)
+
     def _move(self, table: TableStatements, old_key: Key, row: Row) -> None:
         part = self._staged(table, [row])
         old_part = self._staged_keys(table, [old_key])
@@ -269,14 +280,17 @@ class _Writer(CheckpointedTransaction):
         self._missing.require(done, 1, table.table, "to be moved to another key")
 
     def _staged(self, table: TableStatements, rows: Sequence[Row]) -> int:
+        return self._staged_lines(table, lambda part: _lines(part, rows, table))
+
+    def _staged_lines(self, table: TableStatements, lines: Callable[[int | None], Iterator[bytes]]) -> int:
+        """`lines` gives them with a part's number in front, if any."""
         part = next(self._parts)
         doing = f"writing table {table.table}"
         self._used.update(table.stagings)
         if table.widest:
             self._session.execute(table.clear(), doing=doing)
-        names = [table.names[index] for index in table.written]
-        lines = copy_lines(None if table.widest else part, _only(rows, table), doing=doing, columns=names)
-        self._session.copy_in(table.copy(table.written), lines, doing=doing, columns=table.names)
+        chunks = lines(None if table.widest else part)
+        self._session.copy_in(table.copy(table.written), chunks, doing=doing, columns=table.names)
         for column in table.verified:
             self._verify(table, column, table.changed(part, column))
         return part
@@ -304,8 +318,9 @@ class _Writer(CheckpointedTransaction):
         return self._session.execute(statement(part), doing=f"writing table {table.table}")
 
 
-def _only(rows: Sequence[Row], table: TableStatements) -> Sequence[Row]:
+def _lines(part: int | None, rows: Sequence[Row], table: TableStatements) -> Iterator[bytes]:
     """The values of the written columns."""
-    if len(table.written) == len(table.names):
-        return rows
-    return [tuple([row[index] for index in table.written]) for row in rows]
+    names = [table.names[index] for index in table.written]
+    if len(table.written) < len(table.names):
+        rows = [tuple([row[index] for index in table.written]) for row in rows]
+    return copy_lines(part, rows, doing=f"writing table {table.table}", columns=names)

@@ -16,6 +16,7 @@ from cdc.core.tables import TableId, TableSchema
 from consumers.plan.checkpoint import Checkpoint
 from consumers.plan.steps import (
     AlterTable,
+    CopyRows,
     DropTable,
     MoveRow,
     RowStep,
@@ -186,6 +187,8 @@ class _Writer:
         match step:
             case WriteRows():
                 self._write(step)
+            case CopyRows():
+                self._write(step.written())
             case TruncateTable():
                 self._session.execute(f"DELETE FROM {quoted(self._table.name)}", doing=self._doing)
             case MoveRow(_, old_key, row):
