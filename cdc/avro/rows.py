@@ -106,7 +106,7 @@ class RowWriter:
         if null is None:
             raise FidelityError(
                 f"{self._table.id}.{self._table.columns[i].name}: NULL in a column that has none",
-                mend="Copy the table again: `cdc snapshot`.",
+                mend="`cdc capture --start-over` loads all tables again",
             )
         return null
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from cdc.avro.codec import TableCodec
 from cdc.avro.schemas import envelope_schema
 from cdc.avro.tables import table_schema_from
-from cdc.core.copy_text import parse_copy_line
+from cdc.core.copy_text import NULL, parse_copy_line
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import LoadedRows, Read, SnapshotMark, Transaction
 from cdc.core.log import Headers, Place, Run, StoredRecord, StoredRun
@@ -58,6 +58,14 @@ def may_run(table: TableSchema) -> bool:
     return bool(table.columns) and not any(column.type.kind is Kind.MONEY for column in table.columns)
 
 
+def has_refused(table: TableSchema, lines: Iterable[bytes]) -> bool:
+    """Whether a line has NULL where its table has none: that is no event."""
+    required = [at for at, column in enumerate(table.columns) if not column.nullable]
+    return any(
+        fields[at] == NULL for line in lines if NULL in line for fields in [line[:-1].split(b"\t")] for at in required
+    )
+
+
 def run_of(rows: LoadedRows, version: bytes, topic: str, headers: Headers) -> Run:
     """These rows as one record of partition 0; `version` is what `RunVersion.written` gave of their table."""
     of = rows.transaction
@@ -79,7 +87,7 @@ class RunReader:
     def event(self, run: StoredRun) -> ReadRun:
         """The events of its rows, as one. ProtocolViolationError if it is damaged."""
         head, text, count = self._head(run), run.value or b"", run.rows
-        if not count or text.count(b"\n") != count:
+        if not count or text.count(b"\n") != count or not text.endswith(b"\n"):
             raise _damaged(run)
         written = _written(run)
         table = self._tables.get(written)
@@ -119,7 +127,7 @@ class RunReader:
             version = self._versions.get(written)
             if version is None:
                 version = self._versions[written] = _version(written)
-        except (ValueError, KeyError, TypeError, zlib.error):
+        except (ValueError, KeyError, TypeError, zlib.error, ProtocolViolationError):
             raise _damaged(run) from None
         transaction = Transaction(
             epoch=epoch, commit_lsn=commit_lsn, xid=None, commit_time_us=commit_time_us, database=database

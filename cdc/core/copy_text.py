@@ -11,7 +11,7 @@ from typing import Final
 from cdc.core.events import Row
 
 _ESCAPES: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-_NULL: Final = rb"\N"
+NULL: Final = rb"\N"
 
 
 def parse_copy_line(line: bytes) -> Row:
@@ -19,7 +19,7 @@ def parse_copy_line(line: bytes) -> Row:
     fields = line.removesuffix(b"\n").split(b"\t")
     if b"\\" not in line:
         return tuple(fields)
-    return tuple([None if field == _NULL else _unescaped(field) for field in fields])
+    return tuple([None if field == NULL else _unescaped(field) for field in fields])
 
 
 def rows_in(text: bytes) -> Iterator[Row]:
@@ -52,7 +52,7 @@ def _unescaped(field: bytes) -> bytes:
 
 def _escaped(value: object) -> bytes:
     if value is None:
-        return _NULL
+        return NULL
     assert isinstance(value, bytes)
     text = value.replace(b"\\", rb"\\")
     return text.replace(b"\t", rb"\t").replace(b"\n", rb"\n").replace(b"\r", rb"\r")

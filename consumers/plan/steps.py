@@ -43,7 +43,7 @@ class CopyRows:
 
     def written(self) -> WriteRows:
         """The same, row by row."""
-        return WriteRows(self.table, upserts=[row for text in self.texts for row in rows_in(text)])
+        return WriteRows(self.table, upserts=[row for text in self.texts for row in rows_in(text)], loaded=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from target_databases import Database
 from target_steps import ORDERS, apply, text, version
 
 from cdc.core.copy_text import copy_text
-from cdc.core.errors import FidelityError
+from cdc.core.errors import ConstraintError, FidelityError, TargetError
 from cdc.core.events import Row
 from cdc.core.tables import Column, TableSchema
 from cdc.core.types import ColumnType, Kind
@@ -146,3 +146,22 @@ def test_policies_of_the_table_stay_in_force(database: Database, target: Target)
     database.execute("ALTER TABLE orders FORCE ROW LEVEL SECURITY")
     apply(target, copied(b"1", b"2"))
     assert [row[0] for row in database.rows(ORDERS)] == [b"1", b"2"]
+
+
+def test_a_target_that_could_not_go_on_says_so_at_once(database: Database, target: Target) -> None:
+    """ON CONFLICT may not set an identity that is always generated; COPY may."""
+    database.execute("CREATE TABLE orders (id text PRIMARY KEY, a int GENERATED ALWAYS AS IDENTITY, b text)")
+    number = Column(name="a", type=ColumnType(kind=Kind.INT32, name="integer"))
+    table = version(text("id", nullable=False), number, text("b"))
+    with pytest.raises(TargetError, match="428C9"):
+        apply(target, copied(b"1", table=table, value=b"7"))
+
+
+def test_a_key_that_comes_twice_is_refused_as_what_a_constraint_does_not_take(
+    database: Database, target: Target
+) -> None:
+    """So that it is tried again row by row."""
+    database.execute(TABLE)
+    database.execute("INSERT INTO orders VALUES ('0')")
+    with pytest.raises(ConstraintError):
+        apply(target, copied(b"1", b"1"))

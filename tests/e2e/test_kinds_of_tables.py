@@ -232,6 +232,19 @@ def test_a_publication_that_chooses_columns(publishes: str, replication: Replica
             assert len(rows) == 2
 
 
+def test_not_null_that_older_rows_do_not_keep(replication: Replication) -> None:
+    """PostgreSQL 18 has NOT NULL … NOT VALID."""
+    replication.execute(
+        "CREATE TABLE items (id int PRIMARY KEY, n int)",
+        "INSERT INTO items VALUES (1, NULL), (2, 2)",
+        "ALTER TABLE items ADD CONSTRAINT given NOT NULL n NOT VALID",
+    )
+    replication.synchronize("items")
+    replication.execute("INSERT INTO items VALUES (3, 3)", "UPDATE items SET n = 1 WHERE id = 1")
+    replication.execute("ALTER TABLE items VALIDATE CONSTRAINT given", "INSERT INTO items VALUES (4, 4)")
+    replication.synchronize("items")
+
+
 NOT_CAPTURED: Final = {
     "public.quick": "public.quick is unlogged",
     "public.shown": "public.shown is a view",

@@ -15,7 +15,7 @@ from cdc.avro.runs import RunReader
 from cdc.capture import publisher as publishing
 from cdc.capture.publisher import Publisher
 from cdc.core.copy_text import copy_text, parse_copy_line, rows_in
-from cdc.core.errors import ProtocolViolationError, RecordTooLargeError
+from cdc.core.errors import FidelityError, ProtocolViolationError, RecordTooLargeError
 from cdc.core.events import ChangeEvent, LoadedRows, Read, Row, Transaction
 from cdc.core.log import LogWriter, Record, Run, StoredRecord, StoredRun
 from cdc.core.position import Position
@@ -173,6 +173,17 @@ def test_money_stands_alone() -> None:
     assert [type(record) for record in records] == [Record] * 2
 
 
+def test_null_where_the_table_has_none_is_refused_by_capture() -> None:
+    for rows_found in ([(b"1", None), (None, b"x")], [(b"1", b"\\N"), (b"2", b"y")]):
+        load = loaded(TABLE, rows_found)
+        if None in rows_found[1]:
+            with pytest.raises(FidelityError, match="id: NULL"):
+                publisher().records_of_load(load)
+        else:
+            (run,) = publisher().records_of_load(load)
+            assert isinstance(run, Run)
+
+
 def test_rows_without_columns_stand_alone() -> None:
     empty = replace(loaded(replace(TABLE, columns=(), key=()), []), lines=[b"\n"] * 3)
     assert [type(record) for record in publisher().records_of_load(empty)] == [Record] * 3
@@ -199,6 +210,7 @@ def test_what_avro_can_not_say_is_in_the_headers_of_its_row() -> None:
     [
         lambda run: run._replace(value=run.value[:-1]),
         lambda run: run._replace(value=run.value + b"3\tx\n"),
+        lambda run: run._replace(value=b"\n" + run.value[:-1] + b"x"),
         lambda run: run._replace(key=b"\0\0\0\0" + run.key[4:]),
         lambda run: run._replace(key=run.key[:-1]),
         lambda run: run._replace(key=run.key[:9]),

@@ -20,7 +20,7 @@ def describe_sql(oid: str, publication: str) -> str:
     """A SELECT of one JSON text: the table whose oid the SQL expression `oid` gives; no row if there is none.
 
     A column's fill is the value of the rows that are older than it (`attmissingval`, an array of one): ADD COLUMN …
-    DEFAULT writes none of them. https://www.postgresql.org/docs/current/catalog-pg-attribute.html
+    DEFAULT writes none of them. A NOT NULL that is NOT VALID (PostgreSQL 18) leaves NULLs in them. https://www.postgresql.org/docs/current/catalog-pg-attribute.html
     """
     return f"""
     SELECT json_build_object(
@@ -28,7 +28,10 @@ def describe_sql(oid: str, publication: str) -> str:
         'columns', (
             SELECT coalesce(json_agg(json_build_array(
                 a.attnum, a.attname, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
-                a.attnotnull, a.attgenerated::text,
+                a.attnotnull AND NOT EXISTS (
+                    SELECT FROM pg_constraint k
+                    WHERE k.conrelid = c.oid AND k.contype = 'n' AND NOT k.convalidated AND k.conkey = ARRAY[a.attnum]),
+                a.attgenerated::text,
                 CASE
                     WHEN a.atthasmissing THEN {_unwrapped("a")}
                     WHEN c.relkind = 'p' THEN (

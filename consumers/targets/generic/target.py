@@ -18,7 +18,7 @@ from cdc.core.checks import Check
 from cdc.core.errors import CdcError, PassingError, TargetSchemaError
 from cdc.core.events import Row
 from cdc.core.tables import TableId, TableSchema
-from consumers.plan.steps import AlterTable, DropTable, Step, WriteRows
+from consumers.plan.steps import AlterTable, CopyRows, DropTable, Step, WriteRows
 from consumers.targets.generic.alterations import Alterer
 from consumers.targets.generic.checkpoints import Checkpoints
 from consumers.targets.generic.rows import RowWriter
@@ -162,6 +162,8 @@ class _Transaction(CheckpointedTransaction):
 
 
 def _size(step: Step) -> int:
+    if isinstance(step, CopyRows):
+        return step.count
     if not isinstance(step, WriteRows):
         return 1
     return sum(len(rows) for rows in (step.upserts, step.deletes, step.partials, step.added, step.removed))

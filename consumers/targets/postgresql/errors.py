@@ -66,8 +66,8 @@ _SAID_AT_CONNECT: Final = {
 _UNKNOWN_LABEL: Final = re.compile(r'invalid input value for enum (.+?): "')
 _FOREIGN_KEY: Final = "23503"
 _OF_ONE_ROW: Final = {"23502", "23514"}  # NOT NULL, CHECK
-# Constraints, what a trigger raises, a view's or policy's check option.
-_CONSTRAINTS: Final = ("23", "P0", "27", "38", "39", "44")
+# Constraints, what a trigger raises, a view's or policy's check option; two rows of one statement with one key.
+_CONSTRAINTS: Final = ("23", "P0", "27", "38", "39", "44", "21000")
 _NOT_IN_ENCODING: Final = {"22P05", "22021"}
 _COPY_COLUMN: Final = re.compile(r", column c(\d+)")
 

@@ -14,10 +14,13 @@ from cdc.core.errors import CdcError, PassingError
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.statements import TableStatements
 
-# COPY takes no views, passes rules by, and refuses tables whose policies concern our role.
+# COPY takes no views, passes rules by, and refuses tables whose policies concern our role. And what ON CONFLICT is not
+# allowed to do is to be said with the first row, not with the first that is changed.
 _IS_PLAIN: Final = (
     "SELECT relkind IN ('r', 'p') AND NOT relhasrules AND NOT row_security_active(oid)"
-    " FROM pg_class WHERE oid = %s::regclass"
+    " AND has_table_privilege(oid, 'UPDATE') AND NOT EXISTS ("
+    "SELECT FROM pg_attribute WHERE attrelid = c.oid AND attidentity = 'a' AND attname <> ALL (%s))"
+    " FROM pg_class c WHERE oid = %s::regclass"
 )
 
 
@@ -32,7 +35,7 @@ class Filling:
         """Copy these lines of a first load to the table itself, if it is one that is filled. Whether that was done."""
         if table.target not in self._found:
             self._found[table.target] = self._may_be_filled(table) and self._is_empty(table)
-        return self._found[table.target] and self._fill(table, lines)
+        return self._found[table.target] and not table.verified and self._fill(table, lines)
 
     def emptied(self, table: TableStatements) -> None:
         """All its rows went in this session."""
@@ -58,9 +61,8 @@ class Filling:
 
     def _may_be_filled(self, table: TableStatements) -> bool:
         """But for rows that are there."""
-        if table.verified:
-            return False
-        return self._session.query(_IS_PLAIN, (table.target,), doing=_looking_at(table)) == [(True,)]
+        key = [table.names[index] for index in table.key]
+        return self._session.query(_IS_PLAIN, (key, table.target), doing=_looking_at(table)) == [(True,)]
 
     def _is_empty(self, table: TableStatements) -> bool:
         return not self._session.query(f"SELECT 1 FROM {table.target} LIMIT 1", doing=_looking_at(table))
