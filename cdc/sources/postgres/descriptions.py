@@ -20,7 +20,8 @@ def describe_sql(oid: str, publication: str) -> str:
     """A SELECT of one JSON text: the table whose oid the SQL expression `oid` gives; no row if there is none.
 
     A column's fill is the value of the rows that are older than it (`attmissingval`, an array of one): ADD COLUMN …
-    DEFAULT writes none of them. A NOT NULL that is NOT VALID (PostgreSQL 18) leaves NULLs in them. https://www.postgresql.org/docs/current/catalog-pg-attribute.html
+    DEFAULT writes none of them; a NOT NULL that is NOT VALID (PostgreSQL 18) leaves NULLs in them. `prattrs` is not
+    named as a column, because PostgreSQL 14 has none. https://www.postgresql.org/docs/current/catalog-pg-attribute.html
     """
     return f"""
     SELECT json_build_object(
@@ -51,7 +52,7 @@ def describe_sql(oid: str, publication: str) -> str:
             WHERE i.indrelid = c.oid AND i.indisreplident
         ),
         'published', (
-            SELECT r.prattrs::int2[] FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+            SELECT to_jsonb(r) -> 'prattrs' FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
             WHERE r.prrelid = c.oid AND p.pubname = {publication}
         ),
         'parts', (
