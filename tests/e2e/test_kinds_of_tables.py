@@ -232,6 +232,23 @@ def test_a_publication_that_chooses_columns(publishes: str, replication: Replica
             assert len(rows) == 2
 
 
+def test_a_key_that_is_not_published_as_a_whole_is_refused(replication: Replication) -> None:
+    replication.execute(
+        'CREATE TABLE listed (a int, "the b" int, n int, PRIMARY KEY (a, "the b"))',
+        "INSERT INTO listed VALUES (1, 1, 1), (1, 2, 1)",
+    )
+    replication.publish("FOR TABLE listed (a, n) WITH (publish_via_partition_root = true)")
+    with pytest.raises(SourceError, match=r'lists columns of public\.listed, but not "the b" of its key') as raised:
+        replication.capture()
+    assert "add" in str(raised.value.mend)
+    replication.close()
+    replication.execute(f'ALTER PUBLICATION {replication._source_settings.publication} SET TABLE listed (a, "the b")')
+    replication.synchronize()
+    for name in TARGETS:
+        _, rows = replication.at_target(name, TableId("public", "listed"))
+        assert len(rows) == 2
+
+
 def test_not_null_that_older_rows_do_not_keep(replication: Replication) -> None:
     """PostgreSQL 18 has NOT NULL … NOT VALID."""
     replication.execute(

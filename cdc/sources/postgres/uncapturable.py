@@ -10,7 +10,7 @@ from cdc.core.settings import SourceSettings
 from cdc.core.tables import TableId
 from cdc.sources.postgres.catalog import Query, SourceTable
 from cdc.sources.postgres.publication import publishes_via_root
-from cdc.sources.postgres.quoting import quote_table
+from cdc.sources.postgres.quoting import quote_literal, quote_table
 
 
 def require_capturable(
@@ -24,6 +24,7 @@ def require_capturable(
     if unmatched:
         raise _no_table_matches(query, unmatched, via_root=publishes_via_root(query, settings.publication))
     _require_partitions_to_tell(query, captured)
+    _require_whole_keys(query, settings.publication, captured)
 
 
 def _no_table_matches(query: Query, patterns: Iterable[str], *, via_root: bool) -> ConfigError:
@@ -69,6 +70,31 @@ def _require_partitions_to_tell(query: Query, tables: Sequence[SourceTable]) -> 
             what = "has another REPLICA IDENTITY: its updates and deletes would lack the root's key"
             mend = f"ALTER TABLE {quoted} REPLICA IDENTITY as {root} has it, or FULL"
         raise SourceError(f"partition {partition} of {root} {what}", mend=mend)
+
+
+def _require_whole_keys(query: Query, publication: str, tables: Sequence[SourceTable]) -> None:
+    """A part of a key does not tell rows apart: targets would keep one of those that have it in common."""
+    rows = query(
+        f"""
+        SELECT n.nspname, c.relname, string_agg(quote_ident(k.name), ', ' ORDER BY a.attnum)
+        FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+        JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        CROSS JOIN LATERAL unnest({_key_of("c")}) AS k(name)
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname::text = k.name
+        WHERE p.pubname = {quote_literal(publication)}
+            AND c.oid = ANY (ARRAY[{", ".join(str(table.oid) for table in tables)}]::oid[])
+            AND jsonb_typeof(to_jsonb(r) -> 'prattrs') = 'array' AND NOT to_jsonb(r) -> 'prattrs' @> to_jsonb(a.attnum)
+        GROUP BY 1, 2 ORDER BY 1, 2
+        """,
+        doing="looking at the publication's column lists",
+    )
+    for schema, name, missing in rows:
+        table = TableId(schema, name)
+        raise SourceError(
+            f"publication {publication!r} lists columns of {table}, but not {missing} of its key: nothing would tell"
+            " its rows apart",
+            mend=f"add {missing} to the list, or leave {table} out of [source] tables",
+        )
 
 
 def _key_of(table: str) -> str:
