@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from cdc.avro.codec import TableCodec
@@ -46,7 +47,7 @@ class RunVersion(NamedTuple):
 class _Head(NamedTuple):
     """`ordinal` and `table_ordinal` are those of the first row."""
 
-    version: RunVersion
+    of: _Known
     transaction: Transaction
     ordinal: int
     table_ordinal: int
@@ -58,7 +59,7 @@ def may_run(table: TableSchema) -> bool:
     return bool(table.columns) and not any(column.type.kind is Kind.MONEY for column in table.columns)
 
 
-def has_refused(table: TableSchema, lines: Iterable[bytes]) -> bool:
+def breaks_not_null(table: TableSchema, lines: Iterable[bytes]) -> bool:
     """Whether a line has NULL where its table has none: that is no event."""
     required = [at for at, column in enumerate(table.columns) if not column.nullable]
     return any(
@@ -74,28 +75,35 @@ def run_of(rows: LoadedRows, version: bytes, topic: str, headers: Headers) -> Ru
     return Run(topic, 0, b"".join(head), b"".join(rows.lines), headers)
 
 
+class _Known:
+    """A table version of which runs were read: `seen` is the table as its events have it."""
+
+    def __init__(self, written: bytes, seen: Callable[[TableSchema], TableSchema]) -> None:
+        said = json.loads(zlib.decompress(written))
+        self.version = RunVersion(**said | {"table": table_schema_from(said["table"])})
+        self.seen = seen(self.version.table)
+
+    @cached_property
+    def codec(self) -> TableCodec:
+        return TableCodec(self.version.table, self.version.topic, prefix=self.version.prefix)
+
+
 class RunReader:
     """Reads runs, for one thread."""
 
     def __init__(self, seen: Callable[[TableSchema], TableSchema] = lambda table: table) -> None:
         """Events have their table as `seen` gives it; those of one version share one object for it."""
         self._seen = seen
-        self._versions: dict[bytes, RunVersion] = {}
-        self._codecs: dict[bytes, TableCodec] = {}
-        self._tables: dict[bytes, TableSchema] = {}
+        self._known: dict[bytes, _Known] = {}
 
     def event(self, run: StoredRun) -> ReadRun:
         """The events of its rows, as one. ProtocolViolationError if it is damaged."""
         head, text, count = self._head(run), run.value or b"", run.rows
         if not count or text.count(b"\n") != count or not text.endswith(b"\n"):
             raise _damaged(run)
-        written = _written(run)
-        table = self._tables.get(written)
-        if table is None:
-            table = self._tables[written] = self._seen(head.version.table)
         return ReadRun(
             transaction=head.transaction,
-            table=table,
+            table=head.of.seen,
             change=Read(parse_copy_line(text[: text.index(b"\n")])),
             ordinal=head.ordinal + count - 1,
             table_ordinal=head.table_ordinal + count - 1,
@@ -108,12 +116,13 @@ class RunReader:
 
     def records(self, run: StoredRun) -> list[StoredRecord]:
         """The records that would have been written without runs. CdcError if that can't be, with the row's place."""
-        version, codec = self._head(run).version, self._codec(run)
+        of = self._head(run).of
+        key_id, value_id = of.version.key_id, of.version.value_id
         records: list[StoredRecord] = []
         for offset, event in enumerate(self.event(run).events(), run.offset):
             alone = StoredRecord(run.topic, run.partition, offset, run.timestamp_ms, None, None, run.headers)
             try:
-                key, value, headers, _ = codec.encode(event, key_id=version.key_id, value_id=version.value_id)
+                key, value, headers, _ = of.codec.encode(event, key_id=key_id, value_id=value_id)
             except CdcError as error:
                 raise type(error)(f"{alone.where}: {error}", mend=error.mend) from None
             records.append(alone._replace(key=key, value=value, headers=headers + run.headers))
@@ -124,23 +133,15 @@ class RunReader:
         try:
             said = json.loads(head[2 * _LENGTH + len(written) :])
             epoch, commit_lsn, commit_time_us, database, ordinal, table_ordinal, captured_us = said
-            version = self._versions.get(written)
-            if version is None:
-                version = self._versions[written] = _version(written)
+            known = self._known.get(written)
+            if known is None:
+                known = self._known[written] = _Known(written, self._seen)
         except (ValueError, KeyError, TypeError, zlib.error, ProtocolViolationError):
             raise _damaged(run) from None
         transaction = Transaction(
             epoch=epoch, commit_lsn=commit_lsn, xid=None, commit_time_us=commit_time_us, database=database
         )
-        return _Head(version, transaction, ordinal, table_ordinal, captured_us)
-
-    def _codec(self, run: StoredRun) -> TableCodec:
-        written = _written(run)
-        codec = self._codecs.get(written)
-        if codec is None:
-            of = self._versions[written]
-            codec = self._codecs[written] = TableCodec(of.table, of.topic, prefix=of.prefix)
-        return codec
+        return _Head(known, transaction, ordinal, table_ordinal, captured_us)
 
 
 def _length(length: int) -> bytes:
@@ -151,11 +152,6 @@ def _written(run: StoredRun) -> bytes:
     """What it says of its table version."""
     head, begins = run.key or b"", 2 * _LENGTH
     return head[begins : begins + int.from_bytes(head[_LENGTH:begins], "big")]
-
-
-def _version(written: bytes) -> RunVersion:
-    said = json.loads(zlib.decompress(written))
-    return RunVersion(**said | {"table": table_schema_from(said["table"])})
 
 
 def _damaged(run: StoredRun) -> ProtocolViolationError:

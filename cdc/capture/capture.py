@@ -313,14 +313,11 @@ class Capture:
         for event in changes.events():
             self._take_one(event)
 
-    def _take_load(self, rows: LoadedRows) -> None:
-        self._records += self._the_publisher.records_of_load(rows)
-        self.progress.events += len(rows.lines)
-
     def _take_one(self, item: StreamItem) -> None:
         match item:
             case LoadedRows():
-                self._take_load(item)
+                self._records += self._the_publisher.records_of_load(item)
+                self.progress.events += len(item.lines)
             case Changes():
                 self._take_changes(item)
             case Begin():

@@ -15,7 +15,7 @@ from cdc.avro.messages import MessageCodec
 from cdc.avro.names import claim_topic, topic_name
 from cdc.avro.packers import UNUSUAL
 from cdc.avro.packing import PackEvent
-from cdc.avro.runs import RunVersion, has_refused, may_run, run_of
+from cdc.avro.runs import RunVersion, breaks_not_null, may_run, run_of
 from cdc.avro.source import SourceWriter, TransactionWriter
 from cdc.avro.transactions import TransactionCodec
 from cdc.capture.sizes import check_size
@@ -200,7 +200,7 @@ class Publisher:
             return self.records_of(rows.changes())
         records: list[Record] = []
         for piece in _pieces(rows, most - len(version.run)):
-            if len(piece.lines) == 1 or has_refused(rows.table, piece.lines):
+            if len(piece.lines) == 1 or breaks_not_null(rows.table, piece.lines):
                 records += self.records_of(piece.changes())  # which says what is wrong, or too large
             else:
                 records.append(run_of(piece, version.run, topic, headers))

@@ -37,7 +37,7 @@ from cdc.core.errors import (
 from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
-from cdc.core.runs import counted, one_by_one
+from cdc.core.runs import counted, one_by_one, rows_of
 from cdc.core.tables import TableId
 from consumers.apply.meanwhile import Beside, alone
 from consumers.plan.approach import claimed
@@ -332,7 +332,7 @@ def _progress_of(events: Iterable[ChangeEvent]) -> dict[TopicPartition, Partitio
     """Of partitions up to the last of these events, which each partition has in this order."""
     last = {event.place[:2]: event for event in events if event.place is not None}
     return {
-        TopicPartition(*partition): PartitionProgress(event.position, _offset(event) + counted([event]))
+        TopicPartition(*partition): PartitionProgress(event.position, _offset(event) + rows_of(event))
         for partition, event in last.items()
     }
 

@@ -375,26 +375,27 @@ def test_a_lost_change_of_shape_is_a_gap():
         site.apply_all()
 
 
+LOAD = Transaction(epoch=1, commit_lsn=5, xid=None, commit_time_us=0, database="shop")
+
+
+def run(last: int, count: int) -> ReadRun:
+    """Rows of a first load that came together."""
+    return ReadRun(
+        transaction=LOAD,
+        table=TABLES["one"],
+        change=Read((b"1",)),
+        ordinal=last,
+        table_ordinal=last,
+        text=b"1\n" * count,
+        count=count,
+    )
+
+
 def test_rows_that_came_together_are_one_entry_that_ends_where_the_last_stands():
     inbox, at = Inbox(room=ROOM), TopicPartition("one", 0)
     inbox.assign(at, PartitionProgress(Position(1, 5, 2), 40))
-    transaction = Transaction(epoch=1, commit_lsn=5, xid=None, commit_time_us=0, database="shop")
-
-    def run(last: int) -> ReadRun:
-        return ReadRun(
-            transaction=transaction,
-            table=TABLES["one"],
-            change=Read((b"1",)),
-            ordinal=last,
-            table_ordinal=last,
-            text=b"1\n2\n",
-            count=2,
-        )
-
     # What was taken before the applier was killed comes again, a part of it with new rows behind it.
-    inbox.add_all(
-        at, [(41, run(2), ORIGIN, ORIGIN, 4), (43, run(4), ORIGIN, ORIGIN, 4), (45, run(6), ORIGIN, ORIGIN, 4)]
-    )
+    inbox.add_all(at, [(39 + last, run(last, 2), ORIGIN, ORIGIN, 4) for last in (2, 4, 6)])
     batch = inbox.take(ALL)
     assert [event.position.ordinal for event in batch.events] == [4, 6]
     assert batch.progress == {at: PartitionProgress(Position(1, 5, 6), 46)}
@@ -403,18 +404,8 @@ def test_rows_that_came_together_are_one_entry_that_ends_where_the_last_stands()
 def test_rows_that_came_together_are_counted_one_by_one():
     inbox, at = Inbox(room=ROOM), TopicPartition("one", 0)
     inbox.assign(at, PartitionProgress(ORIGIN, 0))
-    transaction = Transaction(epoch=1, commit_lsn=5, xid=None, commit_time_us=0, database="shop")
     for last in (3, 6, 9):
-        run = ReadRun(
-            transaction=transaction,
-            table=TABLES["one"],
-            change=Read((b"1",)),
-            ordinal=last,
-            table_ordinal=last,
-            text=b"1\n2\n3\n",
-            count=3,
-        )
-        inbox.add_all(at, [(last - 1, run, ORIGIN, ORIGIN, 6)])
+        inbox.add_all(at, [(last - 1, run(last, 3), ORIGIN, ORIGIN, 6)])
         assert inbox.crowded() == ({at} if last > CROWDED else set())
     assert [event.ordinal for event in inbox.take(4).events] == [3, 6]
     assert inbox.crowded() == set()
