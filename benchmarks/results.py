@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from cdc.avro.speedups import COMPILED
+
 RESULTS: Final = Path(__file__).with_name("results.json")
 
 
@@ -66,7 +68,8 @@ def rounded(value: float) -> float:
 
 def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} processors, {memory:.0f} GB, {platform.system()}, Python {platform.python_version()}"
+    python = f"Python {platform.python_version()}, cdc {'compiled' if COMPILED else 'not compiled'}"
+    return f"{os.cpu_count()} processors, {memory:.0f} GB, {platform.system()}, {python}"
 
 
 def write(path: Path, results: Sequence[Result], *, keep: Sequence[Result] = ()) -> None:

@@ -4,26 +4,31 @@ The function's source is made from the list of fields, so that it has neither a 
 It reads what fastavro would (the tests compare both), but for what it can't read at all, arrays and records: then there
 is no such reader. What is wrong with the bytes it does not say: it raises one of `MALFORMED`, or ends elsewhere than
 where the row ends, and whoever calls it asks the plain reader (`cdc.avro.rows.RowReader`), which has words for it.
+
+Where `cdc.avro.speedups` is compiled to C, it reads in their place.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from cdc.avro import binary
-from cdc.avro.kinds import texts
+from cdc.avro.kinds import codec_of, texts
 from cdc.avro.kinds.codec import ValueCodec
 from cdc.avro.kinds.numbers import int_text
+from cdc.avro.speedups import COMPILED
+from cdc.avro.speedups.reading import Field, RowReader
 from cdc.core.events import Value
+from cdc.core.types import ColumnType
 
 CompiledReader = Callable[[bytes, int], tuple[tuple[Value, ...], int]]
 """The values of the row that begins there, and where it ends."""
 
 MALFORMED: Final = (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 _WORD: Final = 8
-_LONGEST: Final = 63  # bits of a long that the last byte may still have some of
+_LONGEST: Final = 63  # bits of a long, of which the tenth byte has one more
 
 # An int or long: seven bits a byte, lowest first. Nearly all have one byte or two.
 _VARINT: Final = """\
@@ -70,11 +75,11 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
         b = data[at]
         at += 1
         n |= (b & 127) << shift
+        if shift == _LONGEST and b > 1:
+            raise ValueError("a number of more than 64 bits")
         if b < 128:
             return n, at
         shift += 7
-        if shift > _LONGEST:
-            raise ValueError("a number of more than 64 bits")
 
 
 class _Longs(dict[bytes, int]):
@@ -98,21 +103,28 @@ long: Final = LONGS.__getitem__
 
 
 def row_reader(
-    types: Sequence[object], codecs: Sequence[ValueCodec], wanted: Collection[int] | None = None, *, to_end: bool = True
+    types: Sequence[object], columns: Sequence[ColumnType], wanted: Sequence[int] | None = None, *, to_end: bool = True
 ) -> CompiledReader | None:
     """A reader of the record whose fields have these Avro types (as parsed JSON, logical types or not). It gives the
     values of the `wanted` fields (else of all), in that order. None if a type is one that it can't read. If not
     `to_end`, it stops behind the last field that is wanted.
     """
-    order = [*range(len(types))] if wanted is None else [*wanted]
+    order = range(len(types)) if wanted is None else wanted
+    count = len(types) if to_end else max(order, default=-1) + 1
+    fields = [
+        Field(*_primitive(avro), column, codec_of(column))
+        for avro, column in zip(types[:count], columns[:count], strict=True)
+    ]
+    if any(field.primitive not in _READING for field in fields):
+        return None
+    return RowReader(fields, order).read if COMPILED else made_reader(fields, order)
+
+
+def made_reader(fields: Sequence[Field], order: Sequence[int]) -> CompiledReader:
+    """The function that is made of source."""
     names: dict[str, Any] = {**_NAMES, "varint": varint}
     lines = ["def read(data, at):\n"]
-    if not to_end:
-        types, codecs = types[: max(order, default=-1) + 1], codecs[: max(order, default=-1) + 1]
-    for number, (avro, codec) in enumerate(zip(types, codecs, strict=True)):
-        primitive, nullable = _primitive(avro)
-        if primitive not in _READING:
-            return None
+    for number, (primitive, nullable, _, codec) in enumerate(fields):
         reading = _READING[primitive] + (_text(number, codec, names) if number in order else "")
         lines.append(_nullable(number, reading) if nullable else reading)
     lines.append(f"    return ({''.join(f'v{number}, ' for number in order)}), at\n")

@@ -39,6 +39,10 @@ from cdc.core.tables import ReplicaIdentity, TableSchema
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
+def _nothing(_record: StoredRecord, _value: bytes) -> None:
+    """No event is usual."""
+
+
 class EventDecoder:
     """Decodes events whose value has that schema. Its ids, and which schemas they name, are the caller's.
 
@@ -72,20 +76,18 @@ class EventDecoder:
         self._scanner = self._made_scanner(readable, value_schema_text, transactions) if self.ours else None
 
     def _made_scanner(self, readable: ReadableTable, schema: str, transactions: Transactions) -> EnvelopeScanner | None:
-        key, types, codecs = (
-            readable.table.key,
-            row_types(json.loads(schema)),
-            [field.codec for field in readable.fields],
-        )
-        row, row_key = row_reader(types, codecs), row_reader(types, codecs, key)
-        only_key = row_reader(types, codecs, key, to_end=False)
+        key, types = readable.table.key, row_types(json.loads(schema))
+        columns = [column.type for column in readable.table.columns]
+        row, row_key = row_reader(types, columns), row_reader(types, columns, key)
+        only_key = row_reader(types, columns, key, to_end=False)
         if row is None or row_key is None or only_key is None:
             return None
         return EnvelopeScanner(self.table, Rows(row, row_key, only_key), transactions, self.decode_record)
 
-    def scan(self, record: StoredRecord, value: bytes) -> ScannedEvent | None:
-        """The event of a record that has this value, if it is a usual one."""
-        return None if self._scanner is None else self._scanner.scan(record, value)
+    @property
+    def scan(self) -> Callable[[StoredRecord, bytes], ScannedEvent | None]:
+        """Gives the event of a record that has this value, if it is a usual one."""
+        return _nothing if self._scanner is None else self._scanner.scan
 
     def decode_record(self, record: StoredRecord) -> ChangeEvent:
         """As `decode`. The error says which record it is."""

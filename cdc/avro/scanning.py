@@ -20,6 +20,8 @@ from cdc.avro import binary
 from cdc.avro.compiled import LONGS, MALFORMED, CompiledReader, long, varint
 from cdc.avro.headers import ALTERED, TRUNCATED, UNCHANGED, read_unchanged
 from cdc.avro.scanned import ROWS, THERE, ScannedEvent
+from cdc.avro.speedups import COMPILED
+from cdc.avro.speedups.surroundings import Found, Surroundings
 from cdc.core import events
 from cdc.core.events import (
     Change,
@@ -89,6 +91,7 @@ class EnvelopeScanner:
         self._captured_us = 0
         self._times = b""
         self._match = self._match_start = re.compile(b"(?!)").match  # nothing, before anything was learnt
+        self._find: Callable[[bytes], Found | None] = self._find_by_pattern
 
     def learn(self, source: Mapping[str, Any]) -> None:
         """`source` of an event of the table, as fastavro reads it."""
@@ -125,21 +128,36 @@ class EnvelopeScanner:
         )
         self._match_start = re.compile(start, re.DOTALL).match
         self._match = re.compile(start + end, re.DOTALL).match
+        if COMPILED:
+            around = binary.data(self._database), binary.data(schema) + binary.data(table)
+            self._find = Surroundings(self._head, *around, _MARKS).find
 
     def scan(self, record: StoredRecord, value: bytes) -> ScannedEvent | None:
         """The event of a record that has this value; None if it has to be read the plain way."""
-        begins = value.rfind(self._head)
-        found = self._match_start(value, begins) if begins > ROWS else None
+        found = self._find(value)
         if found is None:
             return None
         for header, _ in record[6]:
             if header not in _USUAL_HEADERS:
                 return None
+        begins, op, name, moment, ordinal = found
+        transaction = self._known.get(name + moment)
+        if transaction is None:
+            try:
+                transaction = self._begun(name, moment)
+            except MALFORMED:
+                return None
+        return ScannedEvent(self, record, begins, op, transaction, ordinal)
+
+    def _find_by_pattern(self, value: bytes) -> Found | None:
+        begins = value.rfind(self._head)
+        found = self._match_start(value, begins) if begins > ROWS else None
+        if found is None:
+            return None
         at = found.end()
         try:
             end = at + 1 + (value[at] >> 1)
-            name, moment = value[at:end], found[4]  # ts_us
-            transaction = self._known.get(name + moment) or self._begun(name, moment)
+            name = value[at:end]
             ordinal = value[end]
             if ordinal < _MORE:
                 end += 1
@@ -160,7 +178,7 @@ class EnvelopeScanner:
             if _TIMES.fullmatch(times) is None:
                 return None
             self._times = times
-        return ScannedEvent(self, record, begins, op, transaction, ordinal >> 1)
+        return begins, op, name, found[4], ordinal >> 1  # ts_us
 
     def _begun(self, name: bytes, moment: bytes) -> Transaction:
         """The transaction of an event that is the first of it to be met. ValueError if its id is none of ours."""

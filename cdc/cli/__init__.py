@@ -23,7 +23,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"cdc {cdc.__version__}")
+        from cdc.avro.speedups import COMPILED  # noqa: PLC0415  # nothing else here needs it
+
+        typer.echo(f"cdc {cdc.__version__}{' (compiled)' if COMPILED else ''}")
         raise typer.Exit
 
 

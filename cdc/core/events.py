@@ -203,11 +203,15 @@ class RowFormat:
     `reading(n)` gives lines of Python. From `data`, what the source sent of a change of a table with n columns, they
     take the texts of all columns to v0, v1, …, None for NULL. Of anything unusual they may raise a ValueError or
     IndexError. `names` are the names that they use. `change` is the plain way, whose say it is then.
+
+    `tuple_at` is where the row's first value stands, if it stands there as pgoutput's TupleData has it and ends with
+    `data`: for readers that are compiled already.
     """
 
     reading: Callable[[int], Sequence[str]]
     names: Mapping[str, object]
     change: Callable[[TableSchema, bytes], Change]
+    tuple_at: int | None = None
 
 
 @value()

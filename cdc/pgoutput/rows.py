@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 _FRAME_AND_CHANGE: Final = struct.Struct(">BQ16xBIBh")
-_FIRST_VALUE: Final = _FRAME_AND_CHANGE.size
+FIRST_VALUE: Final = _FRAME_AND_CHANGE.size
 _LONG = struct.Struct(">I").unpack_from
 _TEXT, _NULL = b"tn"
 
@@ -34,7 +34,7 @@ head_of: Final = _FRAME_AND_CHANGE.unpack_from
 
 def reading(columns: int) -> Sequence[str]:
     """For RowFormat: `data` is an XLogData frame. Slices never fail; the last line finds those that were too short."""
-    lines = [f"at = {_FIRST_VALUE}"]
+    lines = [f"at = {FIRST_VALUE}"]
     for i in range(columns):
         lines += [
             r'if data[at:at + 4] == b"t\0\0\0":',  # a text of less than 256 bytes, as nearly all are

@@ -354,7 +354,7 @@ class Applier:
         """Read a little of what comes next, while the target is written. Whether there may be more. What is wrong with
         it is said when it is read for itself.
         """
-        if self._read_error is not None or self._is_over or self._the_inbox.crowded():
+        if self._read_error is not None or self._is_over or not self._the_inbox.has_room():
             return False
         if self._waiting is not None and self._waiting.has_any:
             return False  # it might come again before what it waits for

@@ -330,7 +330,11 @@ def _offset(event: ChangeEvent) -> int:
 
 def _progress_of(events: Iterable[ChangeEvent]) -> dict[TopicPartition, PartitionProgress]:
     """Of partitions up to the last of these events, which each partition has in this order."""
-    last = {event.place[:2]: event for event in events if event.place is not None}
+    last: dict[tuple[str, int], ChangeEvent] = {}
+    for event in events:
+        place = event.place
+        if place is not None:
+            last[place[:2]] = event
     return {
         TopicPartition(*partition): PartitionProgress(event.position, _offset(event) + rows_of(event))
         for partition, event in last.items()

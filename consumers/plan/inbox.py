@@ -234,6 +234,10 @@ class Inbox:
         is_full = self._room.is_full
         return {at for at, queue in self._queues.items() if is_full(queue.events, queue.size, count)}
 
+    def has_room(self) -> bool:
+        """Whether more may be read of any partition."""
+        return not self.crowded()
+
     def ends_wanted(self) -> set[str]:
         """Topics of which `ends` must be told before a waiting event can be judged."""
         return {topic for topic in self._waiting_topics() if topic not in self._ends}

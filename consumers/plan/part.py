@@ -131,6 +131,10 @@ class PartInbox:
         is_full = self._room.is_full
         return {at for at, queue in self._queues.items() if is_full(len(queue.entries), queue.size, count)}
 
+    def has_room(self) -> bool:
+        """Whether more may be read of any partition."""
+        return not self.crowded()
+
     def ends_wanted(self) -> set[str]:
         """None: nothing here depends on where a partition ends."""
         return set()

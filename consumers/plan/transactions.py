@@ -24,11 +24,12 @@ shape are read on while the current transaction's events wait for one.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cdc.avro.scanned import ScannedEvent
 from cdc.avro.transactions import MESSAGES, End
@@ -294,6 +295,12 @@ class TransactionInbox:
             crowded.discard(self._tables)
         return crowded | {self._transactions} if len(self._due) >= self._room.events else crowded
 
+    def has_room(self) -> bool:
+        """Whether more may be read of any partition: of one that is crowded, too, while others have little."""
+        events = sum(here.number - here.number_taken for here in self._partitions.values())
+        size = sum(here.size - here.size_taken for here in self._partitions.values())
+        return size < self._room.size and max(events, len(self._due)) < self._room.events
+
     def _is_crowded(self, here: _Partition) -> bool:
         waiting = here.number - here.number_taken
         return self._room.is_full(waiting, here.size - here.size_taken, len(self._partitions))
@@ -495,7 +502,7 @@ class TransactionInbox:
     def _take_whole(self, due: _Due, here: _Transaction, batch: Batch) -> None:
         if self._open.pop(due.key, None) is not None:
             self._open_keys.popleft()
-        here.entries.sort(key=self._place if self._changes_shape(here) else _position)
+        here.entries.sort(key=self._order_of(here))
         batch.events += self._pass(here.entries, due.wanted or {}, here)
         self._due.popleft()
         del self._due_by_key[due.key]
@@ -517,8 +524,8 @@ class TransactionInbox:
             return
         due.in_parts = True
         frontier = min(each.read for each in unfinished)
-        here.entries.sort(key=self._place)
-        ready = sum(1 for entry in here.entries if entry.position <= frontier)
+        here.entries.sort(key=self._order_of(here))
+        ready = bisect_right(here.entries, frontier, key=_position)
         if ready and _awaits_create(here.entries[ready - 1].event):
             ready -= 1  # a row is moved by both halves together
         batch.events += self._pass(here.entries[:ready], due.wanted or {}, here)
@@ -547,6 +554,9 @@ class TransactionInbox:
             here.take(last)
             self._move(here)
         self._taken.clear()
+
+    def _order_of(self, transaction: _Transaction) -> Callable[[_Entry], Any]:
+        return self._place if self._changes_shape(transaction) else _position
 
     def _place(self, entry: _Entry) -> tuple[Position, bool]:
         """A change of shape stands where the event stands that it comes before."""

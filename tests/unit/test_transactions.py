@@ -370,6 +370,29 @@ def test_the_transaction_topic_is_paused_where_enough_is_due(inbox: TransactionI
     assert ENDS not in inbox.crowded()
 
 
+def test_a_crowded_partition_is_read_on_while_there_is_room_for_all() -> None:
+    inbox = TransactionInbox(
+        room=Room(6, size=1 << 20), transactions=ENDS, progress=PartitionProgress(ORIGIN, 0), epoch=1, floor=ORIGIN
+    )
+    inbox.know("public.one", "one")
+    for partition in (ONE, ONE_B):
+        inbox.assign(partition, PartitionProgress(ORIGIN, 0))
+    for ordinal in (1, 2):
+        inbox.add(ONE, ordinal - 1, make_event(7, ordinal, "one"), size=300 << 10)
+    assert inbox.crowded() == {ONE}
+    assert inbox.has_room()
+    for ordinal in (3, 4):
+        inbox.add(ONE_B, ordinal - 3, make_event(7, ordinal, "one"), size=300 << 10)
+    assert not inbox.has_room()  # by what they hold together
+    inbox.add_end(0, make_end(7, 4, one=4))
+    inbox.take(10)
+    assert inbox.has_room()
+    for ordinal in range(1, 7):
+        assert inbox.has_room()
+        inbox.add(ONE, ordinal + 1, make_event(8, ordinal, "one"), size=1)
+    assert not inbox.has_room()  # by their number
+
+
 def test_what_an_earlier_session_wrote_does_not_count_for_a_resent_transaction(inbox: TransactionInbox) -> None:
     """That session wrote 1 and 2, of which only 2 got durable; this one, which reads the table again, wrote only 1."""
     inbox.add(ONE_B, 0, make_event(7, 2, "one"))

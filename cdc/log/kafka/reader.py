@@ -165,19 +165,30 @@ class KafkaReader(LogReader):
         places: dict[tuple[str | None, int | None], int | None],
     ) -> None:
         add, new = records.append, tuple.__new__  # StoredRecord's own __new__ takes twice as long
+        topic: str | None = None
+        partition: int | None = None
+        expected: int | None = None
         for message in messages:
             if message.error() is not None:
                 self._raise_for(message)
-            topic, partition, offset = message.topic(), message.partition(), message.offset()
-            place = topic, partition
-            if place not in places:
-                places[place] = self._assignment.reading_from(TopicPartition(*place))  # type: ignore[arg-type]
-            expected = places[place]
-            if expected is not None and offset >= expected:  # type: ignore[operator]  # else: fetched before a pause
-                places[place] = offset + 1  # type: ignore[operator]
+            if message.partition() != partition or message.topic() != topic:  # many in a row are of one
+                places[topic, partition] = expected
+                topic, partition = place = message.topic(), message.partition()
+                if place not in places:
+                    places[place] = self._assignment.reading_from(TopicPartition(*place))  # type: ignore[arg-type]
+                expected = places[place]
+            offset: int = message.offset()  # type: ignore[assignment]
+            if expected is not None and offset >= expected:  # else: fetched before a pause
+                expected = offset + 1
                 headers = message.headers()
-                found = message.timestamp()[1], message.key(), message.value(), _headers(headers) if headers else ()
-                add(new(StoredRecord, (topic, partition, offset, *found)))
+                said = _headers(headers) if headers else ()
+                add(
+                    new(
+                        StoredRecord,
+                        (topic, partition, offset, message.timestamp()[1], message.key(), message.value(), said),
+                    )
+                )
+        places[topic, partition] = expected
 
     def _raise_for(self, message: Message) -> None:
         error = message.error()

@@ -116,4 +116,6 @@ def _change_in(table: TableSchema, frame: bytes) -> Change:
     return change
 
 
-ROW_FORMAT: Final = RowFormat(reading=rows.reading, names={"value_at": rows.value_at}, change=_change_in)
+ROW_FORMAT: Final = RowFormat(
+    reading=rows.reading, names={"value_at": rows.value_at}, change=_change_in, tuple_at=rows.FIRST_VALUE
+)
