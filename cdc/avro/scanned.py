@@ -69,8 +69,10 @@ class ScannedEvent(ChangeEvent):
                     return None
             else:
                 at = ROWS + 2 if value[ROWS] == 0 and not self._record[6] else self._scanner.new_row(self._record)
-                key, _ = self._scanner.read_only_key(value, at)
+                key, end = self._scanner.read_only_key(value, at)
         except MALFORMED:
+            return None
+        if end > self._begins:  # damaged: slices never fail
             return None
         return None if None in key or value[at - 1] != THERE else cast("Key", key)
 

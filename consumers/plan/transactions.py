@@ -296,10 +296,12 @@ class TransactionInbox:
         return crowded | {self._transactions} if len(self._due) >= self._room.events else crowded
 
     def has_room(self) -> bool:
-        """Whether more may be read of any partition: of one that is crowded, too, while others have little."""
+        """Whether more may be read of any partition: of one that is crowded, too, while others have little. As always,
+        a single event is not too much.
+        """
         events = sum(here.number - here.number_taken for here in self._partitions.values())
         size = sum(here.size - here.size_taken for here in self._partitions.values())
-        return size < self._room.size and max(events, len(self._due)) < self._room.events
+        return (size < self._room.size or events <= 1) and max(events, len(self._due)) < self._room.events
 
     def _is_crowded(self, here: _Partition) -> bool:
         waiting = here.number - here.number_taken

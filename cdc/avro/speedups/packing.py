@@ -199,7 +199,7 @@ def _put_decimal(out: bytearray, data: bytes, start: int, end: int, scale: int) 
     first = start
     if first < end and data[first] == _MINUS:
         first += 1
-    if end - first > _MOST_DIGITS + 1:
+    if end - first > _MOST_DIGITS + 1:  # one may be the point
         return False
     at = first
     point = -1
