@@ -47,6 +47,7 @@ _TransactionKey = tuple[int, int]  # epoch and commit LSN
 # An applier that got on looks at once for what comes next, and waits only if that is nothing. Before it has waited in
 # vain for about a second, it is too early to ask a log where it ends: that takes as long as many records.
 _QUIET: Final = 10
+_ALL_TOGETHER: Final = 4  # partitions' room for events, of tiny rows; others fill the room for bytes
 _MOST_LOOKS: Final = 50  # at an END that lacks something, while other tables are never quiet
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it"
 
@@ -301,7 +302,8 @@ class TransactionInbox:
         """
         events = sum(here.number - here.number_taken for here in self._partitions.values())
         size = sum(here.size - here.size_taken for here in self._partitions.values())
-        return (size < self._room.size or events <= 1) and max(events, len(self._due)) < self._room.events
+        has_bytes = size < self._room.size or events <= 1
+        return has_bytes and events < _ALL_TOGETHER * self._room.events and len(self._due) < self._room.events
 
     def _is_crowded(self, here: _Partition) -> bool:
         waiting = here.number - here.number_taken

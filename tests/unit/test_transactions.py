@@ -387,7 +387,7 @@ def test_a_crowded_partition_is_read_on_while_there_is_room_for_all() -> None:
     inbox.add_end(0, make_end(7, 4, one=4))
     inbox.take(10)
     assert inbox.has_room()
-    for ordinal in range(1, 7):
+    for ordinal in range(1, 4 * 6 + 1):
         assert inbox.has_room()
         inbox.add(ONE, ordinal + 1, make_event(8, ordinal, "one"), size=1)
     assert not inbox.has_room()  # by their number
