@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-from typing_extensions import override
 
 _PACKAGE = "cdc.avro.speedups"
 # Indexes are never negative there; that they are within bounds is checked all the same. What is divided is positive.
@@ -19,7 +18,6 @@ _DIRECTIVES = {"language_level": 3, "annotation_typing": False, "wraparound": Fa
 
 
 class CompileSpeedups(BuildHookInterface):
-    @override
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
             return
@@ -30,7 +28,6 @@ class CompileSpeedups(BuildHookInterface):
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
-    @override
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if version != "editable":
             self._made.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -48,6 +49,15 @@ def run(installed: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_the_build_needs_nothing_but_what_it_names() -> None:
+    """pip builds where nothing else is installed."""
+    tree = ast.parse((ROOT / "hatch_build.py").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    parts = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names
+    assert parts <= {"hatchling", "Cython", "setuptools"}
 
 
 def test_they_are_compiled(installed: Path) -> None:
