@@ -12,8 +12,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _PACKAGE = "cdc.avro.speedups"
-# Indexes are never negative there; that they are within bounds is checked all the same. What is divided is positive.
 _FLAGS = ["-fwrapv", "-g0"]  # numbers that overflow do it as CPython's own do; no debugger's tables
+# Indexes are never negative there; that they are within bounds is checked all the same. What is divided is positive.
 _DIRECTIVES = {"language_level": 3, "annotation_typing": False, "wraparound": False, "cdivision": True}
 
 

@@ -47,8 +47,8 @@ _TransactionKey = tuple[int, int]  # epoch and commit LSN
 # An applier that got on looks at once for what comes next, and waits only if that is nothing. Before it has waited in
 # vain for about a second, it is too early to ask a log where it ends: that takes as long as many records.
 _QUIET: Final = 10
-_ALL_TOGETHER: Final = 4  # partitions' room for events, of tiny rows; others fill the room for bytes
 _MOST_LOOKS: Final = 50  # at an END that lacks something, while other tables are never quiet
+_ALL_TOGETHER: Final = 4  # partitions' room for events, for all of them; what has larger rows fills the room for bytes
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it"
 
 

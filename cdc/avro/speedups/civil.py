@@ -1,4 +1,6 @@
-"""Moments of the years 1 to 9999, between their texts and microseconds since 1970."""
+"""Moments of the years 1 to 9999, between their texts and microseconds since 1970; of all others `cdc.avro.kinds.times`
+and `cdc.avro.civil` know, which have no numbers of C.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cdc.avro.kinds.codec import ValueCodec
+from cdc.avro.packers import PLAIN_TEXTS
 from cdc.avro.speedups.civil import text_of
 from cdc.core.events import Value
 from cdc.core.types import ColumnType, Kind
@@ -40,7 +41,7 @@ _FORMS = {
     Kind.TIMESTAMP: _TIMESTAMP,
     Kind.TIMESTAMPTZ: _TIMESTAMPTZ,
     Kind.DECIMAL: _DECIMAL,
-    **dict.fromkeys((Kind.STRING, Kind.JSON, Kind.XML, Kind.LTREE, Kind.ENUM, Kind.OTHER, Kind.UUID), _PLAIN),
+    **dict.fromkeys((*PLAIN_TEXTS, Kind.UUID), _PLAIN),
 }
 _float32 = struct.Struct("<f").unpack_from
 _float64 = struct.Struct("<d").unpack_from
