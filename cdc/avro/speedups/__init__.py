@@ -1,8 +1,8 @@
 """The inner loops of capture and appliers, as plain Python that Cython compiles to C: an optional speed-up.
 
 Beside each module stands a .pxd that gives its names C types. Compiled (`COMPILED`; `hatch_build.py` does it), these
-loops are up to four times as fast as the functions that `cdc.avro.packing` and `cdc.avro.compiled` make of source for each
-table version. As Python they are slower than those, and not used: but right, so the tests run them both ways.
+loops are up to four times as fast as the functions that `cdc.avro.packing` and `cdc.avro.compiled` make of source for
+each table version. As Python they are slower than those, and not used: but right, so the tests run them both ways.
 
 What they refuse, or don't know, they leave to others exactly as those functions do.
 """
