@@ -6,16 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from cdc.avro.compiled import MALFORMED, long, varint
+from cdc.avro.compiled import LONGS, MALFORMED, varint
 from cdc.avro.framing import HEADER_LENGTH
-from cdc.avro.transactions import TransactionEnd
+from cdc.avro.transactions import End
 
 _BEGIN: Final = b"\x0aBEGIN"
-_NUMBER: Final = rb"([\x80-\xff]*[\x00-\x7f])"
-_END: Final = re.compile(rb"\x06END.(\d+:(?:\d+|none):(\d+))\x02" + _NUMBER + rb"\x02", re.DOTALL)
-_AFTER_COUNTS: Final = re.compile(
-    _NUMBER + rb"\x02" + _NUMBER + rb"\x02" + _NUMBER + rb"\x02" + _NUMBER + rb"\x02" + _NUMBER + rb"\Z", re.DOTALL
-)
+_NUMBER: Final = rb"[\x80-\xff]*[\x00-\x7f]"
+_END: Final = re.compile(rb"\x06END.((\d+):(?:\d+|(none)):(\d+))\x02" + _NUMBER + rb"\x02", re.DOTALL)
+# The moment, the commit's LSN, the end's, the epoch; the last ordinal.
+_AFTER_COUNTS: Final = re.compile(_NUMBER + (rb"\x02" + _NUMBER) * 3 + rb"\x02(" + _NUMBER + rb")\Z", re.DOTALL)
+_MOST_KINDS: Final = 1024
 
 
 def is_begin(value: bytes) -> bool:
@@ -31,29 +31,21 @@ class EndScanner:
     def __init__(self) -> None:
         self._bytes = b"\xff"  # no array begins so
         self._counts: Mapping[str, int] = {}
+        self._kinds: dict[bytes, Mapping[str, int]] = {}
 
-    def end(self, value: bytes) -> TransactionEnd | None:
-        """The framed record's END; None if it has to be read the plain way."""
+    def end(self, value: bytes) -> End | None:
+        """The framed record's END, which has no headers; None if it has to be read the plain way."""
         found = _END.match(value, HEADER_LENGTH)
         if found is None:
             return None
-        name, commit_lsn, count = found.groups()
+        name, epoch, none, commit_lsn = found.groups()
         try:
             at = self._read_counts(value, found.end())
             rest = _AFTER_COUNTS.match(value, at)
             if rest is None:
                 return None
-            moment, _, end_lsn, epoch, last_ordinal = rest.groups()
-            return TransactionEnd(
-                id=name.decode(),
-                epoch=long(epoch),
-                commit_lsn=int(commit_lsn),
-                commit_time_ms=long(moment),
-                end_lsn=long(end_lsn),
-                last_ordinal=long(last_ordinal),
-                event_count=long(count),
-                event_counts=self._counts,
-            )
+            last_ordinal = LONGS[rest[1]]
+            return End(name.decode(), int(epoch), int(commit_lsn), last_ordinal, self._counts, none is None)
         except MALFORMED:
             return None
 
@@ -73,5 +65,8 @@ class EndScanner:
                 count, at = varint(value, at)
                 counts[name] = count >> 1
             items, at = varint(value, at)
-        self._bytes, self._counts = value[begin:at], counts
+        self._bytes = value[begin:at]
+        if len(self._kinds) >= _MOST_KINDS:
+            self._kinds.clear()
+        self._counts = self._kinds.setdefault(self._bytes, counts)
         return at

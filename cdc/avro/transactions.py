@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import schemas
 from cdc.avro import binary
@@ -66,29 +66,36 @@ class TransactionEnd:
     event_count: int
     event_counts: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def is_transaction(self) -> bool:
-        """Whether it is one of the source's: a first load is none, nor is a message that stands alone."""
-        return _XID.fullmatch(self.id) is not None
 
-
-@value(kw_only=True)
+@value()
 class End:
-    """An END: `alterations` counts the changes of shape in its transaction. `resent`: an earlier capture may have
-    written the transaction too.
+    """What an applier needs of an END and of its headers. `is_transaction`: of the source; a first load is none, nor is
+    a message that stands alone. `alterations` counts the changes of shape in the transaction. `resent`: an earlier
+    capture may have written it too.
     """
 
-    end: TransactionEnd
+    id: str
+    epoch: int
+    commit_lsn: int
+    last_ordinal: int
+    event_counts: Mapping[str, int]
+    is_transaction: bool = True
     alterations: int = 0
     resent: bool = False
 
+    @classmethod
+    def of(cls, said: TransactionEnd, *, alterations: int = 0, resent: bool = False) -> Self:
+        is_transaction = _XID.fullmatch(said.id) is not None
+        place = said.epoch, said.commit_lsn, said.last_ordinal
+        return cls(said.id, *place, said.event_counts, is_transaction, alterations, resent)
+
     @property
     def position(self) -> Position:
-        return Position(self.end.epoch, self.end.commit_lsn, self.end.last_ordinal)
+        return Position(self.epoch, self.commit_lsn, self.last_ordinal)
 
     @property
     def key(self) -> tuple[int, int]:
-        return self.end.epoch, self.end.commit_lsn
+        return self.epoch, self.commit_lsn
 
 
 class TransactionCodec:

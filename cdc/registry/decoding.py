@@ -14,7 +14,7 @@ from cdc.avro.framing import HEADER_LENGTH, unframe
 from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
 from cdc.avro.runs import RunReader
 from cdc.avro.scanning import Transactions
-from cdc.avro.transactions import End, TransactionBegin, TransactionEnd, decode_boundary
+from cdc.avro.transactions import End, TransactionEnd, decode_boundary
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import Place, StoredRecord, StoredRun
@@ -80,28 +80,26 @@ class Decoding:
         """The END of a transaction; None for any other record of the transaction topic."""
         if record.value is None:
             return None
-        boundary: TransactionBegin | TransactionEnd | None = None
         framing = record.value[:HEADER_LENGTH]
-        if framing in self._boundaries:  # of ours, as one was that was read the plain way
+        if framing in self._boundaries and not record.headers:  # of ours, as one was that was read the plain way
             if is_begin(record.value):
                 return None
-            boundary = self._ends.end(record.value)
-        if boundary is None:
-            try:
-                boundary = decode_boundary(record.value, self._registry.schema)
-            except CdcError as error:
-                raise type(error)(f"{record.where}: {error}", mend=error.mend) from None
-            self._boundaries.add(framing)
+            end = self._ends.end(record.value)
+            if end is not None:
+                return end
+        try:
+            boundary = decode_boundary(record.value, self._registry.schema)
+        except CdcError as error:
+            raise type(error)(f"{record.where}: {error}", mend=error.mend) from None
+        self._boundaries.add(framing)
         if not isinstance(boundary, TransactionEnd):
             return None
-        if not record.headers:
-            return End(end=boundary)
         headers = dict(record.headers)
         try:
             alterations = int(headers.get(ALTERATIONS, b"0"))
         except ValueError:
             raise ProtocolViolationError(f"{record.where}: damaged header {ALTERATIONS}") from None
-        return End(end=boundary, alterations=alterations, resent=RESENT in headers)
+        return End.of(boundary, alterations=alterations, resent=RESENT in headers)
 
     def alteration(self, record: StoredRecord) -> Alteration | None:
         """The record of the tables topic; None for one taken back. An error says which could not be read."""

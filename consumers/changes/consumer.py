@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, groupby
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -47,6 +48,7 @@ Per = Literal["key", "transaction"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _WAIT_SECONDS: Final = 0.1  # a stop is noticed within it
+_position: Final = attrgetter("position")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,7 @@ class Consumer:
                 closing(FollowedReader(self._log.reader(f"{self._settings.prefix}-{self._target.name}")))
             )
             session.callback(self._store.close)  # the next iteration opens it again
-            handout = _Handout()
+            handout = _Handout(in_order=self._target.consistency == "transaction")
             applier = Applier(
                 reader=reader,
                 registry=self._registry,
@@ -254,16 +256,19 @@ class _Pending:
 
 
 class _Handout(Delivery):
-    """Keeps what an applier writes, for the user to take."""
+    """Keeps what an applier writes, for the user to take. `in_order`: of whole transactions, each in the order in which
+    the source made it.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_order: bool) -> None:
+        self._in_order = in_order
         self.waiting = {}
         self._written: list[ChangeEvent] = []
         self._committed: _Pending | None = None
 
     @override
     def write(self, events: Sequence[ChangeEvent], *, log_id: str) -> None:
-        self._written += events
+        self._written += sorted(events, key=_position) if self._in_order else events
 
     @override
     def commit(

@@ -25,24 +25,23 @@ shape are read on while the current transaction's events wait for one.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from itertools import accumulate
+from typing import Final, NamedTuple
 
 from cdc.avro.scanned import ScannedEvent
 from cdc.avro.transactions import MESSAGES, End
 from cdc.core.errors import GapError, LogGapError
-from cdc.core.events import ChangeEvent, Delete
+from cdc.core.events import Alter, ChangeEvent, Create, Delete, Drop, Truncate
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from consumers.plan.approach import whole
 from consumers.plan.batch import Arrived, Batch
 from consumers.plan.checkpoint import PartitionProgress
+from consumers.plan.partition_queue import PartitionQueue, TransactionKey, event_of, position_of
 from consumers.plan.room import Room
-
-_TransactionKey = tuple[int, int]  # epoch and commit LSN
 
 # An applier that got on looks at once for what comes next, and waits only if that is nothing. Before it has waited in
 # vain for about a second, it is too early to ask a log where it ends: that takes as long as many records.
@@ -51,93 +50,27 @@ _MOST_LOOKS: Final = 50  # at an END that lacks something, while other tables ar
 _ALL_TOGETHER: Final = 4  # partitions' room for events, for all of them; what has larger rows fills the room for bytes
 _START_OVER: Final = "`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it"
 
-
-class _Entry(NamedTuple):
-    """An event, or the place of another target's change of shape; the offset of what is to be taken after it. `number`
-    counts the entries that its partition has had, up to it, and `size` their bytes in the log.
-    """
-
-    position: Position
-    event: ChangeEvent | None
-    partition: _Partition
-    next_offset: int
-    number: int
-    size: int
+_Runs = list[tuple[PartitionQueue, int]]
+"""How much is to be taken of each partition, at least one event."""
 
 
-@dataclass(slots=True, eq=False)
-class _Partition:
-    """`number` and `size` are those of the entry that was read last, `number_taken` and `size_taken` of the one that
-    was taken last; `taken` is its position, and `next_taken` the offset of what is to be taken next. `skipped` says
-    where that is behind records which hold nothing new. `moved`: since the last batch.
-    """
+class _Due(NamedTuple):
+    """An END that waits to be taken: it came at `offset`, and again, perhaps, at `said_at`."""
 
-    id: TopicPartition
-    read: Position
-    next_read: int
-    taken: Position
-    next_taken: int
-    number: int = 0
-    size: int = 0
-    number_taken: int = 0
-    size_taken: int = 0
-    last_offset: int = 0
-    skipped: dict[int, int] = field(default_factory=dict)
-    moved: bool = False
-
-    def note(
-        self, position: Position, event: ChangeEvent | None, size: int, transaction: _Transaction, topic: str
-    ) -> None:
-        """The record read last is an entry of that transaction."""
-        self.read = position
-        self.last_offset = self.next_read
-        self.number += 1
-        self.size += size
-        entry = (position, event, self, self.next_read, self.number, self.size)
-        transaction.entries.append(tuple.__new__(_Entry, entry))
-        transaction.counts[topic] = transaction.counts.get(topic, 0) + 1
-
-    def skip(self) -> bool:
-        """The record read last holds nothing new. It goes with the event before it, so that any number take no room.
-        Whether that was taken already.
-        """
-        if self.number > self.number_taken:
-            self.skipped[self.last_offset] = self.next_read
-            return False
-        self.next_taken = self.next_read
-        return True
-
-    def take(self, last: _Entry) -> None:
-        """All up to this entry was taken."""
-        self.taken, _, _, self.next_taken, self.number_taken, self.size_taken = last
-        if self.skipped:
-            self.next_taken = self.skipped.get(last.next_offset, last.next_offset)
-            self.skipped = {at: to for at, to in self.skipped.items() if at > last.next_offset}
-
-
-@dataclass(slots=True)
-class _Transaction:
-    """What is here of one, and how many events were read of each topic, those that were taken in part included.
-    `altered` is the latest change of shape that they go on from.
-    """
-
-    entries: list[_Entry]
-    counts: dict[str, int]
-    altered: Position = ORIGIN
-
-
-@dataclass(slots=True)
-class _Due:
-    """An END that waits to be taken, and what it wants of each topic (once all its tables are known). It was looked at
-    so many times while it was the first and lacked something.
-    """
-
-    said: End
-    key: _TransactionKey
+    end: End
     offset: int
     said_at: int
-    wanted: dict[str, int] | None = None
+
+
+@dataclass(slots=True)
+class _Head:
+    """What is known of an END that was the first of those due, and could not be taken at once: what it wants of each
+    topic (once all its tables are known), how much of that was taken in parts, and how often it lacked something.
+    """
+
+    wanted: Mapping[str, int] | None = None
     in_parts: bool = False
+    taken: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     looks: int = 0
 
 
@@ -163,22 +96,22 @@ class TransactionInbox:
         self._epoch = epoch
         self.next_end = progress.next_offset
         self._applied = max(progress.position, floor)
-        self._tables: TopicPartition | None = None
-        self._partitions: dict[TopicPartition, _Partition] = {}
-        self._topics: dict[str, list[TopicPartition]] = {}
+        self._tables: PartitionQueue | None = None
+        self._partitions: dict[TopicPartition, PartitionQueue] = {}
+        self._topics: dict[str, list[PartitionQueue]] = {}
         self._names: dict[str, str | None] = {MESSAGES: None}
-        self._open: dict[_TransactionKey, _Transaction] = {}
-        self._open_keys: deque[_TransactionKey] = deque()  # in order, without the new ones
-        self._new_keys: list[_TransactionKey] = []
+        # How many events were read of each transaction and not taken as a whole yet, by epoch and commit LSN; which of
+        # them have changes of shape, and go on from one that was not read yet.
+        self._counts: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        self._shapes: set[TransactionKey] = set()
+        self._altered: dict[TransactionKey, Position] = {}
         self._due: deque[_Due] = deque()
-        self._due_by_key: dict[_TransactionKey, _Due] = {}
+        self._heads: dict[TransactionKey, _Head] = {}
         self._log_ends: dict[str, tuple[int, Mapping[TopicPartition, int]]] = {}
-        self._progress: dict[TopicPartition, PartitionProgress] = {}  # but of those that were moved
-        self._moved: list[_Partition] = []
-        self._taken: dict[_Partition, _Entry] = {}  # the last of each, not noted in the partitions yet
-        self._usual: Mapping[str, int] | None = None  # the counts of an END, and what it wants
-        self._usual_wanted: dict[str, int] = {}
+        self._usual: Mapping[str, int] | None = None  # the counts of an END, and how many events of ours these are
+        self._usual_count = 0
         self._is_in_order = True
+        self._ends_moved = False
         self._quiet = 0  # times that `take` was called since anything was read
         self._awaits_shape = False
         self.dropped = 0
@@ -186,14 +119,14 @@ class TransactionInbox:
 
     def assign(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """Events of this partition will come, from `progress.next_offset`."""
-        at, offset = progress.position, progress.next_offset
-        self._partitions[partition] = _Partition(partition, at, offset, at, offset)
-        self._topics.setdefault(partition.topic, []).append(partition)
+        queue = self._partitions[partition] = PartitionQueue(partition, progress)
+        self._topics.setdefault(partition.topic, []).append(queue)
+        self._usual = None
 
     def assign_tables(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """As `assign`, of the tables topic."""
-        self._tables = partition
         self.assign(partition, progress)
+        self._tables = self._partitions[partition]
 
     def know(self, name: str, topic: str | None) -> None:
         """What ENDs call `name` is in `topic`; None for a table that this target does not have."""
@@ -214,36 +147,49 @@ class TransactionInbox:
         self.add_all(partition, [(offset, event, truncated, altered, size)])
 
     def add_all(self, partition: TopicPartition, arrived: Iterable[Arrived]) -> None:
-        """Records of the partition, in the order of offsets. LogGapError if the one before one is not there. The
-        order of commits says what comes after a truncate.
-        """
-        here, topic, new = self._partitions[partition], partition.topic, tuple.__new__
-        key: _TransactionKey | None = None
-        transaction = _Transaction([], {})
+        """Records of the partition, in the order of offsets. LogGapError if the one before one is not there."""
+        queue = self._partitions[partition]
         self._quiet = 0
-        for offset, event, _, altered, size in arrived:
-            if offset != here.next_read:
-                raise _lost(partition, here.next_read, offset)
-            here.next_read = offset + 1
-            if event is None:
-                self._skip(here)
-                continue
-            of = event.transaction
-            # Not by Position's own __new__, which takes twice as long.
-            position = new(Position, (of.epoch, of.commit_lsn, event.ordinal))
-            if position <= here.read:
-                self._skip(here)
-            else:
-                if key != position[:2]:
-                    key = position[:2]
-                    transaction = self._open.get(key) or self._opened(key)
-                here.note(position, event, size, transaction, topic)
-                transaction.altered = max(transaction.altered, altered)
-            if of.xid is None and self._is_new_load(position):
-                self.holds_load = True
-
-    def _is_new_load(self, position: Position) -> bool:
-        return position.epoch == self._epoch and position > self._applied
+        epoch, lsn, ordinal = queue.read
+        counts = self._counts[epoch]
+        wait = queue.waiting.append
+        of, last, added, loads = None, None, 0, False
+        try:
+            for each in arrived:
+                offset, event, _, altered, size = each
+                if offset != queue.next_read:
+                    raise _lost(partition, queue.next_read, offset)
+                if event is None:
+                    queue.skip(offset)
+                    continue
+                if event.transaction is not of:
+                    of = event.transaction
+                    if of.commit_lsn != lsn or of.epoch != epoch:
+                        if (of.epoch, of.commit_lsn) < (epoch, lsn):
+                            of = None
+                            queue.skip(offset)
+                            continue
+                        lsn, ordinal = of.commit_lsn, 0
+                        if of.epoch != epoch:
+                            epoch = of.epoch
+                            counts = self._counts[epoch]
+                    loads = of.xid is None and epoch == self._epoch
+                if event.ordinal <= ordinal:
+                    queue.skip(offset)
+                    continue
+                ordinal = event.ordinal
+                queue.next_read = offset + 1
+                counts[lsn] = counts.get(lsn, 0) + 1
+                wait(each)
+                last = each
+                added += size
+                if altered is not ORIGIN:
+                    self._note_altered((epoch, lsn), altered)
+                if loads and event.position > self._applied:
+                    self.holds_load = True
+        finally:
+            if last is not None:
+                queue.noted(last, added)
 
     def add_alteration(
         self,
@@ -254,70 +200,76 @@ class TransactionInbox:
         topics: frozenset[str] = frozenset(),  # noqa: ARG002
     ) -> None:
         """One record of the tables topic. `event` is None if it concerns no table of this target; it counts anyway."""
-        here = self._partitions[partition]
-        here.next_read = offset + 1  # a compacted topic may have holes
+        queue = self._partitions[partition]
         self._quiet = 0
-        if position is None or position <= here.read:
-            self._skip(here)
+        if position is None or position <= queue.read:
+            queue.skip(offset)  # a compacted topic may have holes
             return
-        transaction = self._open.get(position[:2]) or self._opened(position[:2])
-        here.note(position, event, 0, transaction, partition.topic)
+        arrived = (offset, event, position, ORIGIN, 0)
+        queue.next_read = offset + 1
+        queue.waiting.append(arrived)
+        queue.noted(arrived, 0)
+        self._shapes.add(position[:2])
 
     def add_end(self, offset: int, end: End | None) -> None:
         """One record of the transaction topic; None for any but an END. LogGapError if one before it is not there."""
         if offset != self.next_end:
             raise _lost(self._transactions, self.next_end, offset)
-        if self._trimmed and end is not None and end.end.is_transaction:
+        if self._trimmed and end is not None and end.is_transaction:
             if end.position > self._applied:
                 raise _trimmed(self._transactions, end, self._applied)
             self._trimmed = False
         self.next_end = offset + 1
         self._quiet = 0
         # What is no transaction may stand at the place of the one after it, and has nothing to be waited for.
-        if end is None or not end.end.is_transaction or end.position <= self._applied:
-            if not self._due:
-                self._progress[self._transactions] = PartitionProgress(self._applied, self.next_end)
+        if end is None or not end.is_transaction or end.position <= self._applied:
+            self._ends_moved |= not self._due
             return
-        key = end.key
-        again = self._due_by_key.get(key)
-        if again is not None:
-            again.said, again.wanted, again.said_at = end, None, offset
-            return
-        due = self._due_by_key[key] = _Due(end, key, offset, said_at=offset)
-        self._due.append(due)
-        if len(self._due) > 1 and self._due[-2].key > key:
-            self._due = deque(sorted(self._due, key=lambda each: each.key))
-            self._is_in_order = False
+        due = _Due(end, offset, offset)
+        if self._due and self._due[-1].end.key >= end.key:
+            self._insert(due)
+        else:
+            self._due.append(due)
+
+    def _insert(self, due: _Due) -> None:
+        """An END that comes late, or again."""
+        again = {each.end.key: each for each in self._due}
+        known = again.get(due.end.key)
+        again[due.end.key] = due if known is None else due._replace(offset=known.offset)
+        self._is_in_order &= known is not None
+        self._due = deque(again[key] for key in sorted(again))
+        if due.end.key in self._heads:
+            self._heads[due.end.key].wanted = None
 
     def crowded(self) -> set[TopicPartition]:
         """Partitions of which enough is here for now."""
-        crowded = {partition for partition, here in self._partitions.items() if self._is_crowded(here)}
+        crowded = {partition for partition, queue in self._partitions.items() if self._is_crowded(queue)}
         if self._awaits_shape and self._tables is not None:
-            crowded.discard(self._tables)
+            crowded.discard(self._tables.id)
         return crowded | {self._transactions} if len(self._due) >= self._room.events else crowded
 
     def has_room(self) -> bool:
         """Whether more may be read of any partition: of one that is crowded, too, while others have little. As always,
         a single event is not too much.
         """
-        events = sum(here.number - here.number_taken for here in self._partitions.values())
-        size = sum(here.size - here.size_taken for here in self._partitions.values())
+        events = sum(len(queue.waiting) for queue in self._partitions.values())
+        size = sum(queue.size for queue in self._partitions.values())
         has_bytes = size < self._room.size or events <= 1
         return has_bytes and events < _ALL_TOGETHER * self._room.events and len(self._due) < self._room.events
 
-    def _is_crowded(self, here: _Partition) -> bool:
-        waiting = here.number - here.number_taken
-        return self._room.is_full(waiting, here.size - here.size_taken, len(self._partitions))
+    def _is_crowded(self, queue: PartitionQueue) -> bool:
+        return self._room.is_full(len(queue.waiting), queue.size, len(self._partitions))
 
     def ends_wanted(self) -> set[str]:
         """Topics of which `ends` must be told before the current END can be judged."""
-        if not self._due:
+        head = self._heads.get(self._due[0].end.key) if self._due else None
+        if head is None or head.wanted is None:
             return set()
         due = self._due[0]
-        is_stuck = self._quiet > _QUIET or due.looks > _MOST_LOOKS
-        if due.wanted is None or not (due.said.resent or due.in_parts or is_stuck):
+        is_stuck = self._quiet > _QUIET or head.looks > _MOST_LOOKS
+        if not (due.end.resent or head.in_parts or is_stuck):
             return set()
-        involved = self._involved(due) | ({self._tables.topic} if self._tables is not None else set())
+        involved = {*head.wanted} | ({self._tables.id.topic} if self._tables is not None else set())
         return {topic for topic in involved if self._ends_of(topic, due) is None}
 
     def ends(self, topic: str, ends: Mapping[TopicPartition, int]) -> None:
@@ -325,259 +277,314 @@ class TransactionInbox:
         self._log_ends[topic] = self.next_end, ends
 
     def take(self, most: int) -> Batch:
-        """Whole transactions of about `most` events in all, or a part of one (then the batch is not `whole`).
+        """Whole transactions of about `most` events in all, or a part of one (then the batch is not `whole`). Events of
+        each partition are in order, tables in that of their first event.
 
         GapError if events of a transaction are missing.
         """
-        batch, nothing = Batch(), _Transaction([], {})
-        last: End | None = None  # that was taken and is not noted yet
+        batch = Batch()
         self._quiet += 1
         self._awaits_shape = False
-        self._sort_open()
         while self._due and len(batch.events) < most:
-            due = self._due[0]
-            if self._take_usual(due, batch):
-                last = due.said
-                continue
-            self._note_taken(last)
-            last = None
-            if self._open_keys and self._open_keys[0] < due.key and self._drop_before(due.key, batch):
-                batch.whole = not due.in_parts
+            if not self._take_usual(batch, most) and not self._take_head(batch, most):
                 break
-            here = self._open.get(due.key, nothing)
-            alone = due.in_parts or due.said.alterations > 0 or self._changes_shape(here)
-            if (alone and batch.events) or not self._is_known(due) or not self._is_altered(due, here):
-                break
-            if not self._is_complete(due, here):
-                due.looks += 1
-                if not batch.events:
-                    self._take_part(due, here, batch, most)
-                break
-            self._take_whole(due, here, batch)
-            if due.in_parts or (alone and batch.events):
-                break
-        self._note_taken(last)
-        self._settle()
         if batch.whole:
-            batch.progress, self._progress = self._progress, {}
-            for moved in self._moved:
-                batch.progress[moved.id] = PartitionProgress(moved.taken, moved.next_taken)
-                moved.moved = False
-            self._moved = []
+            self._say_progress(batch)
         return batch
 
-    def _opened(self, key: _TransactionKey) -> _Transaction:
-        self._new_keys.append(key)
-        transaction = self._open[key] = _Transaction([], {})
-        return transaction
-
-    def _sort_open(self) -> None:
-        if not self._new_keys:
-            return
-        self._new_keys.sort()
-        if self._open_keys and self._open_keys[-1] > self._new_keys[0]:
-            self._open_keys = deque(sorted([*self._open_keys, *self._new_keys]))
-        else:
-            self._open_keys += self._new_keys
-        self._new_keys = []
-
-    def _skip(self, here: _Partition) -> None:
-        if here.skip():
-            self._move(here)
-
-    def _move(self, here: _Partition) -> None:
-        if not here.moved:
-            here.moved = True
-            self._moved.append(here)
-
-    def _drop_before(self, key: _TransactionKey, batch: Batch) -> bool:
-        """Drop events of transactions that have no END: one would have come before the current one. Whether a change of
-        shape among them has to be taken first, in a batch of its own. Those of a later epoch, its load too, are for
-        another inbox: an END may be read before the state topic tells of its epoch.
-        """
-        while self._open_keys and self._open_keys[0] < key and self._open_keys[0][0] <= self._epoch:
-            transaction = self._open[self._open_keys[0]]
-            if batch.events and self._changes_shape(transaction):
-                return True
-            del self._open[self._open_keys.popleft()]
-            batch.events += self._pass(sorted(transaction.entries, key=self._place), {}, transaction)
-            # So that what it was is not beyond where the target stands, after a restart too.
-            self._applied = max(self._applied, whole(transaction.entries[0].position))
-            self._progress[self._transactions] = PartitionProgress(self._applied, self._first_due_offset())
-            if self._changes_shape(transaction) and batch.events:
-                return True
-        return False
-
-    def _changes_shape(self, transaction: _Transaction) -> bool:
-        return self._tables is not None and self._tables.topic in transaction.counts
-
-    def _is_altered(self, due: _Due, transaction: _Transaction) -> bool:
-        """Whether the change of shape that its events go on from was read. GapError if it can't be any more."""
-        if transaction.altered is ORIGIN or self._tables is None:
-            return True
-        if self._partitions[self._tables].read >= transaction.altered:
-            return True
-        self._awaits_shape = True  # which may be beyond more changes than there is room for
-        ends = self._ends_of(self._tables.topic, due)
-        if ends is not None and self._partitions[self._tables].next_read >= ends[self._tables]:
-            raise GapError(
-                f"topic {self._tables.topic!r} no longer holds the change of a table at {transaction.altered}, which"
-                f" transaction {due.said.end.id} goes on from",
-                mend="`cdc capture --start-over` loads all tables again; that topic must be kept for ever",
-            )
-        return False
-
-    def _is_known(self, due: _Due) -> bool:
-        """Whether the state topic, which tells of a table before any END does, was read far enough."""
-        if due.said.end.epoch > self._epoch:
-            return False
-        if due.wanted is None:
-            counts = due.said.end.event_counts
-            if counts is self._usual and not due.said.alterations:
-                due.wanted = self._usual_wanted
-                return True
-            if not self._names.keys() >= counts.keys():
-                return False
-            due.wanted = {}
-            for name, count in counts.items():
-                topic = self._names[name]
-                if topic is not None:
-                    due.wanted[topic] = due.wanted.get(topic, 0) + count
-            if due.said.alterations and self._tables is not None:
-                due.wanted[self._tables.topic] = due.said.alterations
-            elif self._topics.keys() >= due.wanted.keys():
-                self._usual, self._usual_wanted = counts, due.wanted
-        return self._topics.keys() >= due.wanted.keys()
-
-    def _is_complete(self, due: _Due, here: _Transaction) -> bool:
-        wanted = due.wanted or {}
-        if here.counts == wanted and not due.said.resent:
-            return True
-        if not all(here.counts.get(topic, 0) >= count for topic, count in wanted.items()):
-            return False
-        return not due.said.resent or not wanted or not self._unfinished(due)
-
-    def _unfinished(self, due: _Due) -> list[_Partition]:
-        """Partitions that may still bring events of this transaction."""
-        key = due.key
-        unfinished = []
-        for topic in self._involved(due):
-            ends = self._ends_of(topic, due)
-            for partition in self._topics[topic]:
-                here = self._partitions[partition]
-                at_end = ends is not None and here.next_read >= ends[partition]
-                if here.read[:2] <= key and not at_end:
-                    unfinished.append(here)
-        return unfinished
-
-    def _involved(self, due: _Due) -> set[str]:
-        return set(due.wanted or ())
-
-    def _ends_of(self, topic: str, due: _Due) -> Mapping[TopicPartition, int] | None:
-        asked_at, ends = self._log_ends.get(topic, (0, {}))
-        return ends if asked_at > due.said_at else None
-
-    def _take_usual(self, due: _Due, batch: Batch) -> bool:
-        """Take the transaction if it is complete, and like the one before it. Else it needs a closer look."""
-        said, key = due.said, due.key
-        if said.end.event_counts is not self._usual or said.alterations or said.resent or due.in_parts:
-            return False
-        here = self._open.get(key)
-        if here is None or here.counts != self._usual_wanted or here.altered is not ORIGIN:
-            return False
-        if self._open_keys[0] != key or key[0] > self._epoch:
-            return False
-        here.entries.sort(key=_position)
-        taken, add = self._taken, batch.events.append
-        for entry in here.entries:
-            taken[entry[2]] = entry
-            add(entry[1])  # type: ignore[arg-type]  # a change of shape would count
-        del self._open[key], self._due_by_key[key]
-        self._open_keys.popleft()
-        self._due.popleft()
-        return True
-
-    def _note_taken(self, last: End | None) -> None:
-        """All transactions up to this one, if any, were taken."""
-        if last is not None:
-            self._applied = last.position
-            self._progress[self._transactions] = PartitionProgress(self._applied, self._first_due_offset())
-
-    def _take_whole(self, due: _Due, here: _Transaction, batch: Batch) -> None:
-        if self._open.pop(due.key, None) is not None:
-            self._open_keys.popleft()
-        here.entries.sort(key=self._order_of(here))
-        batch.events += self._pass(here.entries, due.wanted or {}, here)
-        self._due.popleft()
-        del self._due_by_key[due.key]
-        self._note_taken(due.said)
+    def _say_progress(self, batch: Batch) -> None:
+        for queue in self._partitions.values():
+            if queue.moved:
+                batch.progress[queue.id] = queue.progress
+                queue.moved = False
+        if self._ends_moved:
+            batch.progress[self._transactions] = PartitionProgress(self._applied, self._first_due_offset())
+            self._ends_moved = False
 
     def _first_due_offset(self) -> int:
         if not self._due:
             return self.next_end
         return self._due[0].offset if self._is_in_order else min(due.offset for due in self._due)
 
-    def _take_part(self, due: _Due, here: _Transaction, batch: Batch, most: int) -> None:
-        unfinished = self._unfinished(due)
-        if not unfinished:
-            raise self._missing(due, here)
-        self._settle()
-        # A resent one may fill a partition that has to be read on.
-        is_large = sum((due.wanted or {}).values()) > most or any(map(self._is_crowded, unfinished))
-        if not is_large and not due.in_parts:
-            return
-        due.in_parts = True
-        frontier = min(each.read for each in unfinished)
-        here.entries.sort(key=self._order_of(here))
-        ready = bisect_right(here.entries, frontier, key=_position)
-        if ready and _awaits_create(here.entries[ready - 1].event):
-            ready -= 1  # a row is moved by both halves together
-        batch.events += self._pass(here.entries[:ready], due.wanted or {}, here)
-        del here.entries[:ready]
-        batch.whole = False
+    # -- transactions of which all is here -------------------------------------------------------------------------
 
-    def _pass(self, entries: list[_Entry], wanted: Mapping[str, int], of: _Transaction) -> list[ChangeEvent]:
-        """The entries' events, if they are of topics that are `wanted`, and changes of shape. Each brings its partition
-        up to it.
+    def _take_usual(self, batch: Batch, most: int) -> bool:
+        """Take all that need no closer look, up to the first that does. Whether there were any."""
+        ready: list[int] = []  # how many events each has
+        room = most - len(batch.events)
+        for due in self._due:
+            if room <= 0 or not self._is_usual(due.end):
+                break
+            ready.append(self._usual_count)
+            room -= self._usual_count
+        # Nothing else may stand before the last of them: what no END counts was never all in the log.
+        up_to = self._without_others(ready)
+        if not up_to:
+            return False
+        last = self._due[up_to - 1].end
+        batch.events += self._passed(self._runs(last.key))
+        for _ in range(up_to):
+            self._forget(self._due.popleft().end)
+        self._applied = last.position
+        self._ends_moved = True
+        return True
+
+    def _is_usual(self, end: End) -> bool:
+        counts = end.event_counts
+        if counts is not self._usual and not self._count(counts):
+            return False
+        if end.alterations or end.resent or end.epoch > self._epoch:
+            return False
+        if self._counts[end.epoch].get(end.commit_lsn, 0) != self._usual_count:
+            return False
+        if not (self._shapes or self._altered or self._heads):
+            return True
+        key = end.key
+        if key in self._shapes or (key in self._heads and self._heads[key].in_parts):
+            return False
+        return key not in self._altered or self._is_altered(key)
+
+    def _count(self, counts: Mapping[str, int]) -> bool:
+        """Make these the usual ones. Whether all their tables are known."""
+        wanted = self._wanted(counts)
+        if wanted is None or not self._topics.keys() >= wanted.keys():
+            return False
+        self._usual, self._usual_count = counts, sum(wanted.values())
+        return True
+
+    def _without_others(self, ready: list[int]) -> int:
+        """How many of the first transactions, which have so many events, come before any event of another one."""
+
+        def has_others(number: int) -> bool:
+            here = sum(count for _, count in self._runs(self._due[number - 1].end.key))
+            return here != totals[number - 1]
+
+        totals = [*accumulate(ready)]
+        if not ready or not has_others(len(ready)):
+            return len(ready)
+        return bisect_right(range(1, len(ready) + 1), False, key=has_others)
+
+    # -- a transaction that needs a closer look --------------------------------------------------------------------
+
+    def _take_head(self, batch: Batch, most: int) -> bool:
+        """Take the first, or a part of it, or what must not stand before it. Whether more may go into the batch."""
+        due = self._due[0]
+        key = due.end.key
+        head = self._heads.setdefault(key, _Head())
+        if self._drop_before(key, batch):
+            batch.whole = not head.taken
+            return False
+        alone = head.in_parts or due.end.alterations > 0 or key in self._shapes
+        if (alone and batch.events) or not self._is_known(due, head):
+            return False
+        if not self._is_altered(key):
+            self._await_shape(due)
+            return False
+        if not self._is_complete(due, head):
+            head.looks += 1
+            if not batch.events:
+                self._take_part(due, head, batch, most)
+            return False
+        self._take_whole(due, head, batch)
+        return not (head.in_parts or (alone and batch.events))
+
+    def _drop_before(self, key: TransactionKey, batch: Batch) -> bool:
+        """Drop events of transactions that have no END: one would have come before the current one. Whether a change of
+        shape among them has to be taken first, in a batch of its own. Those of a later epoch, its load too, are for
+        another inbox: an END may be read before the state topic tells of its epoch.
         """
-        for entry in entries:
-            self._taken[entry[2]] = entry
-        if of.counts == wanted and not self._changes_shape(of):
-            return [entry[1] for entry in entries if entry[1] is not None]
-        events: list[ChangeEvent] = []
-        for entry in entries:
-            if entry.partition.id.topic not in wanted and entry.partition.id != self._tables:
-                self.dropped += 1
-            elif entry.event is not None:
-                events.append(entry.event)
+        while True:
+            keys = (queue.first_key() for queue in self._partitions.values())
+            first = min((each for each in keys if each is not None), default=key)
+            if first >= key or first[0] > self._epoch:
+                return False
+            has_shape = first in self._shapes
+            if has_shape and batch.events:
+                return True
+            batch.events += self._passed(self._runs(first), wanted=())
+            self._forget_key(first)
+            # So that what it was is not beyond where the target stands, after a restart too.
+            self._applied = max(self._applied, whole(Position(*first, 0)))
+            self._ends_moved = True
+            if has_shape and batch.events:
+                return True
+
+    def _is_known(self, due: _Due, head: _Head) -> bool:
+        """Whether the state topic, which tells of a table before any END does, was read far enough."""
+        if due.end.epoch > self._epoch:
+            return False
+        if head.wanted is None:
+            wanted = self._wanted(due.end.event_counts)
+            if wanted is None:
+                return False
+            if due.end.alterations and self._tables is not None:
+                wanted[self._tables.id.topic] = due.end.alterations
+            head.wanted = wanted
+        return self._topics.keys() >= head.wanted.keys()
+
+    def _wanted(self, counts: Mapping[str, int]) -> dict[str, int] | None:
+        """How many events these are of each of our topics; None if not all tables are known."""
+        if not self._names.keys() >= counts.keys():
+            return None
+        wanted: dict[str, int] = {}
+        for name, count in counts.items():
+            topic = self._names[name]
+            if topic is not None:
+                wanted[topic] = wanted.get(topic, 0) + count
+        return wanted
+
+    def _note_altered(self, key: TransactionKey, altered: Position) -> None:
+        if self._tables is None or altered > self._tables.read:
+            self._altered[key] = max(self._altered.get(key, ORIGIN), altered)
+
+    def _is_altered(self, key: TransactionKey) -> bool:
+        """Whether the change of shape that its events go on from was read."""
+        altered = self._altered.get(key, ORIGIN)
+        return self._tables is None or self._tables.read >= altered
+
+    def _await_shape(self, due: _Due) -> None:
+        """GapError if the change of shape that it goes on from can't be read any more."""
+        tables = self._tables
+        if tables is None:
+            return
+        self._awaits_shape = True  # which may be beyond more changes than there is room for
+        ends = self._ends_of(tables.id.topic, due)
+        if ends is not None and tables.next_read >= ends[tables.id]:
+            raise GapError(
+                f"topic {tables.id.topic!r} no longer holds the change of a table at {self._altered[due.end.key]},"
+                f" which transaction {due.end.id} goes on from",
+                mend="`cdc capture --start-over` loads all tables again; that topic must be kept for ever",
+            )
+
+    def _is_complete(self, due: _Due, head: _Head) -> bool:
+        wanted = head.wanted or {}
+        if any(self._here(topic, due, head) < count for topic, count in wanted.items()):
+            return False
+        return not due.end.resent or not wanted or not self._unfinished(due, head)
+
+    def _here(self, topic: str, due: _Due, head: _Head) -> int:
+        """How many events of it were read there, those that were taken in part included."""
+        return head.taken.get(topic, 0) + sum(queue.count(due.end.key) for queue in self._topics[topic])
+
+    def _unfinished(self, due: _Due, head: _Head) -> list[PartitionQueue]:
+        """Partitions that may still bring events of this transaction."""
+        unfinished = []
+        for topic in head.wanted or ():
+            ends = self._ends_of(topic, due)
+            for queue in self._topics[topic]:
+                at_end = ends is not None and queue.next_read >= ends[queue.id]
+                if queue.read[:2] <= due.end.key and not at_end:
+                    unfinished.append(queue)
+        return unfinished
+
+    def _ends_of(self, topic: str, due: _Due) -> Mapping[TopicPartition, int] | None:
+        asked_at, ends = self._log_ends.get(topic, (0, {}))
+        return ends if asked_at > due.said_at else None
+
+    def _take_whole(self, due: _Due, head: _Head, batch: Batch) -> None:
+        batch.events += self._passed(self._runs(due.end.key), head.wanted or ())
+        self._due.popleft()
+        self._forget(due.end)
+        self._applied = due.end.position
+        self._ends_moved = True
+
+    def _take_part(self, due: _Due, head: _Head, batch: Batch, most: int) -> None:
+        unfinished = self._unfinished(due, head)
+        if not unfinished:
+            raise self._missing(due, head)
+        # A resent one may fill a partition that has to be read on.
+        is_large = sum((head.wanted or {}).values()) > most or any(map(self._is_crowded, unfinished))
+        if not is_large and not head.in_parts:
+            return
+        head.in_parts = True
+        frontier = min(queue.read for queue in unfinished)
+        runs = [
+            (queue, min(count, queue.count_before(frontier)))
+            for queue, count in self._runs(due.end.key)
+            if position_of(queue.waiting[0]) <= frontier
+        ]
+        runs = _with_both_halves(runs)
+        for queue, count in runs:
+            head.taken[queue.id.topic] += count
+        batch.events += self._passed(runs, head.wanted or ())
+        batch.whole = not head.taken
+
+    # -- how events are taken --------------------------------------------------------------------------------------
+
+    def _runs(self, up_to: TransactionKey) -> _Runs:
+        """All that is here of transactions up to this one."""
+        counts = ((queue, queue.count(up_to)) for queue in self._partitions.values())
+        return [(queue, count) for queue, count in counts if count]
+
+    def _passed(self, runs: _Runs, wanted: Iterable[str] | None = None) -> list[ChangeEvent]:
+        """Take these, and give their events if they are of topics that are `wanted` (else all are), and changes of
+        shape: tables in the order of their first event.
+        """
+        runs.sort(key=lambda run: position_of(run[0].waiting[0]))
+        taken: list[Arrived] = []
+        for queue, count in runs:
+            run = queue.take(count)
+            if wanted is None or queue is self._tables or queue.id.topic in wanted:
+                taken += run
+            else:
+                self.dropped += count
+        events = [*map(event_of, taken)]
+        if {*map(type, events)} != {ScannedEvent} and any(map(_is_placed, events)):
+            # A change of shape stands where the event stands that it comes before.
+            taken.sort(key=lambda each: (position_of(each), not _defines_table(each[1])))
+            events = [each[1] for each in taken if each[1] is not None]
         return events
 
-    def _settle(self) -> None:
-        """Note in the partitions what was taken of them."""
-        for here, last in self._taken.items():
-            here.take(last)
-            self._move(here)
-        self._taken.clear()
+    def _forget(self, end: End) -> None:
+        """It was taken."""
+        self._counts[end.epoch].pop(end.commit_lsn, None)
+        if self._shapes or self._altered or self._heads:
+            self._forget_key(end.key)
 
-    def _order_of(self, transaction: _Transaction) -> Callable[[_Entry], Any]:
-        return self._place if self._changes_shape(transaction) else _position
+    def _forget_key(self, key: TransactionKey) -> None:
+        self._counts[key[0]].pop(key[1], None)
+        self._shapes.discard(key)
+        self._altered.pop(key, None)
+        self._heads.pop(key, None)
 
-    def _place(self, entry: _Entry) -> tuple[Position, bool]:
-        """A change of shape stands where the event stands that it comes before."""
-        return entry.position, entry.partition.id != self._tables
-
-    def _missing(self, due: _Due, here: _Transaction) -> GapError:
+    def _missing(self, due: _Due, head: _Head) -> GapError:
         short = [
-            f"{count - here.counts.get(topic, 0)} of {count} in {topic!r}"
-            for topic, count in sorted((due.wanted or {}).items())
-            if here.counts.get(topic, 0) < count
+            f"{count - here} of {count} in {topic!r}"
+            for topic, count in sorted((head.wanted or {}).items())
+            if (here := self._here(topic, due, head)) < count
         ]
         return GapError(
-            f"transaction {due.said.end.id} is not whole in the log: it lacks {', '.join(short)}", mend=_START_OVER
+            f"transaction {due.end.id} is not whole in the log: it lacks {', '.join(short)}", mend=_START_OVER
         )
 
 
-_position: Final = itemgetter(0)
+def _with_both_halves(runs: _Runs) -> _Runs:
+    """Without the last event, if that is the first half of a moved row: it is moved by both together."""
+    if not runs:
+        return runs
+    last = max(runs, key=lambda run: position_of(run[0].waiting[run[1] - 1]))
+    if not _awaits_create(last[0].waiting[last[1] - 1][1]):
+        return runs
+    return [(queue, count - (queue is last[0])) for queue, count in runs if count > (queue is last[0])]
+
+
+def _is_placed(event: ChangeEvent | None) -> bool:
+    """Whether what other partitions have must stand on the right side of it."""
+    if event is None:
+        return True
+    if isinstance(event, ScannedEvent):
+        return False
+    match event.change:
+        case Truncate() | Alter() | Drop():
+            return True
+        case Delete(moved_to=moved) | Create(moved_from=moved):
+            return moved is not None
+        case _:
+            return False
+
+
+def _defines_table(event: ChangeEvent | None) -> bool:
+    return event is None or event.defines_table
 
 
 def _awaits_create(event: ChangeEvent | None) -> bool:
@@ -588,7 +595,7 @@ def _awaits_create(event: ChangeEvent | None) -> bool:
 
 def _trimmed(partition: TopicPartition, end: End, applied: Position) -> LogGapError:
     return LogGapError(
-        f"topic {partition.topic!r} begins with transaction {end.end.id} now, and the target has all up to {applied}:"
+        f"topic {partition.topic!r} begins with transaction {end.id} now, and the target has all up to {applied}:"
         " transactions between may be gone",
         mend=f'go on with consistency = "key"; {_START_OVER}',
     )

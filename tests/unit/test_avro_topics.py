@@ -15,6 +15,7 @@ from cdc.avro.framing import frame, unframe
 from cdc.avro.messages import MessageCodec, decode_message
 from cdc.avro.schemas import envelope_schema, key_schema
 from cdc.avro.transactions import (
+    End,
     TransactionBegin,
     TransactionCodec,
     TransactionEnd,
@@ -270,7 +271,7 @@ def test_both_ways_of_reading_an_end_agree(commits):
     codec, scanner = TransactionCodec("shop"), EndScanner()
     for commit in (*commits, *commits):
         begin, end = codec.encode(commit, key_id=5, value_id=6)
-        assert scanner.end(end.value) == decode_end(end.value, lambda _: codec.value_schema)
+        assert scanner.end(end.value) == End.of(decode_end(end.value, lambda _: codec.value_schema))
         assert is_begin(begin.value)
         assert not is_begin(end.value)
         assert scanner.end(begin.value) is None

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc.avro.transactions import MESSAGES, End, TransactionEnd
+from cdc.avro.transactions import MESSAGES, End
 from cdc.core.errors import GapError, LogGapError
-from cdc.core.events import Alter, ChangeEvent, Create, Delete, KeyImage, Transaction
+from cdc.core.events import Alter, ChangeEvent, Create, Delete, KeyImage, Transaction, Truncate
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from cdc.core.tables import TableId, TableSchema
@@ -43,24 +43,24 @@ ROOM = 4
 LOOKS = 10  # in vain, before it takes something for lost
 
 
-def make_event(lsn: int, ordinal: int, topic: str, *, alters: bool = False, xid: int | None = 1) -> ChangeEvent:
+def make_event(
+    lsn: int, ordinal: int, topic: str, *, alters: bool = False, truncates: bool = False, xid: int | None = 1
+) -> ChangeEvent:
     transaction = Transaction(epoch=1, commit_lsn=lsn, xid=xid and lsn, commit_time_us=0, database="shop")
-    change = Alter(before=version(topic)) if alters else Create((b"1",))
+    change = Alter(before=version(topic)) if alters else Truncate() if truncates else Create((b"1",))
     return ChangeEvent(transaction=transaction, table=version(topic), change=change, ordinal=ordinal, table_ordinal=0)
 
 
 def make_end(lsn: int, last: int, *, alterations: int = 0, resent: bool = False, **counts: int) -> End:
-    end = TransactionEnd(
+    return End(
         id=f"1:{lsn}:{lsn}",
         epoch=1,
         commit_lsn=lsn,
-        commit_time_ms=0,
-        end_lsn=lsn,
         last_ordinal=last,
-        event_count=sum(counts.values()),
         event_counts={f"public.{topic}": number for topic, number in counts.items()},
+        alterations=alterations,
+        resent=resent,
     )
-    return End(end=end, alterations=alterations, resent=resent)
 
 
 @dataclass
@@ -85,8 +85,11 @@ class Site:
     def commit(self, writes: list[str]) -> None:
         lsn, ordinals, events = len(self.commits) + 1, count(1), []
         for number, write in enumerate(writes):
-            topic = write.removesuffix("!")
+            topic = write.rstrip("!?")
             ordinal = next(ordinals)
+            if write.endswith("?"):
+                events.append((TopicPartition(topic, 0), make_event(lsn, ordinal, topic, truncates=True)))
+                continue
             if write.endswith("!"):
                 events.append((TABLES, make_event(lsn, ordinal, topic, alters=True)))
             events.append((TopicPartition(topic, number % OURS.get(topic, 1)), make_event(lsn, ordinal, topic)))
@@ -134,7 +137,7 @@ class Site:
         ):
             end, events = self.waiting_ends.popleft()
             self.log[ENDS] += [None, end]
-            self.must[end.end.commit_lsn] = {place_of(event) for event in events if event.table.id.name in OURS}
+            self.must[end.commit_lsn] = {place_of(event) for event in events if event.table.id.name in OURS}
 
     def kill_capture(self, held: dict[str, int]) -> None:
         """`held`: from which ordinal on the next session holds back events of resent transactions. What a session held
@@ -181,7 +184,8 @@ class Site:
 
     def _take(self, most: int) -> bool:
         batch = self.inbox.take(most)
-        self.part += batch.events
+        self._check_order(batch.events)
+        self.part += sorted(batch.events, key=place_of)
         if batch.whole:
             self.taken += self.part
             self.part = []
@@ -189,6 +193,22 @@ class Site:
         else:
             assert not batch.progress
         return bool(batch.events or batch.progress)
+
+    def _check_order(self, events: list[ChangeEvent]) -> None:
+        """Each partition's are in order, tables in that of their first event. Where some concern other partitions too,
+        all are.
+        """
+        order = [place_of(event) for event in events]
+        for at, event in enumerate(events):
+            if isinstance(event.change, Alter | Truncate):
+                assert all(place <= order[at] for place in order[:at])
+                assert all(place >= order[at] for place in order[at:])
+        place_at = {place_of(event): place for commit in self.commits for place, event in commit}
+        for place in PLACES:
+            here = [each for each in order if place_at[each] == place]
+            assert here == sorted(here)
+        first = {event.table.id.name: place_of(event) for event in sorted(events, key=place_of, reverse=True)}
+        assert [*dict.fromkeys(event.table.id.name for event in events)] == sorted(first, key=first.__getitem__)
 
     def _add(self, place: TopicPartition, offset: int) -> None:
         record = self.log[place][offset]
@@ -222,7 +242,8 @@ def place_of(event: ChangeEvent) -> tuple[Position, bool]:
     return event.position, not isinstance(event.change, Alter)
 
 
-WRITES = st.lists(st.sampled_from(["one", "one", "two", "other", "one!", "other!"]), min_size=1, max_size=14)
+WRITE = st.sampled_from(["one", "one", "one", "two", "other", "one!", "other!", "one?"])
+WRITES = st.lists(WRITE, min_size=1, max_size=14)
 AMOUNTS = st.lists(st.integers(0, 6), min_size=len(PLACES) + 1, max_size=len(PLACES) + 1)
 ALL = [10_000] * (len(PLACES) + 1)
 HELD = st.dictionaries(st.sampled_from(["one", "two", "other"]), st.integers(1, 9))
@@ -340,20 +361,11 @@ def test_an_end_of_a_later_epoch_waits_for_its_load() -> None:
 
 def test_what_is_no_transaction_may_stand_at_the_place_of_one(inbox: TransactionInbox) -> None:
     """A message that stands alone, and the commit right after it."""
-    message = TransactionEnd(
-        id="1:none:7",
-        epoch=1,
-        commit_lsn=7,
-        commit_time_ms=0,
-        end_lsn=7,
-        last_ordinal=0,
-        event_count=1,
-        event_counts={MESSAGES: 1},
-    )
-    inbox.add_end(0, End(end=message))
+    message = End("1:none:7", 1, 7, 0, {MESSAGES: 1}, is_transaction=False)
+    inbox.add_end(0, message)
     assert inbox.take(10).progress == {ENDS: PartitionProgress(ORIGIN, 1)}
     inbox.add(ONE, 0, make_event(7, 1, "one"))
-    inbox.add_end(1, End(end=message))
+    inbox.add_end(1, message)
     inbox.add_end(2, make_end(7, 1, one=1))
     batch = inbox.take(10)
     assert len(batch.events) == 1

@@ -1,0 +1,109 @@
+"""What was read of one partition and not taken yet, as it stands there."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any, Final
+
+from cdc.core.log import TopicPartition
+from cdc.core.position import Position
+from consumers.plan.batch import Arrived
+from consumers.plan.checkpoint import PartitionProgress
+
+TransactionKey = tuple[int, int]  # epoch and commit LSN
+
+_size: Final = itemgetter(4)
+
+
+class PartitionQueue:
+    """Events in the order of their positions. `taken` is the position of the last one that was taken, and `next_taken`
+    the offset of what is to be taken next. `moved`: since the last batch.
+
+    Of what has a place but is no event here (another target's change of shape), `truncated` is the position: the order
+    of commits says what comes after a truncate, so that nobody asks for it.
+    """
+
+    __slots__ = ("_last", "_read", "_skipped", "id", "moved", "next_read", "next_taken", "size", "taken", "waiting")
+
+    def __init__(self, partition: TopicPartition, progress: PartitionProgress) -> None:
+        self.id = partition
+        self.waiting: list[Arrived] = []
+        self.size = 0  # bytes of what waits, in the log
+        self.next_read = self.next_taken = progress.next_offset
+        self.taken = self._read = progress.position
+        self._last: Arrived | None = None
+        self._skipped: dict[int, int] = {}  # where what is to be taken next is, behind records that hold nothing new
+        self.moved = False
+
+    @property
+    def read(self) -> Position:
+        """The position that was read last."""
+        if self._last is not None:
+            self._read, self._last = position_of(self._last), None
+        return self._read
+
+    def noted(self, last: Arrived, size: int) -> None:
+        """`waiting` was extended up to this one, by `size` bytes."""
+        self._last = last
+        self.size += size
+
+    def skip(self, offset: int) -> bool:
+        """The record there, the one after what was read last, holds nothing new. It goes with the event before it, so
+        that any number take no room. Whether that was taken already.
+        """
+        self.next_read = offset + 1
+        if self.waiting:
+            self._skipped[self.waiting[-1][0]] = offset + 1
+            return False
+        self.next_taken = offset + 1
+        return True
+
+    def first_key(self) -> TransactionKey | None:
+        """Of the transaction whose event is to be taken next."""
+        return key_of(self.waiting[0]) if self.waiting else None
+
+    def count(self, up_to: TransactionKey) -> int:
+        """How many events wait of transactions up to this one."""
+        if not self.waiting or key_of(self.waiting[0]) > up_to:
+            return 0
+        return bisect_right(self.waiting, up_to, key=key_of)
+
+    def count_before(self, position: Position) -> int:
+        """How many wait up to this position."""
+        return bisect_right(self.waiting, position, key=position_of)
+
+    def take(self, count: int) -> list[Arrived]:
+        """So many, at least one."""
+        waiting = self.waiting
+        run, self.waiting = (waiting, []) if count == len(waiting) else (waiting[:count], waiting[count:])
+        self.size -= sum(map(_size, run))
+        last = run[-1]
+        self.taken = position_of(last)
+        self.next_taken = last[0] + 1
+        if self._skipped:
+            self.next_taken = self._skipped.get(last[0], last[0] + 1)
+            self._skipped = {at: to for at, to in self._skipped.items() if at > last[0]}
+        self.moved = True
+        return run
+
+    @property
+    def progress(self) -> PartitionProgress:
+        return PartitionProgress(self.taken, self.next_taken)
+
+
+def key_of(arrived: Arrived) -> TransactionKey:
+    event = arrived[1]
+    if event is None:
+        return arrived[2][:2]
+    of = event.transaction
+    return of.epoch, of.commit_lsn
+
+
+def position_of(arrived: Arrived) -> Position:
+    event = arrived[1]
+    return arrived[2] if event is None else event.position
+
+
+event_of: Final[Callable[[Arrived], Any]] = itemgetter(1)
