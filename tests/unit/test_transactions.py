@@ -342,6 +342,40 @@ def test_events_of_no_transaction_that_ended_are_dropped(inbox: TransactionInbox
     assert batch.progress[ONE] == PartitionProgress(Position(1, 5, 1), 1)
 
 
+def test_what_no_end_counts_does_not_stand_for_what_is_missing(inbox: TransactionInbox) -> None:
+    inbox.add(ONE, 0, make_event(8, 1, "one"))  # 7 is still to be read
+    inbox.add(ONE, 1, make_event(9, 1, "one"))
+    inbox.add_end(0, make_end(7, 1, one=1))
+    inbox.add_end(1, make_end(9, 1, one=1))
+    assert inbox.take(10).events == []
+    inbox.add(ONE_B, 0, make_event(7, 1, "one"))
+    taken = inbox.take(10).events
+    assert ([event.transaction.commit_lsn for event in taken], inbox.dropped) == ([7, 9], 1)
+
+
+def test_what_no_end_counts_does_not_stand_for_what_was_taken_in_part(inbox: TransactionInbox) -> None:
+    inbox.add_end(0, make_end(7, 3, one=3))
+    inbox.add(ONE, 0, make_event(7, 1, "one"))
+    inbox.add(ONE_B, 0, make_event(7, 2, "one"))
+    assert [event.ordinal for event in inbox.take(2).events] == [1]
+    for offset, lsn in enumerate((7, 8, 9), start=1):
+        inbox.add(ONE, offset, make_event(lsn, 3, "one"))
+    inbox.add_end(1, make_end(9, 3, one=1))
+    rest = inbox.take(10)
+    assert ([tuple(event.position)[1:] for event in rest.events], rest.whole) == ([(7, 2), (7, 3)], True)
+    assert [event.transaction.commit_lsn for event in inbox.take(10).events] == [9]
+    assert inbox.dropped == 1
+
+
+def test_a_transaction_waits_for_its_change_of_shape(inbox: TransactionInbox) -> None:
+    inbox.add(ONE, 0, make_event(7, 2, "one"))
+    inbox.add_end(0, make_end(7, 2, alterations=1, one=1))
+    assert inbox.take(10).events == []
+    altered = make_event(7, 1, "one", alters=True)
+    inbox.add_alteration(TABLES, 0, altered.position, altered)
+    assert inbox.take(10).events == [altered, make_event(7, 2, "one")]
+
+
 def test_an_end_of_a_table_nobody_told_of_waits(inbox: TransactionInbox) -> None:
     inbox.add_end(0, make_end(7, 1, new=1))
     assert inbox.take(10).progress == {}
