@@ -3,9 +3,13 @@
 from canonical_texts import KINDS
 from hypothesis import strategies as st
 
+from cdc.avro.decoder import EventDecoder
+from cdc.avro.framing import HEADER_LENGTH
+from cdc.avro.scanned import ScannedEvent
 from cdc.core.events import (
     UNCHANGED,
     ChangeEvent,
+    Commit,
     Create,
     Delete,
     FullImage,
@@ -16,6 +20,7 @@ from cdc.core.events import (
     Truncate,
     Update,
 )
+from cdc.core.log import StoredRecord
 from cdc.core.tables import Column, ReplicaIdentity, TableId, TableSchema
 from cdc.core.types import Kind
 
@@ -92,3 +97,28 @@ def events(draw):
         captured_us=draw(st.integers(0, 4 * 10**15)),
         snapshot=draw(st.sampled_from(SnapshotMark)),
     )
+
+
+@st.composite
+def commits(draw):
+    transaction = Transaction(
+        epoch=draw(st.integers(0, 300)),
+        commit_lsn=draw(st.integers(0, 2**62)),
+        xid=draw(st.none() | st.integers(1, 2**32)),
+        commit_time_us=draw(st.integers(0, 4 * 10**15)),
+        database="shop",
+    )
+    names = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+    counts = st.dictionaries(st.builds(TableId, names, st.sampled_from(["a", "b"])), st.integers(0, 10**6), max_size=3)
+    return Commit(
+        transaction,
+        end_lsn=draw(st.integers(0, 2**62)),
+        last_ordinal=draw(st.integers(0, 2**40)),
+        event_counts=draw(counts),
+    )
+
+
+def scan(decoder: EventDecoder, record: StoredRecord) -> ScannedEvent | None:
+    """The record's event, if it is a usual one."""
+    found = decoder.scan([record], 0, (record.value or b"")[:HEADER_LENGTH])
+    return found[0] if found else None

@@ -23,36 +23,14 @@ def is_begin(value: bytes) -> bool:
     return value.startswith(_BEGIN, HEADER_LENGTH)
 
 
-class EndScanner:
-    """Reads ENDs as `cdc.avro.transactions` writes them. Those of one kind of transaction give the same counts: the
-    very same object, then.
-    """
+class Kinds:
+    """The counts of ENDs by their bytes: of one kind of transaction the very same object."""
 
     def __init__(self) -> None:
-        self._bytes = b"\xff"  # no array begins so
-        self._counts: Mapping[str, int] = {}
-        self._kinds: dict[bytes, Mapping[str, int]] = {}
+        self._known: dict[bytes, Mapping[str, int]] = {}
 
-    def end(self, value: bytes) -> End | None:
-        """The framed record's END, which has no headers; None if it has to be read the plain way."""
-        found = _END.match(value, HEADER_LENGTH)
-        if found is None:
-            return None
-        name, epoch, none, commit_lsn = found.groups()
-        try:
-            at = self._read_counts(value, found.end())
-            rest = _AFTER_COUNTS.match(value, at)
-            if rest is None:
-                return None
-            last_ordinal = LONGS[rest[1]]
-            return End(name.decode(), int(epoch), int(commit_lsn), last_ordinal, self._counts, none is None)
-        except MALFORMED:
-            return None
-
-    def _read_counts(self, value: bytes, begin: int) -> int:
-        """Where the array of counts ends. What begins with the bytes of a whole array begins with that array."""
-        if value.startswith(self._bytes, begin):
-            return begin + len(self._bytes)
+    def read(self, value: bytes, begin: int) -> tuple[Mapping[str, int], bytes]:
+        """The counts that stand there, and all their bytes. Raises one of MALFORMED."""
         counts: dict[str, int] = {}
         items, at = varint(value, begin)
         while items:
@@ -65,8 +43,34 @@ class EndScanner:
                 count, at = varint(value, at)
                 counts[name] = count >> 1
             items, at = varint(value, at)
-        self._bytes = value[begin:at]
-        if len(self._kinds) >= _MOST_KINDS:
-            self._kinds.clear()
-        self._counts = self._kinds.setdefault(self._bytes, counts)
-        return at
+        if len(self._known) >= _MOST_KINDS:
+            self._known.clear()
+        said = value[begin:at]
+        return self._known.setdefault(said, counts), said
+
+
+class EndScanner:
+    """Reads ENDs as `cdc.avro.transactions` writes them."""
+
+    def __init__(self) -> None:
+        self._kinds = Kinds()
+        self._bytes = b"\xff"  # no array begins so
+        self._counts: Mapping[str, int] = {}
+
+    def end(self, value: bytes) -> End | None:
+        """The framed record's END, which has no headers; None if it has to be read the plain way."""
+        found = _END.match(value, HEADER_LENGTH)
+        if found is None:
+            return None
+        name, epoch, none, commit_lsn = found.groups()
+        try:
+            at = found.end()
+            if not value.startswith(self._bytes, at):  # what begins with a whole array's bytes begins with that array
+                self._counts, self._bytes = self._kinds.read(value, at)
+            rest = _AFTER_COUNTS.match(value, at + len(self._bytes))
+            if rest is None:
+                return None
+            last_ordinal = LONGS[rest[1]]
+            return End(name.decode(), int(epoch), int(commit_lsn), last_ordinal, self._counts, none is None)
+        except MALFORMED:
+            return None

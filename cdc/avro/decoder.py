@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from cdc.avro import headers
@@ -37,10 +37,6 @@ from cdc.core.log import Headers, Place, StoredRecord
 from cdc.core.tables import ReplicaIdentity, TableSchema
 
 _NOTHING: Final[Mapping[str, Any]] = {}
-
-
-def _nothing(_record: StoredRecord, _value: bytes) -> None:
-    """No event is usual."""
 
 
 class EventDecoder:
@@ -84,10 +80,9 @@ class EventDecoder:
             return None
         return EnvelopeScanner(self.table, Rows(row, row_key, only_key), transactions, self.decode_record)
 
-    @property
-    def scan(self) -> Callable[[StoredRecord, bytes], ScannedEvent | None]:
-        """Gives the event of a record that has this value, if it is a usual one."""
-        return _nothing if self._scanner is None else self._scanner.scan
+    def scan(self, records: Sequence[StoredRecord], first: int, framing: bytes) -> Sequence[ScannedEvent]:
+        """The events of these records, from the `first` on, up to one that has other framing, or is no usual one."""
+        return () if self._scanner is None else self._scanner.scan_all(records, first, framing)
 
     def decode_record(self, record: StoredRecord) -> ChangeEvent:
         """As `decode`. The error says which record it is."""

@@ -32,6 +32,9 @@ RESENT: Final = "cdc.resent"
 NEW_KEY: Final = "__debezium.newkey"
 OLD_KEY: Final = "__debezium.oldkey"
 
+USUAL: Final = frozenset({UNCHANGED, TRUNCATED, ALTERED})
+"""Those of events that are read without building what nobody asks for."""
+
 Texts = Mapping[str, bytes]
 """Canonical texts by column."""
 

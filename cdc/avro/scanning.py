@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from cdc.avro import binary
 from cdc.avro.compiled import LONGS, MALFORMED, CompiledReader, long, varint
-from cdc.avro.headers import ALTERED, TRUNCATED, UNCHANGED, read_unchanged
+from cdc.avro.headers import UNCHANGED, USUAL, read_unchanged
 from cdc.avro.scanned import ROWS, THERE, ScannedEvent
 from cdc.avro.speedups import COMPILED
 from cdc.avro.speedups.surroundings import Found, Surroundings
@@ -40,7 +41,6 @@ from cdc.core.events import (
 from cdc.core.log import Headers, Place, StoredRecord
 from cdc.core.tables import ReplicaIdentity, TableSchema
 
-_USUAL_HEADERS: Final = frozenset({UNCHANGED, TRUNCATED, ALTERED})
 _MARKS: Final = {b"\x00" + binary.string(mark.value): mark for mark in SnapshotMark}
 _MOST_TRANSACTIONS: Final = 10_000
 _MORE: Final = 128  # a byte of a number that does not end with it
@@ -86,12 +86,13 @@ class EnvelopeScanner:
         self._said: tuple[bytes, ...] | None = None
         self._head = b""
         self._database = b""
+        self.database = ""
         self._known = transactions.of(b"")
         self._captured = b""
         self._captured_us = 0
         self._times = b""
         self._match = self._match_start = re.compile(b"(?!)").match  # nothing, before anything was learnt
-        self._find: Callable[[bytes], Found | None] = self._find_by_pattern
+        self._surroundings: Surroundings | None = None
 
     def learn(self, source: Mapping[str, Any]) -> None:
         """`source` of an event of the table, as fastavro reads it."""
@@ -100,6 +101,7 @@ class EnvelopeScanner:
             return
         self._said = said
         version, connector, name, self._database, schema, table = said
+        self.database = self._database.decode()
         self._known = self._transactions.of(self._database)
         self._head = binary.data(version) + binary.data(connector) + binary.data(name)
         start = b"".join(
@@ -130,24 +132,34 @@ class EnvelopeScanner:
         self._match = re.compile(start + end, re.DOTALL).match
         if COMPILED:
             around = binary.data(self._database), binary.data(schema) + binary.data(table)
-            self._find = Surroundings(self._head, *around, _MARKS).find
+            self._surroundings = Surroundings(self._head, *around, _MARKS)
 
-    def scan(self, record: StoredRecord, value: bytes) -> ScannedEvent | None:
-        """The event of a record that has this value; None if it has to be read the plain way."""
-        found = self._find(value)
-        if found is None:
-            return None
-        for header, _ in record[6]:
-            if header not in _USUAL_HEADERS:
-                return None
-        begins, op, name, moment, ordinal = found
-        transaction = self._known.get(name + moment)
-        if transaction is None:
-            try:
-                transaction = self._begun(name, moment)
-            except MALFORMED:
-                return None
-        return ScannedEvent(self, record, begins, op, transaction, ordinal)
+    def scan_all(self, records: Sequence[StoredRecord], first: int, framing: bytes) -> list[ScannedEvent]:
+        """The events of these records, from the `first` on, up to one that has other framing, or has to be read the
+        plain way.
+        """
+        if self._surroundings is not None:
+            return self._surroundings.scan_all(records, first, framing, self, self._known, _MOST_TRANSACTIONS)
+        found: list[ScannedEvent] = []
+        add, known = found.append, self._known
+        for record in islice(records, first, None):
+            value = record[5]
+            if value is None or not value.startswith(framing):
+                break
+            around = self._find_by_pattern(value)
+            if around is None:
+                break
+            if record[6] and not all(header in USUAL for header, _ in record[6]):
+                break
+            begins, op, name, moment, ordinal = around
+            transaction = known.get(name + moment)
+            if transaction is None:
+                try:
+                    transaction = self._begun(name, moment)
+                except MALFORMED:
+                    break
+            add(ScannedEvent(self, record, begins, op, transaction, ordinal))
+        return found
 
     def _find_by_pattern(self, value: bytes) -> Found | None:
         begins = value.rfind(self._head)
@@ -190,7 +202,7 @@ class EnvelopeScanner:
             commit_lsn=int(commit_lsn),
             xid=None if xid == b"none" else int(xid),
             commit_time_us=long(moment),
-            database=self._database.decode(),
+            database=self.database,
         )
         return made
 
@@ -205,7 +217,7 @@ class EnvelopeScanner:
         """The record's event; None if it has to be read the plain way, or was damaged."""
         begins = value.rfind(self._head)
         found = self._match(value, begins) if begins > ROWS else None
-        if found is None or (said and not _USUAL_HEADERS.issuperset(name for name, _ in said)):
+        if found is None or (said and not USUAL.issuperset(name for name, _ in said)):
             return None
         mark, _, lsn, moment, name, ordinal, table_ordinal, op, captured = found.groups()
         before: OldImage | None = None

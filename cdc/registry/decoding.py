@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
@@ -14,6 +14,8 @@ from cdc.avro.framing import HEADER_LENGTH, unframe
 from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
 from cdc.avro.runs import RunReader
 from cdc.avro.scanning import Transactions
+from cdc.avro.speedups import COMPILED
+from cdc.avro.speedups.surroundings import Ends
 from cdc.avro.transactions import End, TransactionEnd, decode_boundary
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import Alter, ChangeEvent
@@ -22,7 +24,6 @@ from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
 from cdc.core.tables import TableSchema
 
-_NO_FRAMING: Final = b"\xff"  # no framed record begins so
 NO_BARRIERS: Final = (ORIGIN, ORIGIN)
 
 
@@ -39,7 +40,7 @@ class Decoding:
         self._seen = seen
         self._transactions = Transactions()
         self._boundaries: set[bytes] = set()
-        self._ends = EndScanner()
+        self._ends = Ends() if COMPILED else EndScanner()
         self._framed: dict[bytes, EventDecoder] = {}  # ours, by the header of their framing
         self._decoders: dict[int, EventDecoder] = {}
         self._connectors: dict[tuple[int, int], EventDecoder] = {}
@@ -58,23 +59,25 @@ class Decoding:
                 raise type(error)(f"{record.where}: {error}", mend=error.mend) from None
         return decoder.decode_record(record)
 
-    def events(self, records: Iterable[StoredRecord]) -> Iterator[tuple[StoredRecord, ChangeEvent | None]]:
-        """Each with its event, or None for a tombstone. Usual events read their rows when they are asked for them, and
+    def events(self, records: Sequence[StoredRecord]) -> Iterator[ChangeEvent | None]:
+        """Of each its event, or None for a tombstone. Usual events read their rows when they are asked for them, and
         may only then find them damaged. A run has one for all its rows.
         """
-        framing, scan = _NO_FRAMING, None
-        for record in records:
-            value = record.value
-            if value is None:
-                yield record, None
-                continue
+        at = 0
+        while at < len(records):
+            record = records[at]
             if isinstance(record, StoredRun):
-                yield record, self._runs.event(record)
+                yield self._runs.event(record)
+                at += 1
                 continue
-            if not value.startswith(framing):
-                decoder = self._framed.get(value[:HEADER_LENGTH])
-                framing, scan = (_NO_FRAMING, None) if decoder is None else (value[:HEADER_LENGTH], decoder.scan)
-            yield record, (scan and scan(record, value)) or self.event(record)
+            framing = b"" if record.value is None else record.value[:HEADER_LENGTH]
+            decoder = self._framed.get(framing)
+            usual = () if decoder is None else decoder.scan(records, at, framing)
+            yield from usual
+            at += len(usual)
+            if not usual:
+                yield self.event(record)
+                at += 1
 
     def end(self, record: StoredRecord) -> End | None:
         """The END of a transaction; None for any other record of the transaction topic."""

@@ -15,9 +15,9 @@ The commit order, in every target transaction (`Target.transaction` keeps 1 to 4
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import attrgetter, itemgetter
 from typing import Final
 
@@ -59,6 +59,7 @@ from consumers.targets.target import Target
 
 _IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
 _place: Final = itemgetter(0, 1)  # a record's topic and partition
+_offset, _value, _headers = itemgetter(2), itemgetter(5), itemgetter(6)
 _committed_us: Final = attrgetter("transaction.commit_time_us")
 _READ_ON: Final = 1_000  # records at a time, while the target is written
 _SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
@@ -463,10 +464,20 @@ class Applier:
             self._add_events(partition, records)
 
     def _add_events(self, partition: TopicPartition, records: Iterable[StoredRecord]) -> None:
-        self._the_inbox.add_all(partition, self._arrived(records))
+        self._the_inbox.add_all(partition, self._arrived([*records]))
 
-    def _arrived(self, records: Iterable[StoredRecord]) -> Iterator[Arrived]:
-        for record, event in self._decoding.events(records):
+    def _arrived(self, records: Sequence[StoredRecord]) -> Iterable[Arrived]:
+        events = self._decoding.events(records)
+        values = [*map(_value, records)]
+        is_usual = self._connector is None and {*map(type, records)} == {StoredRecord} and None not in values
+        if not is_usual or any(map(_headers, records)):
+            return self._arrived_one_by_one(records, events)
+        return zip(map(_offset, records), events, repeat(ORIGIN), repeat(ORIGIN), map(len, values), strict=False)
+
+    def _arrived_one_by_one(
+        self, records: Iterable[StoredRecord], events: Iterable[ChangeEvent | None]
+    ) -> Iterator[Arrived]:
+        for record, event in zip(records, events, strict=True):
             if event is not None and self._connector is not None:
                 self._connector.require_applicable(event, record.topic)
             truncated, altered = barriers(record) if record.headers else NO_BARRIERS

@@ -473,9 +473,9 @@ def test_rows_of_a_first_load_that_come_together_are_those_of_their_events(
             decoding = Decoding(registry)
             for topic in [topic for topic in reader.topics() if ".public." in topic]:
                 reader.assign({TopicPartition(topic, 0): 0})
-                alone = [event for _, event in decoding.events(reader.poll(10_000, 0)) if event is not None]
+                alone = [event for event in decoding.events(reader.poll(10_000, 0)) if event is not None]
                 reader.assign({TopicPartition(topic, 0): 0})
-                runs = [event for _, event in decoding.events(reader.poll_runs(10_000, 0)) if event is not None]
+                runs = [event for event in decoding.events(reader.poll_runs(10_000, 0)) if event is not None]
                 assert [event.change for event in one_by_one(runs)] == [event.change for event in alone], topic
                 together += has_runs(runs)
                 reader.unassign([TopicPartition(topic, 0)])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import fastavro
 import pytest
-from avro_events import events, tables
+from avro_events import events, scan, tables
 from canonical_texts import KINDS, T
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -346,7 +346,7 @@ def test_what_is_scanned_says_the_same_when_it_is_asked(event):
     codec, encoded = encode(event)
     decoder = EventDecoder(codec.value_schema)
     decoder.decode(encoded.key, encoded.value, encoded.headers)
-    scanned = decoder.scan(stored(encoded), encoded.value)
+    scanned = scan(decoder, stored(encoded))
     if scanned is not None:
         assert (scanned.position, scanned.table, scanned.place) == (event.position, event.table, stored(encoded)[:3])
         assert scanned == event
@@ -386,9 +386,9 @@ def test_usual_events_are_scanned(change, said):
     decoder = EventDecoder(codec.value_schema)
     record = stored(encoded)
     record = record._replace(headers=(*record.headers, *said))
-    assert decoder.scan(record, encoded.value) is None  # nothing is usual yet
+    assert scan(decoder, record) is None  # nothing is usual yet
     decoder.decode(*record[4:])
-    scanned = decoder.scan(record, encoded.value)
+    scanned = scan(decoder, record)
     agree_on_the_row(scanned, event_of(change))
     assert scanned == event_of(change)
 
@@ -401,7 +401,7 @@ def test_the_rows_of_a_first_load_are_scanned():
     codec, encoded = encode(event)
     decoder = EventDecoder(codec.value_schema)
     decoder.decode(*stored(encoded)[4:])
-    scanned = decoder.scan(stored(encoded), encoded.value)
+    scanned = scan(decoder, stored(encoded))
     agree_on_the_row(scanned, event)
     assert scanned == event
 
@@ -411,14 +411,14 @@ def test_the_events_of_records_are_scanned():
     registry = OneSchema(codec.value_schema)
     record = stored(encoded)
     tombstone = record._replace(value=None)
-    found = [event for _, event in Decoding(registry).events([record, record, tombstone, record])]
+    found = [*Decoding(registry).events([record, record, tombstone, record])]
     assert found == [event_of(Create(ROW)), event_of(Create(ROW)), None, event_of(Create(ROW))]
     assert [type(event) for event in found] == [ChangeEvent, ScannedEvent, type(None), ScannedEvent]
 
 
 def test_who_asks_for_a_damaged_row_is_told_which_record_has_it():
     codec, encoded = encode(event_of(Create(ROW)))
-    (_, good), (_, bad) = Decoding(OneSchema(codec.value_schema)).events(
+    good, bad = Decoding(OneSchema(codec.value_schema)).events(
         [stored(encoded), stored(encoded)._replace(value=encoded.value.replace(b"\x04hi", b"\x06hi"))]
     )
     assert good == event_of(Create(ROW))

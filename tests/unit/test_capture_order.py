@@ -185,8 +185,12 @@ class SlowWriter:
     def _end_of(self, record):
         if record.topic != "cdc.transaction" or record.value is None:
             return None
-        found = decode_boundary(record.value, self.schema)
-        return found if isinstance(found, TransactionEnd) else None
+        return _end_in(record.value, self.schema)
+
+
+def _end_in(value, schema):
+    found = decode_boundary(value, schema)
+    return found if isinstance(found, TransactionEnd) else None
 
 
 def _stands_in(record, end, decoding):
@@ -276,9 +280,9 @@ def test_the_order_of_commits_is_kept_whatever_is_handed_over_together(data, tra
             confirmed = max(confirmed, source.confirmed) if source.loaded else 0
             writer.close()
             ends_known |= writer.all_ends()
-            decoding = writer.decoding
-        ends = [end.end for end in map(decoding.end, records(log, "cdc.transaction")) if end is not None]
-        assert list(dict.fromkeys(sorted(end.end_lsn for end in ends))) == sorted(
+            decoding, schema = writer.decoding, writer.schema
+        ends = [_end_in(record.value, schema) for record in records(log, "cdc.transaction")]
+        assert list(dict.fromkeys(sorted(end.end_lsn for end in ends if end is not None))) == sorted(
             end for _, end in stream_of if end not in empty
         )
         for name in ("a", "b"):

@@ -1,6 +1,7 @@
 """What is planned of events that were only scanned is what is planned of whole ones."""
 
 import pytest
+from avro_events import scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,7 +60,7 @@ DECODER.decode(FIRST.key, FIRST.value)
 def scanned(event):
     encoded = CODEC.encode(event, key_id=7, value_id=300)
     record = StoredRecord("x.public.t", 0, event.ordinal, 0, encoded.key, encoded.value, encoded.headers)
-    return DECODER.scan(record, encoded.value) or DECODER.decode_record(record)
+    return scan(DECODER, record) or DECODER.decode_record(record)
 
 
 def outcome(events, *, moving):
@@ -85,7 +86,7 @@ def test_a_damaged_delete_deletes_nothing():
     at = encoded.value.index(b"\x02\x00\x04\x00\x00")  # before: no a, the id 2, no b; no after
     damaged = encoded.value[: at + 3] + b"\x00" + encoded.value[at + 3 :]
     record = StoredRecord("x.public.t", 0, 3, 0, encoded.key, damaged, encoded.headers)
-    found = DECODER.scan(record, damaged)
+    found = scan(DECODER, record)
     assert isinstance(found, ScannedEvent)
     with pytest.raises(ProtocolViolationError, match=r"'x\.public\.t', partition 0, offset 3"):
         plan([found])

@@ -141,7 +141,7 @@ def test_a_run_holds_the_records_that_its_rows_would_have(load: LoadedRows, most
 def test_a_run_is_the_events_of_its_rows(load: LoadedRows) -> None:
     decoding, plain = Decoding(REGISTRY), Decoding(REGISTRY)
     runs = stored(publisher().records_of_load(load))
-    events = [event for _, event in decoding.events(runs) if event is not None]
+    events = [event for event in decoding.events(runs) if event is not None]
     each = [event for record in stored(publisher(runs=False).records_of_load(load)) if (event := plain.event(record))]
     assert one_by_one(events) == each
     assert [event.place for event in one_by_one(events)] == [event.place for event in each]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
-from avro_events import events, rows, tables
+from avro_events import commits, events, rows, scan, tables
 from canonical_texts import CORNERS, KINDS, TYPES
 from canonical_texts import T as Type
 from hypothesis import assume, given, settings
@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from pgoutput_bytes import frame
 
 from cdc.avro import binary, packing, scanning
+from cdc.avro.boundaries import EndScanner
 from cdc.avro.codec import TableCodec
 from cdc.avro.compiled import MALFORMED, made_reader
 from cdc.avro.decoder import EventDecoder
+from cdc.avro.framing import HEADER_LENGTH
+from cdc.avro.headers import USUAL
 from cdc.avro.kinds import codec_of
 from cdc.avro.packers import UNUSUAL
 from cdc.avro.rows import RowWriter
@@ -27,7 +30,8 @@ from cdc.avro.scanning import EnvelopeScanner
 from cdc.avro.speedups.civil import text_of, us_of
 from cdc.avro.speedups.packing import EventPacker
 from cdc.avro.speedups.reading import Field, RowReader
-from cdc.avro.speedups.surroundings import Surroundings
+from cdc.avro.speedups.surroundings import Ends, Surroundings
+from cdc.avro.transactions import TransactionCodec
 from cdc.core.errors import CdcError
 from cdc.core.events import UNCHANGED, ChangeEvent, Create, Transaction
 from cdc.core.log import StoredRecord
@@ -313,6 +317,37 @@ def test_what_surrounds_rows_is_found_alike(event, data):
     value = encoded.value
     damaged = value[:at] + data.draw(st.binary(max_size=2)) + value[at + data.draw(st.integers(0, 2)) :]
     assert loop(damaged) in {scanner._find_by_pattern(damaged), None}
+    record = StoredRecord("shop.public.orders", 0, 0, 0, encoded.key, value, encoded.headers)
+    others = (record._replace(value=damaged), record._replace(value=None), record._replace(headers=(("other", b""),)))
+    records = data.draw(st.lists(st.sampled_from((record, record, record, *others)), max_size=9))
+    first = data.draw(st.integers(0, len(records)))
+    made = surroundings(source).scan_all(records, first, value[:HEADER_LENGTH], scanner, {}, 1)
+    assert [*map(said, made)] == [*map(said, scan_all(scanner, records, first, value[:HEADER_LENGTH]))][: len(made)]
+    stopped = records[first + len(made) :][:1]
+    usual = loop(value) and USUAL.issuperset(name for name, _ in encoded.headers)
+    assert not stopped or stopped[0] in others or not usual
+
+
+def scan_all(scanner, *arguments):
+    with patch.object(scanner, "_surroundings", None):
+        return scanner.scan_all(*arguments)
+
+
+def said(event):
+    return event.transaction, event.table, event.ordinal, event.place, event.is_delete, event.is_read
+
+
+@settings(max_examples=300)
+@given(st.lists(commits(), min_size=1, max_size=3), st.data())
+def test_ends_are_read_alike(made, data):
+    codec, scanner, loop = TransactionCodec("shop"), EndScanner(), Ends()
+    for commit in (*made, *made):
+        begin, end = (boundary.value for boundary in codec.encode(commit, key_id=5, value_id=6))
+        assert loop.end(begin) is None
+        assert loop.end(end) == (scanner.end(end) if commit.transaction.commit_lsn < 10**18 else None)
+        at = data.draw(st.integers(0, len(end)))
+        damaged = end[:at] + data.draw(st.binary(max_size=2)) + end[at + data.draw(st.integers(0, 2)) :]
+        assert loop.end(damaged) in (scanner.end(damaged), None)
 
 
 def surroundings(source):
@@ -333,6 +368,6 @@ def test_usual_events_are_found():
         encoded = codec.encode(event, key_id=7, value_id=300)
         decoder.decode(encoded.key, encoded.value)
         record = StoredRecord("shop.public.t", 0, 0, 0, encoded.key, encoded.value, ())
-        scanned = decoder.scan(record, encoded.value)
+        scanned = scan(decoder, record)
         assert scanned is not None
         assert scanned.ordinal == ordinal
