@@ -19,11 +19,12 @@ from cdc.avro.speedups.surroundings import Ends
 from cdc.avro.transactions import End, TransactionEnd, decode_boundary
 from cdc.core.errors import CdcError, ProtocolViolationError
 from cdc.core.events import Alter, ChangeEvent
-from cdc.core.log import Place, StoredRecord, StoredRun
+from cdc.core.log import Headers, Place, StoredRecord, StoredRun
 from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
 from cdc.core.tables import TableSchema
 
+Barriers = tuple[Position, Position]
 NO_BARRIERS: Final = (ORIGIN, ORIGIN)
 
 
@@ -84,25 +85,21 @@ class Decoding:
         if record.value is None:
             return None
         framing = record.value[:HEADER_LENGTH]
-        if framing in self._boundaries and not record.headers:  # of ours, as one was that was read the plain way
+        end: End | None = None
+        if framing in self._boundaries:  # of ours, as one was that was read the plain way
             if is_begin(record.value):
                 return None
             end = self._ends.end(record.value)
-            if end is not None:
-                return end
-        try:
-            boundary = decode_boundary(record.value, self._registry.schema)
-        except CdcError as error:
-            raise type(error)(f"{record.where}: {error}", mend=error.mend) from None
-        self._boundaries.add(framing)
-        if not isinstance(boundary, TransactionEnd):
-            return None
-        headers = dict(record.headers)
-        try:
-            alterations = int(headers.get(ALTERATIONS, b"0"))
-        except ValueError:
-            raise ProtocolViolationError(f"{record.where}: damaged header {ALTERATIONS}") from None
-        return End.of(boundary, alterations=alterations, resent=RESENT in headers)
+        if end is None:
+            try:
+                boundary = decode_boundary(record.value, self._registry.schema)
+            except CdcError as error:
+                raise type(error)(f"{record.where}: {error}", mend=error.mend) from None
+            self._boundaries.add(framing)
+            if not isinstance(boundary, TransactionEnd):
+                return None
+            end = End.of(boundary)
+        return _with_headers(end, record) if record.headers else end
 
     def alteration(self, record: StoredRecord) -> Alteration | None:
         """The record of the tables topic; None for one taken back. An error says which could not be read."""
@@ -141,23 +138,40 @@ class Decoding:
         return EventDecoder(self._registry.schema(value_id), key, transactions=self._transactions, seen=self._seen)
 
 
-def barriers(record: StoredRecord) -> tuple[Position, Position]:
+def barriers(record: StoredRecord) -> Barriers:
     """The positions of the latest truncate and the latest change of shape of the record's table that it comes after;
     ORIGIN where there was none.
     """
-    if not record.headers:
+    headers = record[6]
+    if not headers:
         return NO_BARRIERS
+    try:
+        return _known_barriers(headers) if len(headers) == 1 else _barriers(headers)
+    except ValueError as error:
+        raise ProtocolViolationError(f"{record.where}: damaged header {error}") from None
+
+
+def _barriers(headers: Headers) -> Barriers:
+    """ValueError names the header that is damaged."""
     found = {TRUNCATED: ORIGIN, ALTERED: ORIGIN}
-    for name, value in record.headers:
+    for name, value in headers:
         if name in found:
             try:
-                found[name] = _position(value)
+                found[name] = Position.parse(value.decode())
             except ValueError:
-                raise ProtocolViolationError(f"{record.where}: damaged header {name}") from None
+                raise ValueError(name) from None
     return found[TRUNCATED], found[ALTERED]
 
 
-@lru_cache(maxsize=1024)
-def _position(value: bytes) -> Position:
-    """All events after a barrier say the same."""
-    return Position.parse(value.decode())
+# All events after a barrier say the same.
+_known_barriers: Final = lru_cache(maxsize=1024)(_barriers)
+
+
+def _with_headers(end: End, record: StoredRecord) -> End:
+    headers = dict(record.headers)
+    try:
+        end.alterations = int(headers.get(ALTERATIONS, b"0"))  # type: ignore[misc]  # nobody else has it yet
+    except ValueError:
+        raise ProtocolViolationError(f"{record.where}: damaged header {ALTERATIONS}") from None
+    end.resent = RESENT in headers  # type: ignore[misc]
+    return end

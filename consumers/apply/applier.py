@@ -469,10 +469,13 @@ class Applier:
     def _arrived(self, records: Sequence[StoredRecord]) -> Iterable[Arrived]:
         events = self._decoding.events(records)
         values = [*map(_value, records)]
-        is_usual = self._connector is None and {*map(type, records)} == {StoredRecord} and None not in values
-        if not is_usual or any(map(_headers, records)):
+        if self._connector is not None or {*map(type, records)} != {StoredRecord} or None in values:
             return self._arrived_one_by_one(records, events)
-        return zip(map(_offset, records), events, repeat(ORIGIN), repeat(ORIGIN), map(len, values), strict=False)
+        truncated: Iterable[Position] = repeat(ORIGIN)
+        altered: Iterable[Position] = repeat(ORIGIN)
+        if any(map(_headers, records)):
+            truncated, altered = zip(*map(barriers, records), strict=True)
+        return zip(map(_offset, records), events, truncated, altered, map(len, values), strict=False)
 
     def _arrived_one_by_one(
         self, records: Iterable[StoredRecord], events: Iterable[ChangeEvent | None]

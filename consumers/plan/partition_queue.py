@@ -8,13 +8,14 @@ from operator import itemgetter
 from typing import Any, Final
 
 from cdc.core.log import TopicPartition
-from cdc.core.position import Position
+from cdc.core.position import ORIGIN, Position
 from consumers.plan.batch import Arrived
 from consumers.plan.checkpoint import PartitionProgress
 
 TransactionKey = tuple[int, int]  # epoch and commit LSN
 
 _size: Final = itemgetter(4)
+_TAKEN: Final[Arrived] = (0, None, ORIGIN, ORIGIN, 0)
 
 
 class PartitionQueue:
@@ -25,17 +26,34 @@ class PartitionQueue:
     of commits says what comes after a truncate, so that nobody asks for it.
     """
 
-    __slots__ = ("_last", "_read", "_skipped", "id", "moved", "next_read", "next_taken", "size", "taken", "waiting")
+    __slots__ = (
+        "_first",
+        "_last",
+        "_read",
+        "_skipped",
+        "id",
+        "moved",
+        "next_read",
+        "next_taken",
+        "size",
+        "taken",
+        "waiting",
+    )
 
     def __init__(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         self.id = partition
-        self.waiting: list[Arrived] = []
+        self.waiting: list[Arrived] = []  # behind what was taken, which goes once it is the greater part
+        self._first = 0
         self.size = 0  # bytes of what waits, in the log
         self.next_read = self.next_taken = progress.next_offset
         self.taken = self._read = progress.position
         self._last: Arrived | None = None
         self._skipped: dict[int, int] = {}  # where what is to be taken next is, behind records that hold nothing new
         self.moved = False
+
+    def __len__(self) -> int:
+        """How many events wait."""
+        return len(self.waiting) - self._first
 
     @property
     def read(self) -> Position:
@@ -54,7 +72,7 @@ class PartitionQueue:
         that any number take no room. Whether that was taken already.
         """
         self.next_read = offset + 1
-        if self.waiting:
+        if len(self):
             self._skipped[self.waiting[-1][0]] = offset + 1
             return False
         self.next_taken = offset + 1
@@ -62,22 +80,37 @@ class PartitionQueue:
 
     def first_key(self) -> TransactionKey | None:
         """Of the transaction whose event is to be taken next."""
-        return key_of(self.waiting[0]) if self.waiting else None
+        return key_of(self.waiting[self._first]) if len(self) else None
+
+    def first_position(self) -> Position:
+        """Of the event that is to be taken next."""
+        return position_of(self.waiting[self._first])
+
+    def at(self, number: int) -> Arrived:
+        """The one that is to be taken after so many others."""
+        return self.waiting[self._first + number]
 
     def count(self, up_to: TransactionKey) -> int:
         """How many events wait of transactions up to this one."""
-        if not self.waiting or key_of(self.waiting[0]) > up_to:
+        first = self._first
+        if first == len(self.waiting) or key_of(self.waiting[first]) > up_to:
             return 0
-        return bisect_right(self.waiting, up_to, key=key_of)
+        return bisect_right(self.waiting, up_to, lo=first, key=key_of) - first
 
     def count_before(self, position: Position) -> int:
         """How many wait up to this position."""
-        return bisect_right(self.waiting, position, key=position_of)
+        return bisect_right(self.waiting, position, lo=self._first, key=position_of) - self._first
 
     def take(self, count: int) -> list[Arrived]:
         """So many, at least one."""
-        waiting = self.waiting
-        run, self.waiting = (waiting, []) if count == len(waiting) else (waiting[:count], waiting[count:])
+        end = self._first + count
+        run = self.waiting[self._first : end]
+        if end > len(self.waiting) // 2:
+            del self.waiting[:end]
+            self._first = 0
+        else:
+            self.waiting[self._first : end] = [_TAKEN] * count
+            self._first = end
         self.size -= sum(map(_size, run))
         last = run[-1]
         self.taken = position_of(last)

@@ -110,6 +110,9 @@ class TransactionInbox:
         self._log_ends: dict[str, tuple[int, Mapping[TopicPartition, int]]] = {}
         self._usual: Mapping[str, int] | None = None  # the counts of an END, and how many events of ours these are
         self._usual_count = 0
+        self._usual_queues: list[PartitionQueue] = []
+        self._unread: list[tuple[TransactionKey, int]] | None = None
+        self._unread_up_to = (0, 0)
         self._is_in_order = True
         self._ends_moved = False
         self._quiet = 0  # times that `take` was called since anything was read
@@ -252,13 +255,13 @@ class TransactionInbox:
         """Whether more may be read of any partition: of one that is crowded, too, while others have little. As always,
         a single event is not too much.
         """
-        events = sum(len(queue.waiting) for queue in self._partitions.values())
+        events = sum(len(queue) for queue in self._partitions.values())
         size = sum(queue.size for queue in self._partitions.values())
         has_bytes = size < self._room.size or events <= 1
         return has_bytes and events < _ALL_TOGETHER * self._room.events and len(self._due) < self._room.events
 
     def _is_crowded(self, queue: PartitionQueue) -> bool:
-        return self._room.is_full(len(queue.waiting), queue.size, len(self._partitions))
+        return self._room.is_full(len(queue), queue.size, len(self._partitions))
 
     def ends_wanted(self) -> set[str]:
         """Topics of which `ends` must be told before the current END can be judged."""
@@ -312,8 +315,9 @@ class TransactionInbox:
         """Take all that need no closer look, up to the first that does. Whether there were any."""
         ready: list[int] = []  # how many events each has
         room = most - len(batch.events)
+        self._unread = None
         for due in self._due:
-            if room <= 0 or not self._is_usual(due.end):
+            if room <= 0 or not self._is_usual(due.end) or (due.end.resent and not self._is_read(due)):
                 break
             ready.append(self._usual_count)
             room -= self._usual_count
@@ -333,7 +337,7 @@ class TransactionInbox:
         counts = end.event_counts
         if counts is not self._usual and not self._count(counts):
             return False
-        if end.alterations or end.resent or end.epoch > self._epoch:
+        if end.alterations or end.epoch > self._epoch:
             return False
         if self._counts[end.epoch].get(end.commit_lsn, 0) != self._usual_count:
             return False
@@ -350,7 +354,29 @@ class TransactionInbox:
         if wanted is None or not self._topics.keys() >= wanted.keys():
             return False
         self._usual, self._usual_count = counts, sum(wanted.values())
+        self._usual_queues = [queue for topic in wanted for queue in self._topics[topic]]
+        self._unread = None
         return True
+
+    def _is_read(self, due: _Due) -> bool:
+        """Whether no partition may bring more of this usual one, which comes after those that were asked about since
+        `_unread` was forgotten.
+        """
+        key = due.end.key
+        if self._unread is None or self._unread_up_to < key:
+            # Of those that have not come beyond any transaction that may be due: the ends they reached were asked for
+            # when that many ENDs were read.
+            self._unread_up_to = self._due[-1].end.key
+            self._unread = [
+                (queue.read[:2], self._asked_at_end(queue))
+                for queue in self._usual_queues
+                if queue.read[:2] <= self._unread_up_to
+            ]
+        return all(read > key or asked_at > due.said_at for read, asked_at in self._unread)
+
+    def _asked_at_end(self, queue: PartitionQueue) -> int:
+        asked_at, ends = self._log_ends.get(queue.id.topic, (-1, {}))
+        return asked_at if queue.id in ends and queue.next_read >= ends[queue.id] else -1
 
     def _without_others(self, ready: list[int]) -> int:
         """How many of the first transactions, which have so many events, come before any event of another one."""
@@ -501,7 +527,7 @@ class TransactionInbox:
         runs = [
             (queue, min(count, queue.count_before(frontier)))
             for queue, count in self._runs(due.end.key)
-            if position_of(queue.waiting[0]) <= frontier
+            if queue.first_position() <= frontier
         ]
         runs = _with_both_halves(runs)
         for queue, count in runs:
@@ -520,7 +546,7 @@ class TransactionInbox:
         """Take these, and give their events if they are of topics that are `wanted` (else all are), and changes of
         shape: tables in the order of their first event.
         """
-        runs.sort(key=lambda run: position_of(run[0].waiting[0]))
+        runs.sort(key=lambda run: run[0].first_position())
         taken: list[Arrived] = []
         for queue, count in runs:
             run = queue.take(count)
@@ -562,8 +588,8 @@ def _with_both_halves(runs: _Runs) -> _Runs:
     """Without the last event, if that is the first half of a moved row: it is moved by both together."""
     if not runs:
         return runs
-    last = max(runs, key=lambda run: position_of(run[0].waiting[run[1] - 1]))
-    if not _awaits_create(last[0].waiting[last[1] - 1][1]):
+    last = max(runs, key=lambda run: position_of(run[0].at(run[1] - 1)))
+    if not _awaits_create(last[0].at(last[1] - 1)[1]):
         return runs
     return [(queue, count - (queue is last[0])) for queue, count in runs if count > (queue is last[0])]
 

@@ -451,6 +451,26 @@ def test_what_an_earlier_session_wrote_does_not_count_for_a_resent_transaction(i
     assert [event.ordinal for event in inbox.take(10).events] == [1, 2]
 
 
+def test_where_the_log_ended_before_an_end_says_nothing_of_it(inbox: TransactionInbox) -> None:
+    for lsn in (7, 8):  # of 8, an earlier session wrote the event at 2
+        inbox.add(ONE_B, lsn - 7, make_event(lsn, 2, "one"))
+        inbox.add_end(lsn - 7, make_end(lsn, 2, one=1, resent=True))
+        assert inbox.take(10).events == []
+        assert inbox.ends_wanted() == {"one", "tables"}
+        inbox.ends("one", {ONE: 0, ONE_B: lsn - 6})
+        assert len(inbox.take(10).events) == 1
+
+
+def test_what_holds_nothing_new_goes_with_the_event_before_it(inbox: TransactionInbox) -> None:
+    """A tombstone, and what was read before."""
+    inbox.add(ONE, 0, make_event(7, 1, "one"))
+    inbox.add(ONE, 1, None)
+    inbox.add(ONE, 2, make_event(7, 1, "one"))
+    inbox.add(ONE, 3, make_event(8, 1, "one"))
+    inbox.add_end(0, make_end(7, 1, one=1))
+    assert inbox.take(10).progress[ONE] == PartitionProgress(Position(1, 7, 1), 3)
+
+
 def test_a_part_does_not_end_between_the_halves_of_a_moved_row(inbox: TransactionInbox) -> None:
     halves = [Delete(KeyImage((b"1",)), moved_to=(b"2",), awaits_create=True), Create((b"2",), moved_from=(b"1",))]
     one, two, three = (make_event(7, ordinal, "one") for ordinal in (1, 2, 3))
