@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -83,6 +84,8 @@ def main() -> int:
         for each in (comparison for part in wanted for comparison in part.comparisons):
             sys.stdout.write(f"{each.path}: {each.ours} beside {each.reference or 'nothing'}; {each.workload}\n")
         return 0
+    # As an installation has it. Else each process that is started compiles all that it imports, half a second long.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers and files go with us
     json = arguments.json or (None if arguments.quick else RESULTS)
     measure(wanted, arguments.runs or (1 if arguments.quick else 3), json)
