@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from cdc.avro import binary
@@ -142,7 +141,8 @@ class EnvelopeScanner:
             return self._surroundings.scan_all(records, first, framing, self, self._known, _MOST_TRANSACTIONS)
         found: list[ScannedEvent] = []
         add, known = found.append, self._known
-        for record in islice(records, first, None):
+        for i in range(first, len(records)):
+            record = records[i]
             value = record[5]
             if value is None or not value.startswith(framing):
                 break

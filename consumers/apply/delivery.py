@@ -50,6 +50,7 @@ from consumers.targets.target import Target, TargetTransaction
 
 _MANY: Final = 1_000  # events: for fewer, to wait takes less time than to change threads
 _table: Final = attrgetter("table")
+_position: Final = attrgetter("position")
 _defines_table: Final = attrgetter("defines_table")
 
 Progress = Mapping[TopicPartition, PartitionProgress]
@@ -274,7 +275,9 @@ class Delivery:
         """Those that wait behind no dead letter; the others become letters."""
         if self._letters is None or not self._letters.blocked:
             return events
-        return [event for event in one_by_one(events) if not self._letters.take(event)]
+        # In the order of the source: so they stand in their topic, and are tried again.
+        in_order = sorted(one_by_one(events), key=_position)
+        return [event for event in in_order if not self._letters.take(event)]
 
     def _waits_behind(self, unit: Unit) -> bool:
         """Behind one of its topic that waits (a truncate must not overtake it), or behind a dead letter."""

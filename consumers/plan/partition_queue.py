@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, Final
@@ -48,7 +49,8 @@ class PartitionQueue:
         self.next_read = self.next_taken = progress.next_offset
         self.taken = self._read = progress.position
         self._last: Arrived | None = None
-        self._skipped: dict[int, int] = {}  # where what is to be taken next is, behind records that hold nothing new
+        # Offsets of waiting events that records follow which hold nothing new, and what is to be taken after those.
+        self._skipped: deque[tuple[int, int]] = deque()
         self.moved = False
 
     def __len__(self) -> int:
@@ -67,16 +69,19 @@ class PartitionQueue:
         self._last = last
         self.size += size
 
-    def skip(self, offset: int) -> bool:
+    def skip(self, offset: int) -> None:
         """The record there, the one after what was read last, holds nothing new. It goes with the event before it, so
-        that any number take no room. Whether that was taken already.
+        that any number take no room.
         """
         self.next_read = offset + 1
-        if len(self):
-            self._skipped[self.waiting[-1][0]] = offset + 1
-            return False
-        self.next_taken = offset + 1
-        return True
+        if not len(self):
+            self.next_taken = offset + 1
+            self.moved = True
+            return
+        last = self.waiting[-1][0]
+        if self._skipped and self._skipped[-1][0] == last:
+            self._skipped.pop()
+        self._skipped.append((last, offset + 1))
 
     def first_key(self) -> TransactionKey | None:
         """Of the transaction whose event is to be taken next."""
@@ -115,9 +120,10 @@ class PartitionQueue:
         last = run[-1]
         self.taken = position_of(last)
         self.next_taken = last[0] + 1
-        if self._skipped:
-            self.next_taken = self._skipped.get(last[0], last[0] + 1)
-            self._skipped = {at: to for at, to in self._skipped.items() if at > last[0]}
+        while self._skipped and self._skipped[0][0] <= last[0]:
+            at, behind = self._skipped.popleft()
+            if at == last[0]:
+                self.next_taken = behind
         self.moved = True
         return run
 

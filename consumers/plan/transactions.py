@@ -1,9 +1,10 @@
 """Records that were read and not applied yet, taken as whole source transactions (consistency `transaction`).
 
 The transaction topic says, in commit order, which transactions there are, and how many events each has in every table
-(an END). Events of a transaction come in many partitions, in each of them in the order of positions. The ENDs are taken
-one by one. A transaction is complete when as many distinct events of it are here as its END counts, of the tables that
-this target has, and the changes of shape that it counts. Its events are then taken in the order of their ordinals.
+(an END). A transaction is complete when as many distinct events of it are here as its END counts, of the tables that
+this target has, and the changes of shape that it counts. As many as are complete are taken together, partition by
+partition; where an event must stand on the right side of what other partitions have (a truncate, a changed key, a
+change of shape), in the order of the source.
 
 - **A resend** of capture, after a crash, repeats events with the positions that they had: what is not above the
   position last read from its partition is skipped. It may also leave out what an earlier session wrote (of a table that
@@ -24,11 +25,11 @@ shape are read on while the current transaction's events wait for one.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from cdc.avro.scanned import ScannedEvent
@@ -40,7 +41,7 @@ from cdc.core.position import ORIGIN, Position
 from consumers.plan.approach import whole
 from consumers.plan.batch import Arrived, Batch
 from consumers.plan.checkpoint import PartitionProgress
-from consumers.plan.partition_queue import PartitionQueue, TransactionKey, event_of, position_of
+from consumers.plan.partition_queue import PartitionQueue, TransactionKey, event_of, key_of, position_of
 from consumers.plan.room import Room
 
 # An applier that got on looks at once for what comes next, and waits only if that is nothing. Before it has waited in
@@ -52,6 +53,10 @@ _START_OVER: Final = "`cdc capture --start-over` loads all tables again; a longe
 
 _Runs = list[tuple[PartitionQueue, int]]
 """How much is to be taken of each partition, at least one event."""
+
+
+_Ready = list[tuple[Mapping[str, int], int]]
+"""What each of some transactions wants of which topic, and how many events that is."""
 
 
 class _Due(NamedTuple):
@@ -109,6 +114,7 @@ class TransactionInbox:
         self._heads: dict[TransactionKey, _Head] = {}
         self._log_ends: dict[str, tuple[int, Mapping[TopicPartition, int]]] = {}
         self._usual: Mapping[str, int] | None = None  # the counts of an END, and how many events of ours these are
+        self._usual_wanted: Mapping[str, int] = {}
         self._usual_count = 0
         self._usual_queues: list[PartitionQueue] = []
         self._unread: list[tuple[TransactionKey, int]] | None = None
@@ -236,13 +242,15 @@ class TransactionInbox:
 
     def _insert(self, due: _Due) -> None:
         """An END that comes late, or again."""
-        again = {each.end.key: each for each in self._due}
-        known = again.get(due.end.key)
-        again[due.end.key] = due if known is None else due._replace(offset=known.offset)
-        self._is_in_order &= known is not None
-        self._due = deque(again[key] for key in sorted(again))
-        if due.end.key in self._heads:
-            self._heads[due.end.key].wanted = None
+        key = due.end.key
+        at = bisect_left(self._due, key, key=_key_of_due)
+        if self._due[at].end.key == key:
+            self._due[at] = due._replace(offset=self._due[at].offset)
+        else:
+            self._due.insert(at, due)
+            self._is_in_order = False
+        if key in self._heads:
+            self._heads[key].wanted = None
 
     def crowded(self) -> set[TopicPartition]:
         """Partitions of which enough is here for now."""
@@ -291,6 +299,8 @@ class TransactionInbox:
         while self._due and len(batch.events) < most:
             if not self._take_usual(batch, most) and not self._take_head(batch, most):
                 break
+        if self._due and (head := self._heads.get(self._due[0].end.key)) and head.taken:
+            batch.whole = False  # the target has a part of it
         if batch.whole:
             self._say_progress(batch)
         return batch
@@ -313,25 +323,62 @@ class TransactionInbox:
 
     def _take_usual(self, batch: Batch, most: int) -> bool:
         """Take all that need no closer look, up to the first that does. Whether there were any."""
-        ready: list[int] = []  # how many events each has
+        ready: _Ready = []
         room = most - len(batch.events)
         self._unread = None
+        resent = False
         for due in self._due:
             if room <= 0 or not self._is_usual(due.end) or (due.end.resent and not self._is_read(due)):
                 break
-            ready.append(self._usual_count)
+            resent |= due.end.resent
+            ready.append((self._usual_wanted, self._usual_count))
             room -= self._usual_count
-        # Nothing else may stand before the last of them: what no END counts was never all in the log.
-        up_to = self._without_others(ready)
-        if not up_to:
+        others: set[TransactionKey] = set()
+        if ready and not self._is_just(ready):
+            others, ready = self._others(ready)
+        if not ready or ((others or resent) and not self._is_exactly(ready, others)):
             return False
-        last = self._due[up_to - 1].end
-        batch.events += self._passed(self._runs(last.key))
-        for _ in range(up_to):
+        last = self._due[len(ready) - 1].end
+        batch.events += self._passed(self._runs(last.key), without=others)
+        for _ in ready:
             self._forget(self._due.popleft().end)
+        for key in others:
+            self._forget_key(key)
         self._applied = last.position
         self._ends_moved = True
         return True
+
+    def _is_just(self, ready: _Ready) -> bool:
+        """Whether nothing else stands among the events of the first transactions, which want these: of what no END
+        counts some was never in the log.
+        """
+        here = sum(count for _, count in self._runs(self._due[len(ready) - 1].end.key))
+        return here == sum(count for _, count in ready)
+
+    def _others(self, ready: _Ready) -> tuple[set[TransactionKey], _Ready]:
+        """Transactions without an END that stand among these, and those of these that stand before the first change of
+        shape of such a one.
+        """
+        keys = [due.end.key for due in islice(self._due, len(ready))]
+        own, last = set(keys), keys[-1]
+        counted = ((epoch, lsn) for epoch, counts in self._counts.items() for lsn in counts)
+        others = {key for key in chain(counted, self._shapes) if key <= last and key not in own}
+        shaped = min((key for key in others if key in self._shapes), default=None)
+        if shaped is None:
+            return others, ready
+        return {key for key in others if key < shaped}, ready[: bisect_left(keys, shaped)]
+
+    def _is_exactly(self, ready: _Ready, others: Collection[TransactionKey]) -> bool:
+        """Whether just what they want stands in each topic up to the last of them, but for the others'."""
+        kinds = {id(counts): counts for counts, _ in ready}  # of which there are few
+        wanted: Counter[str] = Counter()
+        for kind, number in Counter(id(counts) for counts, _ in ready).items():
+            wanted.update({topic: number * count for topic, count in kinds[kind].items()})
+        here: Counter[str] = Counter()
+        for queue, count in self._runs(self._due[len(ready) - 1].end.key):
+            run = (queue.at(number) for number in range(count if others else 0))
+            here[queue.id.topic] += count - sum(key_of(each) in others for each in run)
+        return +here == +wanted
 
     def _is_usual(self, end: End) -> bool:
         counts = end.event_counts
@@ -353,7 +400,7 @@ class TransactionInbox:
         wanted = self._wanted(counts)
         if wanted is None or not self._topics.keys() >= wanted.keys():
             return False
-        self._usual, self._usual_count = counts, sum(wanted.values())
+        self._usual, self._usual_wanted, self._usual_count = counts, wanted, sum(wanted.values())
         self._usual_queues = [queue for topic in wanted for queue in self._topics[topic]]
         self._unread = None
         return True
@@ -378,18 +425,6 @@ class TransactionInbox:
         asked_at, ends = self._log_ends.get(queue.id.topic, (-1, {}))
         return asked_at if queue.id in ends and queue.next_read >= ends[queue.id] else -1
 
-    def _without_others(self, ready: list[int]) -> int:
-        """How many of the first transactions, which have so many events, come before any event of another one."""
-
-        def has_others(number: int) -> bool:
-            here = sum(count for _, count in self._runs(self._due[number - 1].end.key))
-            return here != totals[number - 1]
-
-        totals = [*accumulate(ready)]
-        if not ready or not has_others(len(ready)):
-            return len(ready)
-        return bisect_right(range(1, len(ready) + 1), False, key=has_others)
-
     # -- a transaction that needs a closer look --------------------------------------------------------------------
 
     def _take_head(self, batch: Batch, most: int) -> bool:
@@ -398,7 +433,6 @@ class TransactionInbox:
         key = due.end.key
         head = self._heads.setdefault(key, _Head())
         if self._drop_before(key, batch):
-            batch.whole = not head.taken
             return False
         alone = head.in_parts or due.end.alterations > 0 or key in self._shapes
         if (alone and batch.events) or not self._is_known(due, head):
@@ -419,21 +453,34 @@ class TransactionInbox:
         shape among them has to be taken first, in a batch of its own. Those of a later epoch, its load too, are for
         another inbox: an END may be read before the state topic tells of its epoch.
         """
+        newest = min(key, (self._epoch + 1, 0))
         while True:
-            keys = (queue.first_key() for queue in self._partitions.values())
-            first = min((each for each in keys if each is not None), default=key)
-            if first >= key or first[0] > self._epoch:
+            shaped = min((each for each in self._shapes if each < newest), default=None)
+            self._drop(shaped or newest)
+            if shaped is None:
                 return False
-            has_shape = first in self._shapes
-            if has_shape and batch.events:
+            if batch.events:
                 return True
-            batch.events += self._passed(self._runs(first), wanted=())
-            self._forget_key(first)
-            # So that what it was is not beyond where the target stands, after a restart too.
-            self._applied = max(self._applied, whole(Position(*first, 0)))
-            self._ends_moved = True
-            if has_shape and batch.events:
+            batch.events += self._passed(self._runs(shaped), wanted=())
+            self._pass_by(shaped)
+            if batch.events:
                 return True
+
+    def _drop(self, before: TransactionKey) -> None:
+        """All events of transactions before that one, none of which is a change of shape."""
+        dropped: set[TransactionKey] = set()
+        for queue, count in self._runs((before[0], before[1] - 1)):
+            dropped.update(map(key_of, queue.take(count)))
+            self.dropped += count
+        for key in dropped:
+            self._pass_by(key)
+
+    def _pass_by(self, key: TransactionKey) -> None:
+        """A transaction that has no END."""
+        self._forget_key(key)
+        # So that what it was is not beyond where the target stands, after a restart too.
+        self._applied = max(self._applied, whole(Position(*key, 0)))
+        self._ends_moved = True
 
     def _is_known(self, due: _Due, head: _Head) -> bool:
         """Whether the state topic, which tells of a table before any END does, was read far enough."""
@@ -533,7 +580,6 @@ class TransactionInbox:
         for queue, count in runs:
             head.taken[queue.id.topic] += count
         batch.events += self._passed(runs, head.wanted or ())
-        batch.whole = not head.taken
 
     # -- how events are taken --------------------------------------------------------------------------------------
 
@@ -542,14 +588,19 @@ class TransactionInbox:
         counts = ((queue, queue.count(up_to)) for queue in self._partitions.values())
         return [(queue, count) for queue, count in counts if count]
 
-    def _passed(self, runs: _Runs, wanted: Iterable[str] | None = None) -> list[ChangeEvent]:
-        """Take these, and give their events if they are of topics that are `wanted` (else all are), and changes of
-        shape: tables in the order of their first event.
+    def _passed(
+        self, runs: _Runs, wanted: Iterable[str] | None = None, without: Collection[TransactionKey] = ()
+    ) -> list[ChangeEvent]:
+        """Take these, and give their events if they are of topics that are `wanted` (else all are), `without` those of
+        some transactions, and changes of shape: tables in the order of their first event.
         """
         runs.sort(key=lambda run: run[0].first_position())
         taken: list[Arrived] = []
         for queue, count in runs:
             run = queue.take(count)
+            if without:
+                run = [each for each in run if key_of(each) not in without]
+                self.dropped += count - len(run)
             if wanted is None or queue is self._tables or queue.id.topic in wanted:
                 taken += run
             else:
@@ -582,6 +633,10 @@ class TransactionInbox:
         return GapError(
             f"transaction {due.end.id} is not whole in the log: it lacks {', '.join(short)}", mend=_START_OVER
         )
+
+
+def _key_of_due(due: _Due) -> TransactionKey:
+    return due.end.key
 
 
 def _with_both_halves(runs: _Runs) -> _Runs:
