@@ -21,7 +21,7 @@ from cdc.avro.compiled import LONGS, MALFORMED, CompiledReader, long, varint
 from cdc.avro.headers import UNCHANGED, USUAL, read_unchanged
 from cdc.avro.scanned import ROWS, THERE, ScannedEvent
 from cdc.avro.speedups import COMPILED
-from cdc.avro.speedups.surroundings import Found, Surroundings
+from cdc.avro.speedups.surroundings import Surroundings
 from cdc.core import events
 from cdc.core.events import (
     Change,
@@ -47,6 +47,10 @@ _OPS: Final = frozenset(b"rcud")
 _NUMBER: Final = rb"([\x80-\xff]*[\x00-\x7f])"
 _ANY_NUMBER: Final = rb"[\x80-\xff]*[\x00-\x7f]"
 _TIMES: Final = re.compile((rb"\x02" + _ANY_NUMBER) * 3)  # ts_ms, ts_us, ts_ns
+
+
+_Found = tuple[int, int, bytes, bytes, int]
+"""Where `source` begins; the op; the bytes of the transaction's id and of its moment; the event's ordinal."""
 
 
 class Transactions:
@@ -161,7 +165,7 @@ class EnvelopeScanner:
             add(ScannedEvent(self, record, begins, op, transaction, ordinal))
         return found
 
-    def _find_by_pattern(self, value: bytes) -> Found | None:
+    def _find_by_pattern(self, value: bytes) -> _Found | None:
         begins = value.rfind(self._head)
         found = self._match_start(value, begins) if begins > ROWS else None
         if found is None:

@@ -26,22 +26,22 @@ shape are read on while the current transaction's events wait for one.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Final, NamedTuple
+from typing import Final
 
-from cdc.avro.scanned import ScannedEvent
 from cdc.avro.transactions import MESSAGES, End
-from cdc.core.errors import GapError, LogGapError
-from cdc.core.events import Alter, ChangeEvent, Create, Delete, Drop, Truncate
+from cdc.core.errors import GapError
+from cdc.core.events import ChangeEvent
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from consumers.plan.approach import whole
 from consumers.plan.batch import Arrived, Batch
 from consumers.plan.checkpoint import PartitionProgress
-from consumers.plan.partition_queue import PartitionQueue, TransactionKey, event_of, key_of, position_of
+from consumers.plan.due_ends import START_OVER, Due, DueEnds, lost
+from consumers.plan.partition_queues import PartitionQueue, PartitionQueues, TransactionKey, key_of, with_both_halves
 from consumers.plan.room import Room
 
 # An applier that got on looks at once for what comes next, and waits only if that is nothing. Before it has waited in
@@ -49,22 +49,20 @@ from consumers.plan.room import Room
 _QUIET: Final = 10
 _MOST_LOOKS: Final = 50  # at an END that lacks something, while other tables are never quiet
 _ALL_TOGETHER: Final = 4  # partitions' room for events, for all of them; what has larger rows fills the room for bytes
-_START_OVER: Final = "`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it"
+_MOST_KINDS: Final = 1024
 
-_Runs = list[tuple[PartitionQueue, int]]
-"""How much is to be taken of each partition, at least one event."""
-
-
-_Ready = list[tuple[Mapping[str, int], int]]
-"""What each of some transactions wants of which topic, and how many events that is."""
+_Unread = list[tuple[TransactionKey, int]]
+"""Of partitions that have not come beyond all that is due: the transaction that was read last, and `_asked_at_end`."""
 
 
-class _Due(NamedTuple):
-    """An END that waits to be taken: it came at `offset`, and again, perhaps, at `said_at`."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kind:
+    """What the ENDs that have the very same `counts` want: of which topic, how many events in all, and from where."""
 
-    end: End
-    offset: int
-    said_at: int
+    counts: Mapping[str, int]
+    wanted: Mapping[str, int]
+    count: int
+    queues: Sequence[PartitionQueue]
 
 
 @dataclass(slots=True)
@@ -96,51 +94,40 @@ class TransactionInbox:
         trimmed: bool = False,
     ) -> None:
         self._room = room
-        self._trimmed = trimmed
-        self._transactions = transactions
         self._epoch = epoch
-        self.next_end = progress.next_offset
-        self._applied = max(progress.position, floor)
-        self._tables: PartitionQueue | None = None
-        self._partitions: dict[TopicPartition, PartitionQueue] = {}
-        self._topics: dict[str, list[PartitionQueue]] = {}
+        self._due = DueEnds(transactions, progress, applied=max(progress.position, floor), trimmed=trimmed)
+        self._queues = PartitionQueues()
         self._names: dict[str, str | None] = {MESSAGES: None}
         # How many events were read of each transaction and not taken as a whole yet, by epoch and commit LSN; which of
         # them have changes of shape, and go on from one that was not read yet.
         self._counts: defaultdict[int, dict[int, int]] = defaultdict(dict)
         self._shapes: set[TransactionKey] = set()
         self._altered: dict[TransactionKey, Position] = {}
-        self._due: deque[_Due] = deque()
         self._heads: dict[TransactionKey, _Head] = {}
         self._log_ends: dict[str, tuple[int, Mapping[TopicPartition, int]]] = {}
-        self._usual: Mapping[str, int] | None = None  # the counts of an END, and how many events of ours these are
-        self._usual_wanted: Mapping[str, int] = {}
-        self._usual_count = 0
-        self._usual_queues: list[PartitionQueue] = []
-        self._unread: list[tuple[TransactionKey, int]] | None = None
-        self._unread_up_to = (0, 0)
-        self._is_in_order = True
-        self._ends_moved = False
+        self._kinds: dict[int, _Kind] = {}
         self._quiet = 0  # times that `take` was called since anything was read
         self._awaits_shape = False
-        self.dropped = 0
         self.holds_load = False
+
+    @property
+    def dropped(self) -> int:
+        """Events that no END counted."""
+        return self._queues.dropped
 
     def assign(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """Events of this partition will come, from `progress.next_offset`."""
-        queue = self._partitions[partition] = PartitionQueue(partition, progress)
-        self._topics.setdefault(partition.topic, []).append(queue)
-        self._usual = None
+        self._queues.assign(partition, progress)
+        self._kinds.clear()
 
     def assign_tables(self, partition: TopicPartition, progress: PartitionProgress) -> None:
         """As `assign`, of the tables topic."""
-        self.assign(partition, progress)
-        self._tables = self._partitions[partition]
+        self._queues.tables = self._queues.assign(partition, progress)
 
     def know(self, name: str, topic: str | None) -> None:
         """What ENDs call `name` is in `topic`; None for a table that this target does not have."""
         self._names[name] = topic
-        self._usual = None
+        self._kinds.clear()
 
     def add(
         self,
@@ -157,7 +144,7 @@ class TransactionInbox:
 
     def add_all(self, partition: TopicPartition, arrived: Iterable[Arrived]) -> None:
         """Records of the partition, in the order of offsets. LogGapError if the one before one is not there."""
-        queue = self._partitions[partition]
+        queue = self._queues[partition]
         self._quiet = 0
         epoch, lsn, ordinal = queue.read
         counts = self._counts[epoch]
@@ -167,7 +154,7 @@ class TransactionInbox:
             for each in arrived:
                 offset, event, _, altered, size = each
                 if offset != queue.next_read:
-                    raise _lost(partition, queue.next_read, offset)
+                    raise lost(partition, queue.next_read, offset)
                 if event is None:
                     queue.skip(offset)
                     continue
@@ -194,7 +181,7 @@ class TransactionInbox:
                 added += size
                 if altered is not ORIGIN:
                     self._note_altered((epoch, lsn), altered)
-                if loads and event.position > self._applied:
+                if loads and event.position > self._due.applied:
                     self.holds_load = True
         finally:
             if last is not None:
@@ -209,7 +196,7 @@ class TransactionInbox:
         topics: frozenset[str] = frozenset(),  # noqa: ARG002
     ) -> None:
         """One record of the tables topic. `event` is None if it concerns no table of this target; it counts anyway."""
-        queue = self._partitions[partition]
+        queue = self._queues[partition]
         self._quiet = 0
         if position is None or position <= queue.read:
             queue.skip(offset)  # a compacted topic may have holes
@@ -222,54 +209,29 @@ class TransactionInbox:
 
     def add_end(self, offset: int, end: End | None) -> None:
         """One record of the transaction topic; None for any but an END. LogGapError if one before it is not there."""
-        if offset != self.next_end:
-            raise _lost(self._transactions, self.next_end, offset)
-        if self._trimmed and end is not None and end.is_transaction:
-            if end.position > self._applied:
-                raise _trimmed(self._transactions, end, self._applied)
-            self._trimmed = False
-        self.next_end = offset + 1
+        again = self._due.add(offset, end)
         self._quiet = 0
-        # What is no transaction may stand at the place of the one after it, and has nothing to be waited for.
-        if end is None or not end.is_transaction or end.position <= self._applied:
-            self._ends_moved |= not self._due
-            return
-        due = _Due(end, offset, offset)
-        if self._due and self._due[-1].end.key >= end.key:
-            self._insert(due)
-        else:
-            self._due.append(due)
-
-    def _insert(self, due: _Due) -> None:
-        """An END that comes late, or again."""
-        key = due.end.key
-        at = bisect_left(self._due, key, key=_key_of_due)
-        if self._due[at].end.key == key:
-            self._due[at] = due._replace(offset=self._due[at].offset)
-        else:
-            self._due.insert(at, due)
-            self._is_in_order = False
-        if key in self._heads:
-            self._heads[key].wanted = None
+        if again is not None and again.end.key in self._heads:
+            self._heads[again.end.key].wanted = None
 
     def crowded(self) -> set[TopicPartition]:
         """Partitions of which enough is here for now."""
-        crowded = {partition for partition, queue in self._partitions.items() if self._is_crowded(queue)}
-        if self._awaits_shape and self._tables is not None:
-            crowded.discard(self._tables.id)
-        return crowded | {self._transactions} if len(self._due) >= self._room.events else crowded
+        crowded = {partition for partition, queue in self._queues.items() if self._is_crowded(queue)}
+        if self._awaits_shape and self._queues.tables is not None:
+            crowded.discard(self._queues.tables.id)
+        return crowded | {self._due.topic} if len(self._due) >= self._room.events else crowded
 
     def has_room(self) -> bool:
         """Whether more may be read of any partition: of one that is crowded, too, while others have little. As always,
         a single event is not too much.
         """
-        events = sum(len(queue) for queue in self._partitions.values())
-        size = sum(queue.size for queue in self._partitions.values())
+        events = sum(len(queue) for queue in self._queues.values())
+        size = sum(queue.size for queue in self._queues.values())
         has_bytes = size < self._room.size or events <= 1
         return has_bytes and events < _ALL_TOGETHER * self._room.events and len(self._due) < self._room.events
 
     def _is_crowded(self, queue: PartitionQueue) -> bool:
-        return self._room.is_full(len(queue), queue.size, len(self._partitions))
+        return self._room.is_full(len(queue), queue.size, len(self._queues))
 
     def ends_wanted(self) -> set[str]:
         """Topics of which `ends` must be told before the current END can be judged."""
@@ -280,12 +242,12 @@ class TransactionInbox:
         is_stuck = self._quiet > _QUIET or head.looks > _MOST_LOOKS
         if not (due.end.resent or head.in_parts or is_stuck):
             return set()
-        involved = {*head.wanted} | ({self._tables.id.topic} if self._tables is not None else set())
+        involved = {*head.wanted} | ({self._queues.tables.id.topic} if self._queues.tables is not None else set())
         return {topic for topic in involved if self._ends_of(topic, due) is None}
 
     def ends(self, topic: str, ends: Mapping[TopicPartition, int]) -> None:
         """Where each partition of the topic ends (its next offset), asked of the log after `ends_wanted` named it."""
-        self._log_ends[topic] = self.next_end, ends
+        self._log_ends[topic] = self._due.next, ends
 
     def take(self, most: int) -> Batch:
         """Whole transactions of about `most` events in all, or a part of one (then the batch is not `whole`). Events of
@@ -306,56 +268,94 @@ class TransactionInbox:
         return batch
 
     def _say_progress(self, batch: Batch) -> None:
-        for queue in self._partitions.values():
+        for queue in self._queues.values():
             if queue.moved:
                 batch.progress[queue.id] = queue.progress
                 queue.moved = False
-        if self._ends_moved:
-            batch.progress[self._transactions] = PartitionProgress(self._applied, self._first_due_offset())
-            self._ends_moved = False
-
-    def _first_due_offset(self) -> int:
-        if not self._due:
-            return self.next_end
-        return self._due[0].offset if self._is_in_order else min(due.offset for due in self._due)
+        if self._due.moved:
+            batch.progress[self._due.topic] = self._due.progress
+            self._due.moved = False
 
     # -- transactions of which all is here -------------------------------------------------------------------------
 
     def _take_usual(self, batch: Batch, most: int) -> bool:
         """Take all that need no closer look, up to the first that does. Whether there were any."""
-        ready: _Ready = []
+        ready: list[_Kind] = []
         room = most - len(batch.events)
-        self._unread = None
-        resent = False
+        unread: dict[_Kind, _Unread] = {}
         for due in self._due:
-            if room <= 0 or not self._is_usual(due.end) or (due.end.resent and not self._is_read(due)):
+            kind = self._kind_of(due.end) if room > 0 else None
+            if kind is None or not self._is_usual(due.end, kind):
                 break
-            resent |= due.end.resent
-            ready.append((self._usual_wanted, self._usual_count))
-            room -= self._usual_count
+            if due.end.resent and not self._is_read(due, kind, unread):
+                break
+            ready.append(kind)
+            room -= kind.count
         others: set[TransactionKey] = set()
         if ready and not self._is_just(ready):
             others, ready = self._others(ready)
-        if not ready or ((others or resent) and not self._is_exactly(ready, others)):
+        if not ready or ((others or unread) and not self._is_exactly(ready, others)):
             return False
         last = self._due[len(ready) - 1].end
-        batch.events += self._passed(self._runs(last.key), without=others)
+        batch.events += self._queues.take(self._queues.runs(last.key), without=others)
         for _ in ready:
             self._forget(self._due.popleft().end)
         for key in others:
             self._forget_key(key)
-        self._applied = last.position
-        self._ends_moved = True
+        self._due.pass_to(last.position)
         return True
 
-    def _is_just(self, ready: _Ready) -> bool:
-        """Whether nothing else stands among the events of the first transactions, which want these: of what no END
-        counts some was never in the log.
-        """
-        here = sum(count for _, count in self._runs(self._due[len(ready) - 1].end.key))
-        return here == sum(count for _, count in ready)
+    def _kind_of(self, end: End) -> _Kind | None:
+        """None if not all its tables are known."""
+        counts = end.event_counts
+        kind = self._kinds.get(id(counts))
+        if kind is None:
+            wanted = self._wanted(counts)
+            if wanted is None or not self._queues.topics.keys() >= wanted.keys():
+                return None
+            if len(self._kinds) >= _MOST_KINDS:
+                self._kinds.clear()
+            queues = [queue for topic in wanted for queue in self._queues.topics[topic]]
+            kind = self._kinds[id(counts)] = _Kind(counts, wanted, sum(wanted.values()), queues)
+        return kind
 
-    def _others(self, ready: _Ready) -> tuple[set[TransactionKey], _Ready]:
+    def _is_usual(self, end: End, kind: _Kind) -> bool:
+        """Whether just as many events are here as it wants, and nothing is known that makes it unusual."""
+        if end.alterations or end.epoch > self._epoch:
+            return False
+        if self._counts[end.epoch].get(end.commit_lsn, 0) != kind.count:
+            return False
+        if not (self._shapes or self._altered or self._heads):
+            return True
+        key = end.key
+        if key in self._shapes or (key in self._heads and self._heads[key].in_parts):
+            return False
+        return key not in self._altered or self._is_altered(key)
+
+    def _is_read(self, due: Due, kind: _Kind, unread: dict[_Kind, _Unread]) -> bool:
+        """Whether no partition may bring more of it. `unread` is kept while nothing is read or taken."""
+        if kind not in unread:
+            newest = self._due[-1].end.key
+            unread[kind] = [
+                (queue.read[:2], self._asked_at_end(queue)) for queue in kind.queues if queue.read[:2] <= newest
+            ]
+        return all(read > due.end.key or asked_at > due.said_at for read, asked_at in unread[kind])
+
+    def _asked_at_end(self, queue: PartitionQueue) -> int:
+        """Where the transaction topic was read to when the log was asked for the end that the queue has reached; -1 if
+        it has reached none.
+        """
+        asked_at, ends = self._log_ends.get(queue.id.topic, (-1, {}))
+        return asked_at if queue.id in ends and queue.next_read >= ends[queue.id] else -1
+
+    def _is_just(self, ready: Sequence[_Kind]) -> bool:
+        """Whether nothing else stands among the events of the first transactions, which are of these kinds: of what no
+        END counts some was never in the log.
+        """
+        here = sum(count for _, count in self._queues.runs(self._due[len(ready) - 1].end.key))
+        return here == sum(kind.count for kind in ready)
+
+    def _others(self, ready: list[_Kind]) -> tuple[set[TransactionKey], list[_Kind]]:
         """Transactions without an END that stand among these, and those of these that stand before the first change of
         shape of such a one.
         """
@@ -368,62 +368,16 @@ class TransactionInbox:
             return others, ready
         return {key for key in others if key < shaped}, ready[: bisect_left(keys, shaped)]
 
-    def _is_exactly(self, ready: _Ready, others: Collection[TransactionKey]) -> bool:
+    def _is_exactly(self, ready: Sequence[_Kind], others: Collection[TransactionKey]) -> bool:
         """Whether just what they want stands in each topic up to the last of them, but for the others'."""
-        kinds = {id(counts): counts for counts, _ in ready}  # of which there are few
         wanted: Counter[str] = Counter()
-        for kind, number in Counter(id(counts) for counts, _ in ready).items():
-            wanted.update({topic: number * count for topic, count in kinds[kind].items()})
+        for kind, number in Counter(ready).items():
+            wanted.update({topic: number * count for topic, count in kind.wanted.items()})
         here: Counter[str] = Counter()
-        for queue, count in self._runs(self._due[len(ready) - 1].end.key):
+        for queue, count in self._queues.runs(self._due[len(ready) - 1].end.key):
             run = (queue.at(number) for number in range(count if others else 0))
             here[queue.id.topic] += count - sum(key_of(each) in others for each in run)
         return +here == +wanted
-
-    def _is_usual(self, end: End) -> bool:
-        counts = end.event_counts
-        if counts is not self._usual and not self._count(counts):
-            return False
-        if end.alterations or end.epoch > self._epoch:
-            return False
-        if self._counts[end.epoch].get(end.commit_lsn, 0) != self._usual_count:
-            return False
-        if not (self._shapes or self._altered or self._heads):
-            return True
-        key = end.key
-        if key in self._shapes or (key in self._heads and self._heads[key].in_parts):
-            return False
-        return key not in self._altered or self._is_altered(key)
-
-    def _count(self, counts: Mapping[str, int]) -> bool:
-        """Make these the usual ones. Whether all their tables are known."""
-        wanted = self._wanted(counts)
-        if wanted is None or not self._topics.keys() >= wanted.keys():
-            return False
-        self._usual, self._usual_wanted, self._usual_count = counts, wanted, sum(wanted.values())
-        self._usual_queues = [queue for topic in wanted for queue in self._topics[topic]]
-        self._unread = None
-        return True
-
-    def _is_read(self, due: _Due) -> bool:
-        """Whether no partition may bring more of this usual one, which comes after those that were asked about since
-        `_unread` was forgotten.
-        """
-        key = due.end.key
-        if self._unread is None or self._unread_up_to < key:
-            # Of those that have not come beyond any transaction that may be due: the ends they reached were asked for
-            # when that many ENDs were read.
-            self._unread_up_to = self._due[-1].end.key
-            self._unread = [
-                (queue.read[:2], self._asked_at_end(queue))
-                for queue in self._usual_queues
-                if queue.read[:2] <= self._unread_up_to
-            ]
-        return all(read > key or asked_at > due.said_at for read, asked_at in self._unread)
-
-    def _asked_at_end(self, queue: PartitionQueue) -> int:
-        asked_at, ends = self._log_ends.get(queue.id.topic, (-1, {}))
-        return asked_at if queue.id in ends and queue.next_read >= ends[queue.id] else -1
 
     # -- a transaction that needs a closer look --------------------------------------------------------------------
 
@@ -456,33 +410,25 @@ class TransactionInbox:
         newest = min(key, (self._epoch + 1, 0))
         while True:
             shaped = min((each for each in self._shapes if each < newest), default=None)
-            self._drop(shaped or newest)
+            before = shaped or newest
+            for dropped in self._queues.drop(self._queues.runs((before[0], before[1] - 1))):
+                self._pass_by(dropped)
             if shaped is None:
                 return False
             if batch.events:
                 return True
-            batch.events += self._passed(self._runs(shaped), wanted=())
+            batch.events += self._queues.take(self._queues.runs(shaped), wanted=())
             self._pass_by(shaped)
             if batch.events:
                 return True
-
-    def _drop(self, before: TransactionKey) -> None:
-        """All events of transactions before that one, none of which is a change of shape."""
-        dropped: set[TransactionKey] = set()
-        for queue, count in self._runs((before[0], before[1] - 1)):
-            dropped.update(map(key_of, queue.take(count)))
-            self.dropped += count
-        for key in dropped:
-            self._pass_by(key)
 
     def _pass_by(self, key: TransactionKey) -> None:
         """A transaction that has no END."""
         self._forget_key(key)
         # So that what it was is not beyond where the target stands, after a restart too.
-        self._applied = max(self._applied, whole(Position(*key, 0)))
-        self._ends_moved = True
+        self._due.pass_to(whole(Position(*key, 0)))
 
-    def _is_known(self, due: _Due, head: _Head) -> bool:
+    def _is_known(self, due: Due, head: _Head) -> bool:
         """Whether the state topic, which tells of a table before any END does, was read far enough."""
         if due.end.epoch > self._epoch:
             return False
@@ -490,10 +436,10 @@ class TransactionInbox:
             wanted = self._wanted(due.end.event_counts)
             if wanted is None:
                 return False
-            if due.end.alterations and self._tables is not None:
-                wanted[self._tables.id.topic] = due.end.alterations
+            if due.end.alterations and self._queues.tables is not None:
+                wanted[self._queues.tables.id.topic] = due.end.alterations
             head.wanted = wanted
-        return self._topics.keys() >= head.wanted.keys()
+        return self._queues.topics.keys() >= head.wanted.keys()
 
     def _wanted(self, counts: Mapping[str, int]) -> dict[str, int] | None:
         """How many events these are of each of our topics; None if not all tables are known."""
@@ -507,17 +453,17 @@ class TransactionInbox:
         return wanted
 
     def _note_altered(self, key: TransactionKey, altered: Position) -> None:
-        if self._tables is None or altered > self._tables.read:
+        if self._queues.tables is None or altered > self._queues.tables.read:
             self._altered[key] = max(self._altered.get(key, ORIGIN), altered)
 
     def _is_altered(self, key: TransactionKey) -> bool:
         """Whether the change of shape that its events go on from was read."""
         altered = self._altered.get(key, ORIGIN)
-        return self._tables is None or self._tables.read >= altered
+        return self._queues.tables is None or self._queues.tables.read >= altered
 
-    def _await_shape(self, due: _Due) -> None:
+    def _await_shape(self, due: Due) -> None:
         """GapError if the change of shape that it goes on from can't be read any more."""
-        tables = self._tables
+        tables = self._queues.tables
         if tables is None:
             return
         self._awaits_shape = True  # which may be beyond more changes than there is room for
@@ -529,39 +475,38 @@ class TransactionInbox:
                 mend="`cdc capture --start-over` loads all tables again; that topic must be kept for ever",
             )
 
-    def _is_complete(self, due: _Due, head: _Head) -> bool:
+    def _is_complete(self, due: Due, head: _Head) -> bool:
         wanted = head.wanted or {}
         if any(self._here(topic, due, head) < count for topic, count in wanted.items()):
             return False
         return not due.end.resent or not wanted or not self._unfinished(due, head)
 
-    def _here(self, topic: str, due: _Due, head: _Head) -> int:
+    def _here(self, topic: str, due: Due, head: _Head) -> int:
         """How many events of it were read there, those that were taken in part included."""
-        return head.taken.get(topic, 0) + sum(queue.count(due.end.key) for queue in self._topics[topic])
+        return head.taken.get(topic, 0) + sum(queue.count(due.end.key) for queue in self._queues.topics[topic])
 
-    def _unfinished(self, due: _Due, head: _Head) -> list[PartitionQueue]:
+    def _unfinished(self, due: Due, head: _Head) -> list[PartitionQueue]:
         """Partitions that may still bring events of this transaction."""
         unfinished = []
         for topic in head.wanted or ():
             ends = self._ends_of(topic, due)
-            for queue in self._topics[topic]:
+            for queue in self._queues.topics[topic]:
                 at_end = ends is not None and queue.next_read >= ends[queue.id]
                 if queue.read[:2] <= due.end.key and not at_end:
                     unfinished.append(queue)
         return unfinished
 
-    def _ends_of(self, topic: str, due: _Due) -> Mapping[TopicPartition, int] | None:
+    def _ends_of(self, topic: str, due: Due) -> Mapping[TopicPartition, int] | None:
         asked_at, ends = self._log_ends.get(topic, (0, {}))
         return ends if asked_at > due.said_at else None
 
-    def _take_whole(self, due: _Due, head: _Head, batch: Batch) -> None:
-        batch.events += self._passed(self._runs(due.end.key), head.wanted or ())
+    def _take_whole(self, due: Due, head: _Head, batch: Batch) -> None:
+        batch.events += self._queues.take(self._queues.runs(due.end.key), head.wanted or {})
         self._due.popleft()
         self._forget(due.end)
-        self._applied = due.end.position
-        self._ends_moved = True
+        self._due.pass_to(due.end.position)
 
-    def _take_part(self, due: _Due, head: _Head, batch: Batch, most: int) -> None:
+    def _take_part(self, due: Due, head: _Head, batch: Batch, most: int) -> None:
         unfinished = self._unfinished(due, head)
         if not unfinished:
             raise self._missing(due, head)
@@ -573,44 +518,13 @@ class TransactionInbox:
         frontier = min(queue.read for queue in unfinished)
         runs = [
             (queue, min(count, queue.count_before(frontier)))
-            for queue, count in self._runs(due.end.key)
+            for queue, count in self._queues.runs(due.end.key)
             if queue.first_position() <= frontier
         ]
-        runs = _with_both_halves(runs)
+        runs = with_both_halves(runs)
         for queue, count in runs:
             head.taken[queue.id.topic] += count
-        batch.events += self._passed(runs, head.wanted or ())
-
-    # -- how events are taken --------------------------------------------------------------------------------------
-
-    def _runs(self, up_to: TransactionKey) -> _Runs:
-        """All that is here of transactions up to this one."""
-        counts = ((queue, queue.count(up_to)) for queue in self._partitions.values())
-        return [(queue, count) for queue, count in counts if count]
-
-    def _passed(
-        self, runs: _Runs, wanted: Iterable[str] | None = None, without: Collection[TransactionKey] = ()
-    ) -> list[ChangeEvent]:
-        """Take these, and give their events if they are of topics that are `wanted` (else all are), `without` those of
-        some transactions, and changes of shape: tables in the order of their first event.
-        """
-        runs.sort(key=lambda run: run[0].first_position())
-        taken: list[Arrived] = []
-        for queue, count in runs:
-            run = queue.take(count)
-            if without:
-                run = [each for each in run if key_of(each) not in without]
-                self.dropped += count - len(run)
-            if wanted is None or queue is self._tables or queue.id.topic in wanted:
-                taken += run
-            else:
-                self.dropped += count
-        events = [*map(event_of, taken)]
-        if {*map(type, events)} != {ScannedEvent} and any(map(_is_placed, events)):
-            # A change of shape stands where the event stands that it comes before.
-            taken.sort(key=lambda each: (position_of(each), not _defines_table(each[1])))
-            events = [each[1] for each in taken if each[1] is not None]
-        return events
+        batch.events += self._queues.take(runs, head.wanted or {})
 
     def _forget(self, end: End) -> None:
         """It was taken."""
@@ -624,68 +538,12 @@ class TransactionInbox:
         self._altered.pop(key, None)
         self._heads.pop(key, None)
 
-    def _missing(self, due: _Due, head: _Head) -> GapError:
+    def _missing(self, due: Due, head: _Head) -> GapError:
         short = [
             f"{count - here} of {count} in {topic!r}"
             for topic, count in sorted((head.wanted or {}).items())
             if (here := self._here(topic, due, head)) < count
         ]
         return GapError(
-            f"transaction {due.end.id} is not whole in the log: it lacks {', '.join(short)}", mend=_START_OVER
+            f"transaction {due.end.id} is not whole in the log: it lacks {', '.join(short)}", mend=START_OVER
         )
-
-
-def _key_of_due(due: _Due) -> TransactionKey:
-    return due.end.key
-
-
-def _with_both_halves(runs: _Runs) -> _Runs:
-    """Without the last event, if that is the first half of a moved row: it is moved by both together."""
-    if not runs:
-        return runs
-    last = max(runs, key=lambda run: position_of(run[0].at(run[1] - 1)))
-    if not _awaits_create(last[0].at(last[1] - 1)[1]):
-        return runs
-    return [(queue, count - (queue is last[0])) for queue, count in runs if count > (queue is last[0])]
-
-
-def _is_placed(event: ChangeEvent | None) -> bool:
-    """Whether what other partitions have must stand on the right side of it."""
-    if event is None:
-        return True
-    if isinstance(event, ScannedEvent):
-        return False
-    match event.change:
-        case Truncate() | Alter() | Drop():
-            return True
-        case Delete(moved_to=moved) | Create(moved_from=moved):
-            return moved is not None
-        case _:
-            return False
-
-
-def _defines_table(event: ChangeEvent | None) -> bool:
-    return event is None or event.defines_table
-
-
-def _awaits_create(event: ChangeEvent | None) -> bool:
-    if event is None or isinstance(event, ScannedEvent):
-        return False
-    return isinstance(event.change, Delete) and event.change.awaits_create
-
-
-def _trimmed(partition: TopicPartition, end: End, applied: Position) -> LogGapError:
-    return LogGapError(
-        f"topic {partition.topic!r} begins with transaction {end.id} now, and the target has all up to {applied}:"
-        " transactions between may be gone",
-        mend=f'go on with consistency = "key"; {_START_OVER}',
-    )
-
-
-def _lost(partition: TopicPartition, wanted: int, found: int) -> LogGapError:
-    return LogGapError(
-        f"topic {partition.topic!r}, partition {partition.partition}: offset {found} came after {wanted - 1}; what"
-        " stood between is gone, and whole transactions can't be told without it",
-        mend='transactions need topics that are not compacted (cleanup.policy = "delete"); `cdc capture --start-over`'
-        ' loads all tables again, or use consistency = "key"',
-    )

@@ -343,6 +343,28 @@ def test_an_end_that_comes_twice_or_late(inbox: TransactionInbox) -> None:
     assert inbox.take(10).events == []
 
 
+def test_reading_goes_on_from_the_first_end_of_those_left_in_the_log(inbox: TransactionInbox) -> None:
+    """Not from that of the first transaction: the END of another came before it."""
+    inbox.add_end(0, make_end(6, 1, one=1))
+    inbox.add_end(1, make_end(8, 1, one=1))
+    inbox.add_end(2, make_end(7, 1, one=1))  # late
+    inbox.add(ONE, 0, make_event(6, 1, "one"))
+    assert inbox.take(10).progress[ENDS] == PartitionProgress(Position(1, 6, 1), 1)
+
+
+def test_where_the_log_ended_before_an_end_came_again_says_nothing_of_it(inbox: TransactionInbox) -> None:
+    """A capture that crashed once more sends the END again, and before it what was not in the log by then."""
+    inbox.add(ONE_B, 0, make_event(7, 2, "one"))
+    inbox.add_end(0, make_end(7, 2, one=1, resent=True))
+    assert inbox.take(10).events == []
+    inbox.ends("one", {ONE: 0, ONE_B: 1})
+    inbox.add_end(1, make_end(7, 2, one=1, resent=True))
+    assert inbox.take(10).events == []
+    assert "one" in inbox.ends_wanted()
+    inbox.ends("one", {ONE: 0, ONE_B: 1})
+    assert len(inbox.take(10).events) == 1
+
+
 def test_events_of_no_transaction_that_ended_are_dropped(inbox: TransactionInbox) -> None:
     inbox.add(ONE, 0, make_event(5, 1, "one"))
     inbox.add(ONE_B, 0, make_event(6, 1, "one"))

@@ -33,9 +33,6 @@ cdef class Surroundings(_Digits):
     cdef int _op
     cdef unsigned long long _ordinal
 
-    @cython.locals(begins=Py_ssize_t)
-    cpdef tuple find(self, bytes value)
-
     @cython.locals(
         found=list, i=Py_ssize_t, value=bytes, begins=Py_ssize_t, op=cython.int, ordinal=cython.ulonglong, name=bytes
     )

@@ -29,10 +29,6 @@ _NONE = b"none"
 _END = b"\x06END"
 
 
-Found = tuple[int, int, bytes, bytes, int]
-"""Where `source` begins; the op; the bytes of the transaction's id and of its moment; the event's ordinal."""
-
-
 class _Digits:
     """Reads numbers in decimal digits."""
 
@@ -81,18 +77,6 @@ class Surroundings(_Digits):
         super().__init__()
         self._op = self._name = self._name_end = self._moment = self._moment_end = 0
         self._ordinal = 0
-
-    def find(self, value: bytes) -> Found | None:
-        """None if it is no usual event, or of no such source."""
-        begins = value.rfind(self._head)
-        if begins <= _ROWS:
-            return None
-        try:
-            self._look(value, begins)
-        except (IndexError, ValueError):
-            return None
-        name, moment = value[self._name : self._name_end], value[self._moment : self._moment_end]
-        return begins, self._op, name, moment, self._ordinal
 
     def scan_all(
         self,

@@ -1,13 +1,15 @@
-"""What was read of one partition and not taken yet, as it stands there."""
+"""What was read of partitions and not taken yet, as it stands there; and how it is taken of many at once."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from operator import itemgetter
 from typing import Any, Final
 
+from cdc.avro.scanned import ScannedEvent
+from cdc.core.events import Alter, ChangeEvent, Create, Delete, Drop, Truncate
 from cdc.core.log import TopicPartition
 from cdc.core.position import ORIGIN, Position
 from consumers.plan.batch import Arrived
@@ -15,6 +17,7 @@ from consumers.plan.checkpoint import PartitionProgress
 
 TransactionKey = tuple[int, int]  # epoch and commit LSN
 
+_event: Final[Callable[[Arrived], Any]] = itemgetter(1)
 _size: Final = itemgetter(4)
 _TAKEN: Final[Arrived] = (0, None, ORIGIN, ORIGIN, 0)
 
@@ -83,10 +86,6 @@ class PartitionQueue:
             self._skipped.pop()
         self._skipped.append((last, offset + 1))
 
-    def first_key(self) -> TransactionKey | None:
-        """Of the transaction whose event is to be taken next."""
-        return key_of(self.waiting[self._first]) if len(self) else None
-
     def first_position(self) -> Position:
         """Of the event that is to be taken next."""
         return position_of(self.waiting[self._first])
@@ -132,6 +131,71 @@ class PartitionQueue:
         return PartitionProgress(self.taken, self.next_taken)
 
 
+Runs = list[tuple[PartitionQueue, int]]
+"""How much is to be taken of which partitions, at least one event of each."""
+
+
+class PartitionQueues(dict[TopicPartition, PartitionQueue]):
+    """All partitions of a target. `dropped` counts events that were taken and given to nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.topics: dict[str, list[PartitionQueue]] = {}
+        self.tables: PartitionQueue | None = None
+        self.dropped = 0
+
+    def assign(self, partition: TopicPartition, progress: PartitionProgress) -> PartitionQueue:
+        queue = self[partition] = PartitionQueue(partition, progress)
+        self.topics.setdefault(partition.topic, []).append(queue)
+        return queue
+
+    def runs(self, up_to: TransactionKey) -> Runs:
+        """All that is here of transactions up to this one."""
+        counts = ((queue, queue.count(up_to)) for queue in self.values())
+        return [(queue, count) for queue, count in counts if count]
+
+    def drop(self, runs: Runs) -> set[TransactionKey]:
+        """The transactions of which these were. There are no changes of shape among them."""
+        dropped: set[TransactionKey] = set()
+        for queue, count in runs:
+            dropped.update(map(key_of, queue.take(count)))
+            self.dropped += count
+        return dropped
+
+    def take(
+        self, runs: Runs, wanted: Collection[str] | None = None, without: Collection[TransactionKey] = ()
+    ) -> list[ChangeEvent]:
+        """These events, if they are of topics that are `wanted` (else all are), `without` those of some transactions;
+        and changes of shape. Tables are in the order of their first event.
+        """
+        taken: list[Arrived] = []
+        for queue, count in sorted(runs, key=_first_of_run):
+            run = queue.take(count)
+            if without:
+                run = [each for each in run if key_of(each) not in without]
+            if wanted is None or queue is self.tables or queue.id.topic in wanted:
+                taken += run
+                self.dropped += count - len(run)
+            else:
+                self.dropped += count
+        events = [*map(_event, taken)]
+        if {*map(type, events)} != {ScannedEvent} and any(map(_is_placed, events)):
+            taken.sort(key=_place)
+            events = [each[1] for each in taken if each[1] is not None]
+        return events
+
+
+def with_both_halves(runs: Runs) -> Runs:
+    """Without the last event, if that is the first half of a moved row: it is moved by both together."""
+    if not runs:
+        return runs
+    last, count = max(runs, key=lambda run: position_of(run[0].at(run[1] - 1)))
+    if not _awaits_create(last.at(count - 1)[1]):
+        return runs
+    fewer = [(queue, count - (queue is last)) for queue, count in runs]
+    return [(queue, count) for queue, count in fewer if count]
+
+
 def key_of(arrived: Arrived) -> TransactionKey:
     event = arrived[1]
     if event is None:
@@ -145,4 +209,32 @@ def position_of(arrived: Arrived) -> Position:
     return arrived[2] if event is None else event.position
 
 
-event_of: Final[Callable[[Arrived], Any]] = itemgetter(1)
+def _first_of_run(run: tuple[PartitionQueue, int]) -> Position:
+    return run[0].first_position()
+
+
+def _place(arrived: Arrived) -> tuple[Position, bool]:
+    """A change of shape stands where the event stands that it comes before."""
+    event = arrived[1]
+    return position_of(arrived), event is not None and not event.defines_table
+
+
+def _is_placed(event: ChangeEvent | None) -> bool:
+    """Whether what other partitions have must stand on the right side of it."""
+    if event is None:
+        return True
+    if isinstance(event, ScannedEvent):
+        return False
+    match event.change:
+        case Truncate() | Alter() | Drop():
+            return True
+        case Delete(moved_to=moved) | Create(moved_from=moved):
+            return moved is not None
+        case _:
+            return False
+
+
+def _awaits_create(event: ChangeEvent | None) -> bool:
+    if event is None or isinstance(event, ScannedEvent):
+        return False
+    return isinstance(event.change, Delete) and event.change.awaits_create
