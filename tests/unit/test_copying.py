@@ -27,3 +27,12 @@ def test_a_row_without_columns_is_its_part_alone():
 def test_a_value_with_nul_is_refused_also_where_it_looks_like_what_stands_for_null(value, other):
     with pytest.raises(FidelityError, match=r"column b: .*NUL"):
         lines(1, (other, value))
+
+
+@pytest.mark.parametrize("size", [10_000, 100_000])
+def test_large_rows_are_escaped_a_few_at_a_time(size):
+    """A text has several times its size in memory while that is done."""
+    pieces = [*copy_lines(None, [(b"x" * size, None)] * 1_000, doing="writing", columns=["a", "b"])]
+    assert b"".join(pieces) == (b"x" * size + b"\t\\N\n") * 1_000
+    assert max(map(len, pieces[1:])) < 300_000
+    assert len(pieces[0]) < 20 * size

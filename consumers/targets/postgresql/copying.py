@@ -17,7 +17,9 @@ from cdc.core.events import UNCHANGED, Row
 _FIELD_END: Final = b"\0f"
 _LINE_END: Final = b"\0l"
 _NULL: Final = b"\0N"
+_FIRST_ROWS: Final = 10
 _ROWS_AT_ONCE: Final = 500
+_BYTES_AT_ONCE: Final = 256 << 10  # escaping a text takes several times its memory
 
 
 def copy_lines(part: int | None, rows: Sequence[Row], *, doing: str, columns: Sequence[str]) -> Iterator[bytes]:
@@ -27,7 +29,8 @@ def copy_lines(part: int | None, rows: Sequence[Row], *, doing: str, columns: Se
     FidelityError if a value holds NUL.
     """
     remaining = iter(rows)
-    while chunk := list(islice(remaining, _ROWS_AT_ONCE)):
+    at_once = _FIRST_ROWS
+    while chunk := list(islice(remaining, at_once)):
         lines = _lines(b"" if part is None else b"%d%b" % (part, _FIELD_END if chunk[0] else b""), chunk)
         if lines is None:
             raise FidelityError(
@@ -35,6 +38,8 @@ def copy_lines(part: int | None, rows: Sequence[Row], *, doing: str, columns: Se
                 mend="remove it at the source",
             )
         yield lines
+        # About as many bytes as that, if what comes is like what went.
+        at_once = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE * len(chunk) // len(lines)))
 
 
 def text_lines(part: int | None, texts: Sequence[bytes]) -> Iterator[bytes]:
