@@ -43,6 +43,7 @@ from consumers.targets.open import open_target
 _PREFIX: Final = "bench"
 _ACCOUNTS: Final = 100_000
 _IN_A_LARGE_TRANSACTION: Final = 20_000
+_IN_A_WIDE_TRANSACTION: Final = 100
 _APPENDED_AT_ONCE: Final = 2_000
 
 _INT: Final = ColumnType(kind=Kind.INT32, name="integer")
@@ -71,6 +72,14 @@ HISTORY: Final = _table(
     "pgbench_history", hid=_BIGINT, tid=_INT, bid=_INT, aid=_INT, delta=_INT, mtime=_TIMESTAMP, filler=_char(22)
 )
 ITEMS: Final = _table("items", id=_BIGINT, name=_TEXT, price=_NUMERIC, sold=_BOOLEAN, seen=_TIMESTAMPTZ, note=_TEXT)
+WIDE: Final = _table(
+    "wide",
+    id=_BIGINT,
+    **{f"t{n}": _TEXT for n in range(25)},
+    **{f"n{n}": _BIGINT for n in range(12)},
+    **{f"d{n}": _NUMERIC for n in range(6)},
+    **{f"s{n}": _TIMESTAMP for n in range(6)},
+)
 
 Changes = list[tuple[TableSchema, Change]]
 """Those of one transaction."""
@@ -120,7 +129,28 @@ def _item_row(number: int, name: bytes) -> tuple[bytes | None, ...]:
     return b"%d" % number, b"%b %d" % (name, number), price, sold, seen, note
 
 
-WORKLOADS: Final[dict[str, Callable[[int], Iterator[Changes]]]] = {"tpcb": tpcb, "large": large}
+def wide(changes: int) -> Iterator[Changes]:
+    """Rows of 50 columns and 2 kB: inserts, then updates of all."""
+    pick = random.Random(1)
+    texts = [pick.randbytes(32).hex().encode() for _ in range(1_000)]
+    for start in range(0, changes, _IN_A_WIDE_TRANSACTION):
+        numbers = range(start, min(start + _IN_A_WIDE_TRANSACTION, changes))
+        yield [(WIDE, _wide_change(number, changes // 2, texts)) for number in numbers]
+
+
+def _wide_change(number: int, rows: int, texts: list[bytes]) -> Change:
+    at = number % rows
+    row = (
+        b"%d" % at,
+        *(texts[(number + at * n) % len(texts)] for n in range(25)),
+        *(b"%d" % (at * 1_000_003 + n) for n in range(12)),
+        *(b"%d.%02d" % (at // 7 + n, at % 100) for n in range(6)),
+        *(b"2026-01-01 %02d:%02d:%02d" % (n, at // 60 % 60, at % 60) for n in range(6)),
+    )
+    return Create(row) if number < rows else Update(None, row)
+
+
+WORKLOADS: Final[dict[str, Callable[[int], Iterator[Changes]]]] = {"tpcb": tpcb, "large": large, "wide": wide}
 
 
 def write_log(log: Log, settings: LogSettings, transactions: Iterator[Changes]) -> int:
