@@ -15,7 +15,7 @@ from cdc.cli.garbage import collect, collect_rarely
 from cdc.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
 
 if TYPE_CHECKING:
-    from consumers.apply import applier
+    from consumers.apply.saving import Progress as ApplyProgress
     from consumers.plan.beside import Area
     from consumers.rebuild.replay import Progress
     from consumers.status import Status
@@ -142,7 +142,7 @@ class _RebuildLine:
 class _Line:
     """What the living line says of an applier."""
 
-    def __init__(self, progress: applier.Progress) -> None:
+    def __init__(self, progress: ApplyProgress) -> None:
         self._progress = progress
         self._rate = Rate()
 

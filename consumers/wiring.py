@@ -18,6 +18,7 @@ from cdc.log.open import open_log
 from cdc.wiring import open_registry
 from consumers.apply.applier import Applier
 from consumers.apply.letters import EXTRA_BYTES, DeadLetters
+from consumers.apply.saving import Progress
 from consumers.apply.sharing import Sharing
 from consumers.plan.as_text import AsText
 from consumers.plan.beside import Area, area
@@ -78,7 +79,7 @@ def shared_session(settings: Settings, name: str, report: Callable[[str], None])
         reader = resources.enter_context(closing(log.reader(group)))
         registry = resources.enter_context(closing(open_registry(settings, log)))
 
-        def applier(held: Collection[TopicPartition] | None) -> Applier:
+        def applier(held: Collection[TopicPartition] | None, progress: Progress) -> Applier:
             return Applier(
                 reader=reader,
                 registry=registry,
@@ -86,6 +87,7 @@ def shared_session(settings: Settings, name: str, report: Callable[[str], None])
                 settings=target_of,
                 prefix=settings.log.prefix,
                 held=held,
+                progress=progress,
                 report=report,
             )
 
@@ -232,7 +234,8 @@ def _replaceable(settings: TargetSettings) -> ReplaceableTarget:
     if not isinstance(target, ReplaceableTarget):
         raise ConfigError(
             f"target {settings.name!r} can't be rebuilt: only tables of PostgreSQL, MySQL and SQLite can be replaced",
-            mend="stop its applier, drop its tables and its rows in cdc_applier and cdc_checkpoint, and start it again",
+            mend="stop its applier, drop its tables and its rows in cdc_applier, cdc_checkpoint and cdc_letter, and"
+            " start it again",
         )
     return target
 

@@ -16,13 +16,14 @@ prefix = "shop"                  # topics are called <prefix>.<schema>.<table>
 # written_by = "cdc"             # or "debezium": a connector with this topic.prefix; then without [source]
 # partitions = 1                 # of each new table topic
 # replication_factor = 1         # Kafka: copies of each new topic
-# retention = "forever"          # of events: "7d", "12h"; a target that stays away longer must be loaded again
+# retention = "forever"          # of events: "7d", "12h" (Kafka: of new topics); who stays away longer is loaded again
 # max_record_bytes = 1048576     # above it capture stops with an error that names table and column
 # topics = { 'public."a b"' = "public.a_b_2" }     # where two tables' topics would have the same name
 # options = { "security.protocol" = "SASL_SSL" }   # Kafka: librdkafka's own settings
 
 [registry]
 # url = "http://localhost:8081"  # Confluent-compatible; without it, the registry is embedded in the log
+# options = { "basic.auth.user.info" = "user:secret" }   # confluent-kafka's SchemaRegistryClient's own settings
 
 [targets.warehouse]
 url = "postgresql://cdc:${CDC_TARGET_PASSWORD}@localhost:5432/warehouse"   # or "sqlite:///replica.db"

@@ -48,7 +48,7 @@ def check_offset(partition: TopicPartition, offset: int, held: Offsets) -> None:
         raise LogGapError(
             f"{_name(partition)} no longer holds offset {offset}: its first is {held.first}, "
             f"{held.first - offset} offsets were removed before they were read",
-            mend="`cdc capture --start-over` loads all tables again; a longer [log] retention_hours avoids it",
+            mend="`cdc capture --start-over` loads all tables again; a longer [log] retention avoids it",
         )
     if offset > held.next:
         raise LogGapError(

@@ -15,41 +15,37 @@ The commit order, in every target transaction (`Target.transaction` keeps 1 to 4
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby, repeat
-from operator import attrgetter, itemgetter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from cdc.avro.names import state_topic, tables_topic, transaction_topic
 from cdc.core.errors import AlreadyRunningError, TargetChangedError, TargetError
 from cdc.core.events import ChangeEvent
-from cdc.core.failpoints import reached
 from cdc.core.log import LogReader, StoredRecord, TopicPartition
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import ORIGIN, Position
 from cdc.core.registry import SchemaRegistry
-from cdc.core.runs import counted
 from cdc.core.settings import LogSettings, TargetSettings, WrittenBy
 from cdc.core.state import LogState, TableState
-from cdc.core.tables import TableId
 from cdc.log.contents import table_versions
-from cdc.registry.decoding import NO_BARRIERS, Decoding, barriers
+from cdc.registry.decoding import Decoding
+from consumers.apply.arrivals import Arrivals
 from consumers.apply.connector import ConnectorLog
-from consumers.apply.delivery import Delivery
-from consumers.apply.entering import AnyInbox, Approaching, Entrance, epoch_of
-from consumers.apply.following import followed
+from consumers.apply.delivery import Delivery, Waiting
+from consumers.apply.entering import AnyInbox, Approaching, Entrance, Reached, epoch_of
 from consumers.apply.joining import Joining
 from consumers.apply.kept import look_beyond, require_of_log
 from consumers.apply.letters import DeadLetters
 from consumers.apply.meanwhile import Meanwhile, alone
 from consumers.apply.present import PresentTables
+from consumers.apply.saving import Progress, Saving, log_id_of
 from consumers.apply.standby import opened
 from consumers.apply.start import first_checkpoint
 from consumers.apply.waiting import WaitingPartitions
-from consumers.plan.approach import claimed, furthest_of, is_partition
+from consumers.plan.approach import claimed, furthest_of
 from consumers.plan.as_text import AsText
-from consumers.plan.batch import Arrived, Batch
 from consumers.plan.checkpoint import Checkpoint, PartitionProgress, require_not_ahead, require_sound
 from consumers.plan.inbox import Inbox, is_resent
 from consumers.plan.mapping import EventMapping
@@ -59,23 +55,7 @@ from consumers.targets.target import Target
 
 _IDLE_SECONDS: Final = 0.1  # the longest wait for a record; a stop is noticed within it
 _place: Final = itemgetter(0, 1)  # a record's topic and partition
-_offset, _value, _headers = itemgetter(2), itemgetter(5), itemgetter(6)
-_committed_us: Final = attrgetter("transaction.commit_time_us")
 _READ_ON: Final = 1_000  # records at a time, while the target is written
-_SETTLE_SECONDS: Final = 1.0  # a checkpoint that only moves offsets is written when nothing else comes
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a display shows. `lag_us` is from the newest applied event's commit at the source to its commit here.
-    `left_out` counts changes of rows that a target never had, because it began late.
-    """
-
-    events: int = 0
-    left_out: int = 0
-    batches: int = 0
-    lag_us: int = 0
-    dead_letters: int = 0
 
 
 class Applier:
@@ -83,7 +63,7 @@ class Applier:
 
     With `held` it takes these partitions only: others take the others (see `consumers.apply.sharing`).
     With `area` its tables are there (`consumers.plan.beside`). With `until` nothing above that position is applied, and
-    what is comes in the order of each key.
+    what is comes in the order of each key. What it does counts in `progress`, if that is given.
     """
 
     def __init__(
@@ -101,6 +81,7 @@ class Applier:
         held: Collection[TopicPartition] | None = None,
         area: str | None = None,
         until: Position | None = None,
+        progress: Progress | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reader = reader
@@ -135,22 +116,19 @@ class Applier:
         self._state = LogState()
         self._state_offset = 0
         self._log_of_checkpoint: str | None = None
-        self._reached: dict[TopicPartition, PartitionProgress] = {}
         self._superseded = False
         self._read_error: Exception | None = None
         self._approaching: Approaching | None = None
-        self._tables: PresentTables | None = None
         self._inbox: AnyInbox | None = None
         self._paused: set[TopicPartition] = set()
-        self._unsaved: dict[TopicPartition, PartitionProgress] = {}
-        self._unsaved_since = 0.0
-        self._written = 0  # events, in the target's open transaction
-        self._newest_us = 0
         self._got_on = False
         self._is_crowded = False
-        self._said_left_out: set[TableId] = set()
         self._report = report
-        self.progress = Progress()
+        self._arrivals = Arrivals(self._decoding, self._connector, self._patterns.matches)
+        self.progress = progress or Progress()
+        self._saving = Saving(
+            target, self._delivery, reader, letters, progress=self.progress, put_back=self._put_back, report=report
+        )
 
     def run(
         self,
@@ -182,7 +160,8 @@ class Applier:
             return False
         name = self._settings.name
         require_sound(checkpoint, name, may_be_empty=self._held is not None or self._settings.start != "earliest")
-        self._log_of_checkpoint, self._reached = checkpoint.log_id, dict(checkpoint.partitions)
+        self._log_of_checkpoint = checkpoint.log_id
+        self._saving.begin(checkpoint.partitions)
         if self._letters is not None:
             self._letters.open()
             self.progress.dead_letters = self._letters.count
@@ -196,14 +175,14 @@ class Applier:
         if checkpoint.log_id is None and not self._begin(stopping_alive):
             return False
         if self._connector is None and self._held is None:
-            furthest = furthest_of(self._reached)
+            furthest = furthest_of(self.reached)
             look_beyond(self._reader, self._decoding.end, self._transactions, furthest, self._report)
         if not self._find_log(stopping_alive):
             return False
         if self._connector is None:
-            require_not_ahead(self._reached, name, epoch_of(self._state))
+            require_not_ahead(self.reached, name, epoch_of(self._state))
             self._look_at_joining()
-        self._tables = PresentTables(self._target, name, self._mapping.name, self._reached)
+        self._saving.tables = PresentTables(self._target, name, self._mapping.name, self.reached)
         self._enter()
         return True
 
@@ -235,11 +214,11 @@ class Applier:
             return
         state = TopicPartition(self._state_topic, 0)
         joining = Joining(
-            self._reader, self._decoding, prefix=self._prefix, target=self._settings.name, reached=self._reached
+            self._reader, self._decoding, prefix=self._prefix, target=self._settings.name, reached=self.reached
         )
         self._reader.unassign([state])
         joining.require_one_shape(
-            self._our_tables(), lambda partition: self._entrance.progress_of(partition, self._state, self._reached)
+            self._our_tables(), lambda partition: self._entrance.progress_of(partition, self._state, self.reached)
         )
         self._reader.assign({state: self._state_offset})
 
@@ -252,18 +231,19 @@ class Applier:
         )
         if begun is not None and begun.log_id is not None:
             self._delivery.commit(begun.partitions, log_id=begun.log_id)
-            self._log_of_checkpoint, self._reached = begun.log_id, dict(begun.partitions)
+            self._log_of_checkpoint = begun.log_id
+            self._saving.begin(begun.partitions)
         return begun is not None
 
     @property
-    def reached(self) -> Mapping[TopicPartition, PartitionProgress]:
+    def reached(self) -> Reached:
         """How far the target is."""
-        return self._reached
+        return self._saving.reached
 
     @property
     def is_whole(self) -> bool:
         """Whether all that was taken is committed: no transaction has come in part."""
-        return not self._written
+        return self._saving.is_whole
 
     @property
     def partitions(self) -> list[TopicPartition]:
@@ -276,8 +256,8 @@ class Applier:
 
     def finish(self) -> None:
         """Write the checkpoint of what brought no rows. A transaction that came in part is left for the next start."""
-        self._delivery.abandon()
-        self._save_progress()
+        self._saving.abandon()
+        self._saving.save(self._state)
 
     def claim(self) -> None:
         """Write to the target which log its checkpoint belongs to, before anything is applied."""
@@ -285,7 +265,7 @@ class Applier:
 
     def leave(self) -> None:
         """Read nothing any more, so that another can be made with the same reader."""
-        self._delivery.abandon()
+        self._saving.abandon()
         partitions = [partition for table in self._state.tables.values() for partition in table.topic_partitions]
         others = [TopicPartition(topic, 0) for topic in (self._state_topic, self._tables_topic)]
         self._reader.unassign([*partitions, *others, self._transactions])
@@ -323,7 +303,7 @@ class Applier:
         if self._is_over or self._read_error is not None:
             return False
         batch = self._the_inbox.take(self._settings.batch_events)
-        self._apply(batch)
+        self._saving.write(batch, self._state)
         return bool(batch.events or batch.progress)
 
     def _read(self, timeout: float) -> None:
@@ -404,9 +384,9 @@ class Applier:
         tables = self._our_tables()
         for table in tables:
             self._mapping.name(table.table)  # refused before anything is applied, if two tables have one name
-        entered = self._entrance.enter(self._state, self._reached, approached=approached, load=load)
+        entered = self._entrance.enter(self._state, self.reached, approached=approached, load=load)
         self._inbox, self._approaching = entered.inbox, entered.approaching
-        self._unsaved.update(entered.unsaved)
+        self._saving.note(entered.unsaved)
         # Whole transactions are in the order in which the source took them: nothing comes later that they could need.
         self._waiting = WaitingPartitions(self._reader, self._inbox) if isinstance(self._inbox, Inbox) else None
         self._reader.resume(self._paused)
@@ -422,17 +402,16 @@ class Applier:
         if self._is_over or self._read_error is not None:
             return
         if self._approaching.is_over(self._state, self._inbox):
-            self._unsaved.update(self._approaching.done())
-            self._save_progress()
+            self._saving.note(self._approaching.done())
+            self._saving.save(self._state)
             self._enter(approached=True)
 
     def _begin_again(self, *, load: bool = False) -> None:
         """The log's source was loaded anew: what is under way is superseded. Or a `load` comes that is still to be
         approached.
         """
-        self._delivery.abandon()
-        self._written = self._newest_us = 0
-        self._save_progress()
+        self._saving.abandon()
+        self._saving.save(self._state)
         self._reader.unassign([self._transactions])
         self._enter(load=load)
 
@@ -441,7 +420,7 @@ class Applier:
         partition = TopicPartition(self._tables_topic, 0)
         if partition.topic in self._reader.topics():
             start = PartitionProgress(ORIGIN, self._reader.offsets(partition).first)
-            progress = self._reached.get(partition, start)
+            progress = self.reached.get(partition, start)
             self._the_inbox.assign_tables(partition, progress)
             self._reader.assign({partition: progress.next_offset})
 
@@ -456,52 +435,11 @@ class Applier:
                 self._state_offset = record.offset + 1
                 self._learn_state(self._state.with_record(record))
         elif partition == self._transactions:
-            self._add_ends(records)
+            self._arrivals.add_ends(self._the_inbox, self._approaching, records)
         elif partition.topic == self._tables_topic:
-            for record in records:
-                self._add_alteration(partition, record)
+            self._arrivals.add_alterations(self._the_inbox, partition, records)
         else:
-            self._add_events(partition, records)
-
-    def _add_events(self, partition: TopicPartition, records: Iterable[StoredRecord]) -> None:
-        self._the_inbox.add_all(partition, self._arrived([*records]))
-
-    def _arrived(self, records: Sequence[StoredRecord]) -> Iterable[Arrived]:
-        events = self._decoding.events(records)
-        values = [*map(_value, records)]
-        if self._connector is not None or {*map(type, records)} != {StoredRecord} or None in values:
-            return self._arrived_one_by_one(records, events)
-        truncated: Iterable[Position] = repeat(ORIGIN)
-        altered: Iterable[Position] = repeat(ORIGIN)
-        if any(map(_headers, records)):
-            truncated, altered = zip(*map(barriers, records), strict=True)
-        return zip(map(_offset, records), events, truncated, altered, map(len, values), strict=False)
-
-    def _arrived_one_by_one(
-        self, records: Iterable[StoredRecord], events: Iterable[ChangeEvent | None]
-    ) -> Iterator[Arrived]:
-        for record, event in zip(records, events, strict=True):
-            if event is not None and self._connector is not None:
-                self._connector.require_applicable(event, record.topic)
-            truncated, altered = barriers(record) if record.headers else NO_BARRIERS
-            yield record.next_offset - 1, event, truncated, altered, 0 if record.value is None else len(record.value)
-
-    def _add_ends(self, records: Iterable[StoredRecord]) -> None:
-        inbox = self._the_inbox
-        for record in records:
-            end = self._decoding.end(record)
-            if isinstance(inbox, TransactionInbox):
-                inbox.add_end(record.offset, end)
-            elif end is not None and self._approaching is not None:
-                self._approaching.add_end(end.position)
-
-    def _add_alteration(self, partition: TopicPartition, record: StoredRecord) -> None:
-        found = self._decoding.alteration(record)
-        if found is None:
-            self._the_inbox.add_alteration(partition, record.offset, None, None)
-            return
-        event, topics = followed(found, self._patterns.matches)
-        self._the_inbox.add_alteration(partition, record.offset, found.event.position, event, topics)
+            self._arrivals.add_events(self._the_inbox, partition, [*records])
 
     def _look_at_connector(self) -> None:
         if self._connector is not None:
@@ -531,7 +469,7 @@ class Applier:
         for partition in table.topic_partitions:
             if self._held is not None and partition not in self._held:
                 continue
-            progress = self._entrance.progress_of(partition, self._state, self._reached)
+            progress = self._entrance.progress_of(partition, self._state, self.reached)
             start[partition] = progress.next_offset
             self._the_inbox.assign(partition, progress)
         self._reader.assign(start)
@@ -545,60 +483,11 @@ class Applier:
             self._the_inbox.ends(topic, {partition: self._reader.offsets(partition).next for partition in partitions})
         return bool(wanted)
 
-    def _apply(self, batch: Batch) -> None:
-        if batch.progress and not self._unsaved:
-            self._unsaved_since = time.monotonic()
-        self._unsaved.update(batch.progress)
-        if batch.events:
-            if self._tables is not None:
-                self._tables.look(batch.events, self._state.tables)
-            self._delivery.write(batch.events, log_id=self.log_id)
-            self._written += counted(batch.events)
-            self._newest_us = max(self._newest_us, *map(_committed_us, batch.events))
-        if not batch.whole:
-            return
-        if self._written:
-            self._save_progress()
-            self.progress.events += self._written
-            self.progress.batches += 1
-            self.progress.lag_us = time.time_ns() // 1000 - self._newest_us
-            self._written = self._newest_us = 0
-            self._count_left_out()
-            self._remember_tables()
-        elif self._unsaved and time.monotonic() - self._unsaved_since >= _SETTLE_SECONDS:
-            self._save_progress()
-
-    def _remember_tables(self) -> None:
-        marks = {} if self._tables is None else self._tables.news(self._state.tables)
-        if marks:
-            self._delivery.commit(marks, log_id=self.log_id)
-            self._reached.update(marks)
-
-    def _count_left_out(self) -> None:
-        left_out = self._target.left_out()
-        for table in left_out.keys() - self._said_left_out:
-            self._said_left_out.add(table)
-            self._report(f"table {table}: changes of rows from before this target began are left out, and counted")
-        self.progress.left_out = sum(left_out.values())
-
-    def _save_progress(self) -> None:
-        """Commit what was written, with how far it brings the partitions; perhaps only past tombstones and resent
-        events.
-        """
-        if not self._unsaved:
-            return
-        self._unsaved = dict(self._delivery.commit(self._unsaved, log_id=self.log_id))
-        self._reached.update(self._unsaved)
-        if self._waiting is not None and self._delivery.waiting:
-            self._waiting.begin(self._delivery.waiting, self._reached)
-            self._paused.difference_update(self._delivery.waiting)  # they are assigned anew
-        if self._letters is not None:
-            self.progress.dead_letters = self._letters.count
-        self._reader.commit(
-            {partition: at.next_offset for partition, at in self._unsaved.items() if is_partition(partition)}
-        )
-        self._unsaved = {}
-        reached("apply.5-offsets-committed")
+    def _put_back(self, waiting: Waiting) -> None:
+        """Events that have to wait are read again."""
+        if self._waiting is not None and waiting:
+            self._waiting.begin(waiting, self._saving.reached)
+            self._paused.difference_update(waiting)  # they are assigned anew
 
     def _may_wait(self, event: ChangeEvent) -> bool:
         if isinstance(self._inbox, PartInbox):
@@ -623,9 +512,7 @@ class Applier:
     @property
     def log_id(self) -> str:
         """Known once it has started."""
-        if self._state.log_id is None:
-            raise AssertionError("nothing is applied before the log is known")
-        return self._state.log_id
+        return log_id_of(self._state)
 
     @property
     def _the_inbox(self) -> AnyInbox:

@@ -22,13 +22,14 @@ from typing import Final
 from cdc.core.errors import AlreadyRunningError, StaleApplierError, TargetError
 from cdc.core.log import Membership, TopicPartition
 from cdc.core.position import ORIGIN, Position
-from consumers.apply.applier import Applier, Progress
+from consumers.apply.applier import Applier
+from consumers.apply.saving import Progress
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.letters import INDEX, read_index
 from consumers.plan.part import Tied
 from consumers.targets.target import SharedTarget
 
-MakeApplier = Callable[[Collection[TopicPartition] | None], Applier]
+MakeApplier = Callable[[Collection[TopicPartition] | None, Progress], Applier]
 Stopping = Callable[[], bool]
 
 _IDLE_SECONDS: Final = 0.1
@@ -156,9 +157,7 @@ class Sharing:
 
     def _applier(self, held: Collection[TopicPartition] | None) -> Applier:
         self._target.hold(held)
-        applier = self._make(held)
-        applier.progress = self.progress
-        return applier
+        return self._make(held, self.progress)
 
     def _wait(self, error: AlreadyRunningError, applying: Callable[[], None]) -> None:
         """Somebody is alone, most often for a moment; or somebody is at work who does not share."""

@@ -237,6 +237,69 @@ class TestSource:
         site.configure()
         site.refused("capture", what="password authentication failed", mend="password")
 
+    def test_role_that_lacks_rights(
+        self, site: Site, pg_server: Callable[[int], EmbeddedPostgres], unique_name: str
+    ) -> None:
+        """What `cdc check` says mends it is all that is missing."""
+        server, admin, database = pg_server(18), site.source, site.source.rpartition("/")[2]
+        server.create_user(unique_name, PASSWORD, "LOGIN REPLICATION")
+        execute(admin, "CREATE SCHEMA far", "CREATE TABLE far.away (id int PRIMARY KEY)")
+        site.source = server.url(database, unique_name, PASSWORD)
+        site.configure(tables="*.*")
+        found = site.check()
+        assert found["source rights"]["found"] == f"role {unique_name} may not read far.away and 1 more of the tables"
+        assert not found["source publication"]["ok"]
+        for name in ("source rights", "source publication"):
+            execute(admin, str(found[name]["mend"]))
+        assert all(line["ok"] for line in site.check().values())
+        site.capture_once()
+        execute(admin, f"DROP OWNED BY {unique_name}")
+
+    def test_the_owner_of_tables_that_may_not_make_a_publication(
+        self, site: Site, pg_server: Callable[[int], EmbeddedPostgres], unique_name: str
+    ) -> None:
+        server, admin, database = pg_server(18), site.source, site.source.rpartition("/")[2]
+        server.create_user(unique_name, PASSWORD, "LOGIN REPLICATION")
+        execute(admin, f"ALTER TABLE items OWNER TO {unique_name}")
+        site.source = server.url(database, unique_name, PASSWORD)
+        site.configure()
+        found = site.check()["source publication"]
+        assert "may not make it in database" in str(found["found"])
+        execute(admin, str(found["mend"]))
+        assert site.check()["source publication"]["ok"]
+        site.capture_once()
+        execute(admin, f"REASSIGN OWNED BY {unique_name} TO CURRENT_USER", f"DROP OWNED BY {unique_name}")
+
+    def test_teardown_by_a_role_that_is_no_superuser(
+        self, site: Site, pg_server: Callable[[int], EmbeddedPostgres], unique_name: str
+    ) -> None:
+        """Its rights are those that the README gives it; a superuser ran what `cdc triggers` prints."""
+        server, admin, database = pg_server(18), site.source, site.source.rpartition("/")[2]
+        server.create_user(unique_name, PASSWORD, "LOGIN REPLICATION")
+        owner = f"{unique_name}_shop"
+        execute(
+            admin,
+            f"CREATE ROLE {owner}",
+            f"ALTER TABLE items OWNER TO {owner}",
+            f"GRANT {owner} TO {unique_name}",
+            f'GRANT CREATE ON DATABASE "{database}" TO {unique_name}',
+            site.cdc("triggers").stdout,
+        )
+        site.source = server.url(database, unique_name, PASSWORD)
+        site.configure()
+        site.capture_once()
+
+        refused = site.refused("teardown", "--yes", what="only a superuser may drop", mend="as superuser: DROP EVENT")
+        execute(admin, refused.stderr.rpartition("as superuser: ")[2])
+        assert site.cdc("teardown", "--yes").code == 0
+        with psycopg.connect(admin) as connection:
+            left = "SELECT slot_name FROM pg_replication_slots WHERE slot_name = %s UNION ALL SELECT pubname"
+            left += " FROM pg_publication UNION ALL SELECT evtname FROM pg_event_trigger UNION ALL SELECT proname"
+            left += " FROM pg_proc WHERE pronamespace = to_regnamespace('cdc')"
+            assert connection.execute(left, [site.name]).fetchall() == []
+        execute(admin, f"DROP OWNED BY {unique_name}", f"REASSIGN OWNED BY {owner} TO CURRENT_USER")
+        execute(admin, f"DROP ROLE {owner}")
+
     def test_pattern_that_names_no_table(self, site: Site) -> None:
         site.configure(tables="public.itmes")
         site.refused("capture", what=r"public\.itmes", mend="pattern", code=2)

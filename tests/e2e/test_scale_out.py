@@ -17,13 +17,16 @@ import pytest
 from replica import Replica
 
 from cdc.avro.names import schemas_topic
+from cdc.cli.options import load_settings
 from cdc.core.errors import TargetSchemaError
 from cdc.core.log import TopicPartition
 from cdc.core.settings import TargetSettings
 from cdc.log.followed import FollowedReader
 from cdc.registry.embedded import EmbeddedRegistry
+from cdc.wiring import capture_session
 from consumers.apply.applier import Applier
 from consumers.targets.open import open_target
+from consumers.wiring import shared_session
 
 PATIENCE_SECONDS = 180
 SESSION_TIMEOUT = 2
@@ -280,6 +283,26 @@ def test_appliers_share_the_partitions(
             until(lambda: rows(target, whole(table)) == rows(source, whole(table)), people)  # noqa: B023
         people.require_running()
     print(f"{workload.rounds} rounds; gone {gone:.1f} s, stopped {stopped:.1f} s, behind {behind:.1f} s")
+
+
+def test_what_an_applier_that_shares_shows_is_what_it_did(
+    new_database: Callable[[], str], kafka: str, unique_name: str, tmp_path: Path
+) -> None:
+    """It makes another applier whenever it gets other partitions."""
+    source, file = new_database(), tmp_path / "cdc.toml"
+    of = {"source": source, "target": new_database(), "log": f"kafka://{kafka}", "name": unique_name}
+    file.write_text(CONFIG.format(**of, consistency="key", session_timeout=6))
+    with psycopg.connect(source, autocommit=True) as writer:
+        writer.execute("CREATE TABLE item (id int PRIMARY KEY)")
+        writer.execute("INSERT INTO item SELECT generate_series(1, 20)")
+    settings = load_settings(file)
+    with capture_session(settings, print) as capture:
+        capture.run(lambda: capture.progress.events >= 20)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with shared_session(settings, "replica", print) as sharing:
+        sharing.run(lambda: sharing.progress.events >= 20 or time.monotonic() > deadline)
+        assert sharing.progress.events >= 20
+    assert rows(of["target"], "SELECT count(*) FROM item") == [(20,)]
 
 
 def test_a_table_that_somebody_drops_under_appliers_that_share(

@@ -194,6 +194,7 @@ def test_template_shows_every_key_and_the_defaults() -> None:
     for table, settings in [
         (document["source"], shown.source),
         (document["log"], shown.log),
+        (document["registry"], shown.registry),
         (next(iter(document["targets"].values())), next(iter(shown.targets.values()))),
     ]:
         assert {each.name for each in dataclasses.fields(settings)} - {"name"} == {

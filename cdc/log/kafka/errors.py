@@ -44,7 +44,7 @@ _REFUSED: Final[dict[int, str]] = {
     KafkaError.INVALID_REPLICATION_FACTOR: "set [log] replication_factor to at most the number of brokers",
     KafkaError.INVALID_PARTITIONS: "correct [log] partitions",
     KafkaError.POLICY_VIOLATION: "ask the cluster's administrators for what its policy allows, or to make the topic",
-    KafkaError.INVALID_CONFIG: "check [log] retention_hours and max_record_bytes against the cluster's limits",
+    KafkaError.INVALID_CONFIG: "check [log] retention and max_record_bytes against the cluster's limits",
     KafkaError.INVALID_RECORD: "compacted topics take no records without a key: check the topic's cleanup.policy",
     KafkaError.TOPIC_EXCEPTION: "check the topic's name, [log] prefix",
     KafkaError.UNSUPPORTED_VERSION: "cdc needs Kafka 2.1 or newer",

@@ -85,17 +85,18 @@ def drop_triggers(query: Query, publication: str) -> bool:
         f" ({', '.join(quote_literal(_name(publication, event)) for event in _EVENTS)})",
         doing="looking at the event triggers",
     )
+    function = f"{_SCHEMA}.{quote_identifier(_function(publication))}"
     if rows and not may_make_triggers(query):
-        names = ", ".join(quote_identifier(_name(publication, event)) for event in _EVENTS)
+        statements = [f"DROP EVENT TRIGGER {quote_identifier(_name(publication, event))}" for event in _EVENTS]
         raise SourceError(
-            "only a superuser may drop the event triggers", mend=f"as superuser: DROP EVENT TRIGGER for each of {names}"
+            "only a superuser may drop the event triggers; all else is gone",
+            mend=f"as superuser: {'; '.join(statements)}; DROP FUNCTION {function}()",
         )
     for event in _EVENTS if rows else ():
         query(
             f"DROP EVENT TRIGGER IF EXISTS {quote_identifier(_name(publication, event))}",
             doing="dropping the event triggers",
         )
-    function = f"{_SCHEMA}.{quote_identifier(_function(publication))}"
     if query(f"SELECT to_regproc({quote_literal(function)}) IS NOT NULL", doing="looking at the event triggers")[0][0]:
         query(f"DROP FUNCTION {function}()", doing="dropping the event triggers")
         others = query(

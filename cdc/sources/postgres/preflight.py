@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cdc.core.checks import Check
 from cdc.core.errors import CdcError, SourceError
 from cdc.core.patterns import TablePatterns
 from cdc.core.settings import SourceSettings
-from cdc.core.tables import ReplicaIdentity
+from cdc.core.tables import ReplicaIdentity, TableId
 from cdc.sources.postgres.catalog import Query, SourceTable, capturable_tables
 from cdc.sources.postgres.ddl import may_make_triggers, triggers_present
 from cdc.sources.postgres.publication import creation_statement, publishes_via_root
@@ -112,8 +112,32 @@ def _table_checks(query: Query, settings: SourceSettings) -> Iterator[Check]:
         yield Check(name="source tables", ok=False, found=str(error), mend=error.mend)
     else:
         yield Check(name="source tables", ok=True, found=f"{len(captured)} tables match")
+    yield _rights_check(query, [table.id for table in captured])
     for table in captured:
         yield _identity_check(table)
+
+
+def _rights_check(query: Query, tables: Sequence[TableId]) -> Check:
+    """Whether the role may read them: a first load does."""
+    lacking = query(
+        "SELECT current_user, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p')"
+        " AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')) ORDER BY 2, 3",
+        doing="checking the source",
+    )
+    refused = [TableId(schema, name) for _, schema, name in lacking if TableId(schema, name) in tables]
+    if not refused:
+        return Check(name="source rights", ok=True, found="the role may read the tables")
+    role = quote_identifier(lacking[0][0])
+    schemas = ", ".join(sorted({quote_identifier(table.schema) for table in refused}))
+    names = ", ".join(map(quote_table, refused))
+    return Check(
+        name="source rights",
+        ok=False,
+        found=f"role {lacking[0][0]} may not read {refused[0]}"
+        + (f" and {len(refused) - 1} more of the tables" if len(refused) > 1 else ""),
+        mend=f"GRANT USAGE ON SCHEMA {schemas} TO {role}; GRANT SELECT ON {names} TO {role}",
+    )
 
 
 def _identity_check(table: SourceTable) -> Check:
@@ -164,6 +188,18 @@ def _publication_check(query: Query, settings: SourceSettings) -> Iterator[Check
         return
     captured = _captured(query, settings)
     foreign = [table.id for table in captured if not table.owned]
+    ((role, database, may_create),) = query(
+        "SELECT current_user, current_database(), has_database_privilege(current_database(), 'CREATE')",
+        doing="checking the source",
+    )
+    if not foreign and not may_create:
+        yield Check(
+            name="source publication",
+            ok=False,
+            found=f"{name!r} is missing, and role {role} may not make it in database {database}",
+            mend=f"GRANT CREATE ON DATABASE {quote_identifier(database)} TO {quote_identifier(role)}",
+        )
+        return
     yield Check(
         name="source publication",
         ok=not foreign,

@@ -305,7 +305,7 @@ class PostgresSource:
         if not self._follows_ddl and (follows or self._look_due == 0.0):
             self._report(
                 "this role can't make event triggers: schema changes are noticed with a table's next row"
-                " (`cdc check` prints what a superuser can run)"
+                " (a superuser can run what `cdc triggers` prints)"
             )
         return [] if loaded else added
 

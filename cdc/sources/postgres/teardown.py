@@ -20,8 +20,6 @@ def teardown_source(settings: SourceSettings) -> Iterator[str]:
         if there:
             database.query(f"SELECT pg_drop_replication_slot({slot})", doing=f"dropping slot {settings.slot!r}")
         yield f"replication slot {settings.slot!r}: {'dropped' if there else 'there was none'}"
-        dropped = drop_triggers(database.query, settings.publication)
-        yield f"event triggers: {'dropped' if dropped else 'there were none'}"
         published = database.query(
             f"SELECT FROM pg_publication WHERE pubname = {quote_literal(settings.publication)}",
             doing="looking at the publication",
@@ -32,3 +30,5 @@ def teardown_source(settings: SourceSettings) -> Iterator[str]:
                 doing=f"dropping publication {settings.publication!r}",
             )
         yield f"publication {settings.publication!r}: {'dropped' if published else 'there was none'}"
+        dropped = drop_triggers(database.query, settings.publication)  # last: not every role may
+        yield f"event triggers: {'dropped' if dropped else 'there were none'}"

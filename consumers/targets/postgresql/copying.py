@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 from cdc.core.errors import CdcError, FidelityError
-from cdc.core.events import Row
+from cdc.core.events import UNCHANGED, Row
 
 _FIELD_END: Final = b"\0f"
 _LINE_END: Final = b"\0l"
@@ -41,8 +41,8 @@ def copy_lines(part: int | None, rows: Sequence[Row], *, doing: str, columns: Se
                 mend="remove it at the source",
             )
         yield lines
-        # About as many bytes as that, if what comes is like what went.
-        at_once = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE * len(chunk) // len(lines)))
+        # About as many bytes as that, if what comes is like what went; one small row does not make many large ones.
+        at_once = max(1, min(_ROWS_AT_ONCE, 4 * at_once, _BYTES_AT_ONCE * len(chunk) // len(lines)))
 
 
 def text_lines(part: int | None, texts: Sequence[bytes]) -> Iterator[bytes]:
@@ -78,8 +78,8 @@ def _lines(before: bytes, rows: Sequence[Row]) -> bytes | None:
                 values.append(join(row))  # type: ignore[arg-type]
                 lines.append(join_line(row))  # type: ignore[arg-type]
         except TypeError:
-            values.append(join([field for field in row if isinstance(field, bytes)]))
-            lines.append(join_line([field if isinstance(field, bytes) else rb"\N" for field in row]))
+            values.append(join([field for field in row if not (field is None or field is UNCHANGED)]))
+            lines.append(join_line([rb"\N" if field is None or field is UNCHANGED else field for field in row]))
     together = join(values)
     if b"\0" in together:
         return None
@@ -97,7 +97,7 @@ def _escaped_lines(rows: Sequence[Row]) -> list[bytes]:
         try:
             joined.append(_FIELD_END.join(row))  # type: ignore[arg-type]
         except TypeError:
-            joined.append(_FIELD_END.join([field if isinstance(field, bytes) else _NULL for field in row]))
+            joined.append(_FIELD_END.join([_NULL if field is None or field is UNCHANGED else field for field in row]))
     text = _LINE_END.join(joined)
     for raw, replacement in (*_ESCAPED.items(), *_MARKED.items()):
         text = text.replace(raw, replacement)
