@@ -97,7 +97,12 @@ def drop_triggers(query: Query, publication: str) -> bool:
             f"DROP EVENT TRIGGER IF EXISTS {quote_identifier(_name(publication, event))}",
             doing="dropping the event triggers",
         )
-    if query(f"SELECT to_regproc({quote_literal(function)}) IS NOT NULL", doing="looking at the event triggers")[0][0]:
+    # Not to_regproc: it wants USAGE of the schema, which is a superuser's.
+    if query(
+        "SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
+        f" WHERE n.nspname = '{_SCHEMA}' AND p.proname = {quote_literal(_function(publication))}",
+        doing="looking at the event triggers",
+    ):
         query(f"DROP FUNCTION {function}()", doing="dropping the event triggers")
         others = query(
             f"SELECT FROM pg_proc WHERE pronamespace = '{_SCHEMA}'::regnamespace", doing="looking at the event triggers"
