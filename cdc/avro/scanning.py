@@ -48,7 +48,6 @@ _NUMBER: Final = rb"([\x80-\xff]*[\x00-\x7f])"
 _ANY_NUMBER: Final = rb"[\x80-\xff]*[\x00-\x7f]"
 _TIMES: Final = re.compile((rb"\x02" + _ANY_NUMBER) * 3)  # ts_ms, ts_us, ts_ns
 
-
 _Found = tuple[int, int, bytes, bytes, int]
 """Where `source` begins; the op; the bytes of the transaction's id and of its moment; the event's ordinal."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
@@ -40,8 +40,8 @@ class Progress:
 
 
 class Saving:
-    """To one open target, of which `reached` says how far it is. Once `tables` are given, it looks whether they are
-    there. `put_back` gets the events that have to wait, after the commit of what was before them.
+    """Writes to one open target; `reached` is how far that is. Given `tables`, it looks whether they are there.
+    `put_back` gets the events that have to wait, after the commit of what was before them.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Saving:
             self._reached.update(marks)
 
     def _count_left_out(self) -> None:
-        left_out: Mapping[TableId, int] = self._target.left_out()
+        left_out = self._target.left_out()
         for table in left_out.keys() - self._said_left_out:
             self._said_left_out.add(table)
             self._report(f"table {table}: changes of rows from before this target began are left out, and counted")

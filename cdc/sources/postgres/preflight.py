@@ -118,11 +118,11 @@ def _table_checks(query: Query, settings: SourceSettings) -> Iterator[Check]:
 
 
 def _rights_check(query: Query, tables: Sequence[TableId]) -> Check:
-    """Whether the role may read them: a first load does."""
+    """Whether the role may read them, as a first load does; of a column list, at least some of the columns."""
     lacking = query(
         "SELECT current_user, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.relkind IN ('r', 'p')"
-        " AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')) ORDER BY 2, 3",
+        " AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')) ORDER BY 2, 3",
         doing="checking the source",
     )
     refused = [TableId(schema, name) for _, schema, name in lacking if TableId(schema, name) in tables]
