@@ -12,7 +12,7 @@ from typing import Final, assert_never
 from cdc.avro.alterations import Alteration, read_alteration
 from cdc.avro.names import message_topic, schemas_topic, state_topic, tables_topic, transaction_topic
 from cdc.avro.transactions import TransactionEnd, decode_boundary
-from cdc.capture.continuity import Load, Resume, decide
+from cdc.capture.continuity import Load, Resume, decide, timeline_began
 from cdc.capture.pipeline import Pipeline
 from cdc.capture.publisher import Publisher
 from cdc.core.errors import SchemaRefusedError
@@ -70,6 +70,10 @@ _MOST_DANGLING_BEGINS: Final = 1_000
 _STOP_SECONDS: Final = 10.0  # to get what is under way into the log after a stop
 
 
+class _StoppedError(Exception):
+    """In the middle of something that is done again by the next start."""
+
+
 @dataclass(slots=True)
 class Progress:
     """What a display shows. `commit_time_us` is the newest published transaction's; `rereading` are the source's names
@@ -121,9 +125,11 @@ class Capture:
         self._skipped: dict[TableId, int] = {}
         self._alterations = 0  # in the transaction that is being taken
         self._resent_up_to = 0
+        self._timeline_began = 0
         self._heartbeat_lsn = 0
         self._record_due = 0.0
         self._stopping: Callable[[], bool] = lambda: False
+        self._stop_due: float | None = None
         self.progress = Progress()
 
     def run(
@@ -133,17 +139,20 @@ class Capture:
 
         `streaming` is called once the stream has begun.
         """
-        if not self.start(stopping, start_over=start_over):
-            return
-        streaming()
-        while not stopping():
-            self.step()
+        try:
+            if not self.start(stopping, start_over=start_over):
+                return
+            streaming()
+            while not stopping():
+                self.step()
+        except _StoppedError:
+            pass  # what was not confirmed comes again
         self.finish()
 
     def start(self, stopping: Callable[[], bool] = lambda: False, *, start_over: bool = False) -> bool:
         """Load if need be, and begin the stream. False if stopped before."""
         self._stopping = stopping
-        epoch = self._prepare(stopping, start_over=start_over)
+        epoch = self._prepare(start_over=start_over)
         if epoch is None:
             return False
         # What the log has, confirmed or not, is not asked for again: an END that was written again would stand last in
@@ -174,7 +183,7 @@ class Capture:
 
     # -- before the stream ---------------------------------------------------------------------------------------
 
-    def _prepare(self, stopping: Callable[[], bool], *, start_over: bool) -> int | None:
+    def _prepare(self, *, start_over: bool) -> int | None:
         """Make topics, find out where we stand, load if need be. The epoch to stream in, or None if stopped before."""
         prefix = self._settings.prefix
         self._writer.create_topics(
@@ -192,6 +201,7 @@ class Capture:
         ]
         self._source.remember([(each.event.position, each.note) for each in history], state.rereading)
         identity = self._source.identify()
+        self._timeline_began = timeline_began(identity.timeline, self._source.switch_point)
         decision = decide(
             state,
             identity,
@@ -221,10 +231,10 @@ class Capture:
             self._store([log_record(self._state_topic, uuid.uuid4().hex)])
         match decision:
             case Load():
-                return self._load(decision, identity, stopping)
+                return self._load(decision, identity)
             case Resume(epoch):
-                if state.source is not None and state.source.timeline != identity.timeline:
-                    self._store([self._source_record(identity, epoch, "streaming")])
+                if state.source != (now := self._source_state(identity, epoch, "streaming")):
+                    self._store([source_record(self._state_topic, now)])
                 self.progress.confirmed_lsn = max(self._published_lsn(), state.recorded_lsn)
                 # What was committed by now may have been written by an earlier session, up to before its END.
                 self._resent_up_to = identity.flushed_lsn
@@ -241,14 +251,14 @@ class Capture:
                     return boundary.end_lsn
         return 0
 
-    def _load(self, decision: Load, identity: SourceIdentity, stopping: Callable[[], bool]) -> int | None:
+    def _load(self, decision: Load, identity: SourceIdentity) -> int | None:
         epoch = decision.epoch
         self._store([self._source_record(identity, epoch, "creating")])
         if decision.drop_slot:
             self._source.drop_slot()
         with self._source.create() as at:
             self._store([self._load_record(at, epoch), self._source_record(identity, epoch, "loading")])
-            if not self._load_rows(at, epoch, stopping, again=decision.again):
+            if not self._load_rows(at, epoch, again=decision.again):
                 return None
         self._drain()
         # Empty tables have no END to say that the log reaches up to the slot.
@@ -265,29 +275,32 @@ class Capture:
         }
         return load_record(self._state_topic, LoadState(epoch=epoch, commit_lsn=at.lsn - 1, begins=begins))
 
-    def _load_rows(self, at: LoadPoint, epoch: int, stopping: Callable[[], bool], *, again: bool) -> bool:
+    def _load_rows(self, at: LoadPoint, epoch: int, *, again: bool) -> bool:
         """Publish all rows. False if stopped in between: the next start loads again."""
         items = self._source.load(at, epoch=epoch, again=again)
-        for batch in _batches(items):
-            if stopping():
-                self._report("stopped during the first load: the next start begins it again")
-                return False
-            self._take(batch)
-            self._advance(0.0)
-            self._make_room()
+        try:
+            for batch in _batches(items):
+                self._require_time()
+                self._take(batch)
+                self._advance(0.0)
+                self._make_room()
+        except _StoppedError:
+            self._report("stopped during the first load: the next start begins it again")
+            return False
         return True
 
     def _source_record(self, identity: SourceIdentity, epoch: int, phase: Phase) -> Record:
-        return source_record(
-            self._state_topic,
-            SourceState(
-                epoch=epoch,
-                system_id=identity.system_id,
-                timeline=identity.timeline,
-                database=identity.database,
-                slot=self._slot,
-                phase=phase,
-            ),
+        return source_record(self._state_topic, self._source_state(identity, epoch, phase))
+
+    def _source_state(self, identity: SourceIdentity, epoch: int, phase: Phase) -> SourceState:
+        return SourceState(
+            epoch=epoch,
+            system_id=identity.system_id,
+            timeline=identity.timeline,
+            database=identity.database,
+            slot=self._slot,
+            phase=phase,
+            began=self._timeline_began,
         )
 
     # -- the stream ----------------------------------------------------------------------------------------------
@@ -414,11 +427,27 @@ class Capture:
         return self._pipeline.bytes_under_way >= _MOST_BYTES_UNDER_WAY
 
     def _make_room(self) -> None:
-        """Wait for the log; not once we are to stop, as it may be out of reach."""
+        """Wait for the log; not once we are to stop, as it may be out of reach. Nor is all taken then that is there: it
+        may be a large table that is read again.
+        """
         if self._has_lot:
             self._advance(0.0)
         while self._is_full and not self._stopping():
             self._advance(_IDLE_SECONDS)
+        if self._is_full or self._is_late:
+            raise _StoppedError
+
+    def _require_time(self) -> None:
+        """Not once we are to stop."""
+        if self._stopping():
+            raise _StoppedError
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether a stop leaves no more time to get things into the log."""
+        if self._stop_due is None and self._stopping():
+            self._stop_due = time.monotonic() + _STOP_SECONDS
+        return self._stop_due is not None and time.monotonic() >= self._stop_due
 
     def _end(self, commit: Commit) -> None:
         commit = self._without_skipped(commit)
@@ -473,9 +502,9 @@ class Capture:
         self._confirm(lsn)
 
     def finish(self) -> None:
-        """Get what is under way into the log, and confirm it."""
-        deadline = time.monotonic() + _STOP_SECONDS
-        while not self._pipeline.idle and time.monotonic() < deadline:
+        """Get what is under way into the log, and confirm it; give up if that takes too long."""
+        self._stopping = lambda: True
+        while not self._pipeline.idle and not self._is_late:
             self._advance(_IDLE_SECONDS)
 
     def _store(self, records: list[Record]) -> None:
@@ -486,6 +515,8 @@ class Capture:
     def _drain(self) -> None:
         """Wait until all that was handed to the log is durable, ENDs that were due with it included."""
         while not self._pipeline.idle:
+            if self._is_late:
+                raise _StoppedError
             self._advance(_IDLE_SECONDS)
 
     @property

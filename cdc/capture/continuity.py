@@ -60,6 +60,7 @@ def decide(
         return Load(epoch=known.epoch, again=True, drop_slot=True)
     recorded = max(published_lsn, state.recorded_lsn)
     _same_history(known, identity, recorded, switch_point)
+    _nothing_taken_back(identity, recorded)
     _slot_continues(slot, slot_name, recorded)
     return Resume(epoch=known.epoch)
 
@@ -82,6 +83,12 @@ def _same_history(
     known: SourceState, identity: SourceIdentity, recorded: int, switch_point: Callable[[int], int | None]
 ) -> None:
     """After a failover: what was published must not lie beyond the point where the new timeline began."""
+    if identity.timeline >= known.timeline and known.began not in {None, timeline_began(known.timeline, switch_point)}:
+        raise GapError(
+            f"the source's timeline {known.timeline} is not the one that this log was written from: they have the same"
+            " number, but left their history at different points (two standbys were promoted apart)",
+            mend=_START_OVER,
+        )
     if identity.timeline == known.timeline:
         return
     switched_at = switch_point(known.timeline) if identity.timeline > known.timeline else None
@@ -95,6 +102,25 @@ def _same_history(
         raise GapError(
             f"a failover to timeline {identity.timeline} at {format_lsn(switched_at)} took back changes that were"
             f" already published, up to {format_lsn(recorded)}",
+            mend=_START_OVER,
+        )
+
+
+def timeline_began(timeline: int, switch_point: Callable[[int], int | None]) -> int:
+    """Where `timeline` of the source's history left the one before it (an LSN); 0 for the first."""
+    ends = (switch_point(before) for before in range(timeline - 1, 0, -1))
+    return next((end for end in ends if end is not None), 0)
+
+
+def _nothing_taken_back(identity: SourceIdentity, recorded: int) -> None:
+    """A source put back to an earlier state keeps its timeline if only its disk was: it would begin to stream at
+    `recorded`, once it has come there again, and all that it commits until then would be passed over.
+    """
+    if recorded > identity.flushed_lsn:
+        raise GapError(
+            f"the source's WAL ends at {format_lsn(identity.flushed_lsn)}, but this log has its changes up to"
+            f" {format_lsn(recorded)}: it was put back to an earlier state (a snapshot of its disk?), and what was"
+            " published since then is not in it",
             mend=_START_OVER,
         )
 

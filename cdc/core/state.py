@@ -24,7 +24,8 @@ class SourceState:
     """Which source this log has, and how far the first load has come.
 
     `creating`: about to make the slot; `loading`: the slot stands, rows are being read; `streaming`: all rows are in
-    the log.
+    the log. `began` is the LSN at which the timeline left the one before it, 0 for the first; None if it is not known:
+    two standbys that were promoted apart may have the same number.
     """
 
     epoch: int
@@ -33,6 +34,7 @@ class SourceState:
     database: str
     slot: str
     phase: Phase
+    began: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

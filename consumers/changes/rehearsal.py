@@ -218,7 +218,7 @@ class _Script(Source):
 
     @override
     def identify(self) -> SourceIdentity:
-        return SourceIdentity(system_id=_DATABASE, timeline=1, database=_DATABASE, flushed_lsn=0)
+        return SourceIdentity(system_id=_DATABASE, timeline=1, database=_DATABASE, flushed_lsn=self._lsn + 1)
 
     @override
     def tables(self) -> Sequence[TableId]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from cdc.avro.headers import TRUNCATED
 from cdc.capture.capture import Capture
-from cdc.core.events import Begin, ChangeEvent, Commit, Create, Read, Transaction, Truncate
+from cdc.core.events import Begin, ChangeEvent, Commit, Create, Heartbeat, Read, Transaction, Truncate
 from cdc.core.settings import LogSettings
 from cdc.core.source import LoadPoint, SourceIdentity
 from cdc.core.tables import Column, TableId, TableSchema
@@ -141,6 +141,61 @@ def test_a_stop_does_not_wait_for_a_log_out_of_reach(monkeypatch):
         lambda: writer.asked > 10
     )
     assert not source.started
+
+
+class DeafWriter(WatchedWriter):
+    """From some moment on nothing becomes durable any more."""
+
+    def __init__(self, writer, out_of_reach):
+        super().__init__(writer)
+        self._out_of_reach = out_of_reach
+        self.asked = 0
+
+    def poll(self, timeout):
+        if not self._out_of_reach(self):
+            return super().poll(timeout)
+        self.asked += 1
+        assert self.asked < 100, "it waits for the log, though it is to stop"
+        return self._durable
+
+
+class QuietSource(LoadingSource):
+    """Its WAL grows, without anything for us."""
+
+    def __init__(self):
+        super().__init__([])
+
+    def receive(self, most, timeout):
+        yield Heartbeat(500)
+
+
+def run_until_stuck(source, monkeypatch, out_of_reach):
+    """The log is out of reach from some moment on, and a stop comes while it is waited for. The log's writer."""
+    monkeypatch.setattr("cdc.capture.capture._STOP_SECONDS", 0.0)
+    log = MemoryLog()
+    writer = DeafWriter(log.writer(), out_of_reach)
+    registry = EmbeddedRegistry(log, writer, "schemas")
+    capture = Capture(
+        source=source,
+        writer=writer,
+        reader=log.reader("capture"),
+        registry=registry,
+        settings=LogSettings(),
+        slot="slot",
+    )
+    capture.run(lambda: writer.asked > 10)
+    return writer
+
+
+def test_a_stop_does_not_wait_for_a_quiet_sources_progress_to_be_recorded(monkeypatch):
+    source = QuietSource()
+    assert run_until_stuck(source, monkeypatch, lambda _: source.started).asked > 10
+
+
+def test_a_stop_does_not_take_all_of_a_table_that_is_read_again(monkeypatch):
+    monkeypatch.setattr("cdc.capture.capture._MOST_BYTES_UNDER_WAY", 100_000)
+    stuck = run_until_stuck(StreamingSource([100_000]), monkeypatch, lambda writer: writer.noted)
+    assert len(stuck.noted) < 10_000
 
 
 class StreamingSource(LoadingSource):

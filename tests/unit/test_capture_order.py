@@ -90,7 +90,7 @@ class Stream:
         self.flushed = max((end for _, end in transactions), default=SLOT_AT)
 
     def identify(self):
-        return SourceIdentity(system_id="1", timeline=1, database="shop", flushed_lsn=self.flushed)
+        return SourceIdentity(system_id="1", timeline=1, database="shop", flushed_lsn=self.flushed + 1)
 
     def left_out(self):
         return []

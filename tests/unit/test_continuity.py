@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from cdc.capture.continuity import Load, Resume, decide
+from cdc.capture.continuity import Load, Resume, decide, timeline_began
 from cdc.core.errors import CdcError, GapError, SourceError
 from cdc.core.source import SlotStatus, SourceIdentity
 from cdc.core.state import LogState, Phase, SourceState
 
-HERE = SourceIdentity(system_id="7001", timeline=2, database="shop", flushed_lsn=0)
+HERE = SourceIdentity(system_id="7001", timeline=2, database="shop", flushed_lsn=0x600)
 SLOT = SlotStatus(confirmed_lsn=0x400)
 
 
@@ -76,6 +76,15 @@ def test_a_slot_ahead_of_all_that_the_log_has_is_a_gap() -> None:
     refusal(state=log_state(recorded=0x5FF), slot=SlotStatus(confirmed_lsn=0x600))
 
 
+def test_a_source_that_was_put_back_to_before_what_was_published_is_a_gap() -> None:
+    """As by a snapshot of its disk, slot included: all else is as it was then."""
+    error = refusal(identity=replace(HERE, flushed_lsn=0x4FF))
+    assert "0/4FF" in str(error)
+    assert "0/500" in str(error)
+    refusal(state=log_state(recorded=0x600), identity=replace(HERE, flushed_lsn=0x5FF))
+    assert decision(identity=replace(HERE, flushed_lsn=0x500)) == Resume(epoch=4)
+
+
 def test_a_missing_slot_is_a_gap() -> None:
     error = refusal(slot=None)
     assert "missing" in str(error)
@@ -124,6 +133,21 @@ def test_a_load_is_not_begun_again_at_another_source(phase: Phase) -> None:
 
 
 class TestTimelines:
+    def test_a_timeline_of_the_same_number_that_began_elsewhere_is_a_gap(self) -> None:
+        """Another standby was promoted, which had never followed the one that we know."""
+        known = log_state()
+        assert known.source is not None
+        known = replace(known, source=replace(known.source, began=0x100))
+        assert decision(known, switched={1: 0x100}) == Resume(epoch=4)
+        error = refusal(state=known, switched={1: 0x200})
+        assert "timeline 2" in str(error)
+        assert decision(known, identity=replace(HERE, timeline=3), switched={1: 0x100, 2: 0x500}) == Resume(epoch=4)
+        refusal(state=known, identity=replace(HERE, timeline=3), switched={1: 0x200, 2: 0x500})
+
+    def test_the_first_timeline_began_at_no_other(self) -> None:
+        assert timeline_began(1, {}.get) == 0
+        assert timeline_began(4, {1: 0x100, 2: 0x200}.get) == 0x200
+
     def test_a_failover_after_all_that_was_published_goes_on(self) -> None:
         assert decision(identity=replace(HERE, timeline=3), switched={2: 0x500}) == Resume(epoch=4)
 
