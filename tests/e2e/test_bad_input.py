@@ -244,6 +244,7 @@ class TestSource:
         server, admin, database = pg_server(18), site.source, site.source.rpartition("/")[2]
         server.create_user(unique_name, PASSWORD, "LOGIN REPLICATION")
         execute(admin, "CREATE SCHEMA far", "CREATE TABLE far.away (id int PRIMARY KEY)")
+        execute(admin, f"GRANT SELECT (id) ON items TO {unique_name}")  # too little to lock it
         site.source = server.url(database, unique_name, PASSWORD)
         site.configure(tables="*.*")
         found = site.check()
@@ -252,6 +253,28 @@ class TestSource:
         for name in ("source rights", "source publication"):
             execute(admin, str(found[name]["mend"]))
         assert all(line["ok"] for line in site.check().values())
+        site.capture_once()
+        execute(admin, f"DROP OWNED BY {unique_name}")
+
+    def test_policies_that_hide_rows(
+        self, site: Site, pg_server: Callable[[int], EmbeddedPostgres], unique_name: str
+    ) -> None:
+        """The stream has their changes: a load without them would look complete."""
+        server, admin, database = pg_server(18), site.source, site.source.rpartition("/")[2]
+        server.create_user(unique_name, PASSWORD, "LOGIN REPLICATION")
+        execute(
+            admin,
+            "ALTER TABLE items ENABLE ROW LEVEL SECURITY",
+            f"GRANT SELECT ON items TO {unique_name}",
+            f"CREATE PUBLICATION {site.name} FOR TABLE items WITH (publish_via_partition_root = true)",
+        )
+        site.source = server.url(database, unique_name, PASSWORD)
+        site.configure()
+        found = site.check()["source row-level security"]
+        assert found["found"] == f"policies hide rows of public.items from role {unique_name}"
+        site.refused("capture", what="row-level security", mend="BYPASSRLS")
+        execute(admin, str(found["mend"]))
+        assert "source row-level security" not in site.check()
         site.capture_once()
         execute(admin, f"DROP OWNED BY {unique_name}")
 

@@ -809,6 +809,20 @@ def test_texts_of_another_encoding_arrive(
         assert differences("größen", source, target) == []
 
 
+def test_schema_changes_with_names_in_another_encoding_are_followed(
+    in_encoding: Callable[[str], str], new_database: Databases, unique_name: str
+) -> None:
+    with databases(in_encoding("LATIN1"), new_database()) as (source, target):
+        source.execute("CREATE TABLE items (id integer PRIMARY KEY)")
+        with Replica(source.url, {"copy": target.url}, name=unique_name) as replica:
+            replica.catch_up()
+            source.execute(
+                "CREATE TABLE größen AS SELECT 1 AS id, 'äöü'::text AS ü", "ALTER TABLE größen ADD PRIMARY KEY (id)"
+            )
+            replica.catch_up()
+        assert differences("größen", source, target) == []
+
+
 def test_a_text_that_the_targets_encoding_has_not_is_an_error(
     in_encoding: Callable[[str], str], new_database: Databases, unique_name: str
 ) -> None:

@@ -304,6 +304,25 @@ def test_a_second_reader_is_refused(new_site: Callable[..., Site]) -> None:
     assert raised.value.mend
 
 
+def test_a_second_capture_is_refused_while_the_first_loads(
+    new_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot is not active then, and a second capture would begin with dropping it."""
+    monkeypatch.setattr("cdc.sources.postgres.source._LOCK_SECONDS", 1)
+    site = new_site()
+    site.execute("CREATE TABLE items (id int PRIMARY KEY)")
+    with (
+        PostgresSource(site.settings) as first,
+        first.create(),
+        PostgresSource(site.settings) as second,
+        pytest.raises(SlotInUseError, match="another capture") as raised,
+    ):
+        second.identify()
+    assert raised.value.mend
+    with PostgresSource(site.settings) as third:
+        third.identify()
+
+
 @VERSIONS
 def test_a_partitioned_table_is_captured_as_one_through_its_root(version: int, new_site: Callable[..., Site]) -> None:
     site = new_site(version=version)

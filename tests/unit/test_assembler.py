@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -26,6 +27,7 @@ from cdc.core.events import (
     Truncate,
     Update,
 )
+from cdc.core.position import Position
 from cdc.core.tables import Column, ReplicaIdentity, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from cdc.pgoutput import messages as wire
@@ -75,21 +77,23 @@ class Stream:
     def __init__(self, captured: Callable[[TableId], bool] = lambda table: table.name != "hidden") -> None:
         self.items: list[StreamItem] = []
         self.rereads = NothingReread()
-        self.looked_up: list[wire.Relation] = []
+        self.versions = Versions(publication="cdc", generated=False, captured=captured)
+        self.told: set[int] = set()
         self.assembler = Assembler(
             epoch=3,
             database="shop",
-            versions=Versions(publication="cdc", generated=False, captured=captured, look_up=self.look_up),
+            versions=self.versions,
             rereads=self.rereads,
             captured=captured,
             now_us=iter(range(1000, 9000)).__next__,
         )
 
-    def look_up(self, announced: wire.Relation) -> TableDescription:
-        self.looked_up.append(announced)
-        return description(announced)
-
     def feed(self, *messages: wire.Message) -> list[StreamItem]:
+        """Each table was published before as its first Relation says; feed that after a Begin."""
+        for message in messages:
+            if isinstance(message, wire.Relation) and message.oid not in self.told:
+                self.told.add(message.oid)
+                self.versions.remember(Position(3, 1, 0), json.dumps(description(message).to_json()))
         for place, message in enumerate(messages):
             self.assembler.take_time()
             self.items.extend(self.assembler.feed(message, 500 + place))
@@ -118,7 +122,7 @@ A, B, C = row(b"1", b"a", b"x"), row(b"2", b"b", b"y"), row(b"3", b"c", b"z")
 def test_a_transaction_is_begin_events_commit_under_one_transaction() -> None:
     stream = Stream()
 
-    begin, announced, created, deleted, commit = stream.feed(
+    begin, created, deleted, commit = stream.feed(
         BEGIN,
         relation(ITEMS, "items"),
         wire.Insert(ITEMS, A),
@@ -129,12 +133,8 @@ def test_a_transaction_is_begin_events_commit_under_one_transaction() -> None:
     assert isinstance(begin, Begin)
     assert (begin.transaction.epoch, begin.transaction.commit_lsn, begin.transaction.xid) == (3, 900, 42)
     assert (begin.transaction.commit_time_us, begin.transaction.database) == (77, "shop")
-    assert isinstance(announced, ChangeEvent)
-    assert isinstance(announced.change, Alter)
-    assert announced.change.before is None
     assert isinstance(created, ChangeEvent)
     assert isinstance(deleted, ChangeEvent)
-    assert announced.position == created.position
     assert (created.change, deleted.change) == (Create(A), Delete(KeyImage((b"2",))))
     assert (created.lsn, deleted.lsn) == (502, 503)
     assert created.captured_us < deleted.captured_us
@@ -365,7 +365,7 @@ def test_a_message_outside_of_transactions_is_one_of_its_own_below_the_commit_at
     assert begin.transaction == message.transaction
     assert (begin.transaction.xid, message.position.commit_lsn, message.ordinal) == (None, 900, 0)
     assert commit == Commit(begin.transaction, 900, 0, messages=1)
-    assert [type(item) for item in rest] == [Begin, ChangeEvent, ChangeEvent, Commit]
+    assert [type(item) for item in rest] == [Begin, ChangeEvent, Commit]
     assert message.position < stream.events[0].position
     assert begin.transaction.id != stream.commit.transaction.id
 
@@ -421,11 +421,24 @@ def test_a_relation_with_fewer_columns_is_a_new_version() -> None:
 
 def test_a_table_that_changed_undescribed_is_held_back_and_read_again() -> None:
     stream = Stream()
-    stream.feed(BEGIN, NARROW, wire.Insert(ITEMS, (b"1",)), relation(ITEMS, "items"), wire.Insert(ITEMS, B))
-    stream.feed(relation(PLAIN, "plain"), wire.Insert(PLAIN, A))
+    stream.feed(
+        BEGIN,
+        *(NARROW, wire.Insert(ITEMS, (b"1",)), relation(ITEMS, "items"), wire.Insert(ITEMS, B)),
+        *(relation(PLAIN, "plain"), wire.Insert(PLAIN, A)),
+    )
 
     assert [(event.table.id.name, event.ordinal) for event in stream.events] == [("items", 1), ("plain", 3)]
     assert [item for item in stream.items if isinstance(item, Rereading)] == [Rereading(str(ITEMS), active=True)]
+    assert stream.rereads.begun == [ITEMS]
+
+
+def test_a_table_that_nobody_described_is_read() -> None:
+    """It may have had rows before it was published."""
+    stream = Stream()
+    stream.told.add(ITEMS)
+    stream.feed(BEGIN, relation(ITEMS, "items"), wire.Insert(ITEMS, A), COMMIT)
+
+    assert stream.events == []
     assert stream.rereads.begun == [ITEMS]
 
 
@@ -466,12 +479,6 @@ def test_the_marker_of_another_attempt_means_nothing() -> None:
     stream = Stream()
     stream.feed(BEGIN, marker(), COMMIT)
     assert [type(item) for item in stream.items] == [Begin, Commit]
-
-
-def test_a_relation_is_looked_up_once_and_one_whose_table_never_changes_never() -> None:
-    stream = Stream()
-    stream.feed(BEGIN, relation(ITEMS, "items"), relation(PLAIN, "plain"), wire.Insert(ITEMS, A), wire.Insert(ITEMS, B))
-    assert [announced.name for announced in stream.looked_up] == ["items"]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,6 @@ from cdc.pgoutput import messages as wire
 from cdc.pgoutput.decoder import decode
 from cdc.pgoutput.stream import message_in
 from cdc.sources.postgres.assembler import Assembler
-from cdc.sources.postgres.descriptions import TableDescription
 from cdc.sources.postgres.load import COPY_FORMAT
 from cdc.sources.postgres.row_changes import ROW_FORMAT
 from cdc.sources.postgres.versions import Versions
@@ -94,8 +93,8 @@ def relation(oid: int, last: str = "body") -> wire.Relation:
     return wire.Relation(oid, "public", NAMES[oid], identity, columns)
 
 
-def look_up(announced: wire.Relation) -> TableDescription:
-    return described(announced, key=["id"])
+def note(announced: wire.Relation) -> str:
+    return json.dumps(described(announced, key=["id"]).to_json())
 
 
 class NothingReread:
@@ -110,10 +109,13 @@ def assembler() -> Assembler:
     def captured(table: TableId) -> bool:
         return table.name != "hidden"
 
+    versions = Versions(publication="cdc", generated=False, captured=captured)
+    for oid in NAMES:
+        versions.remember(Position(3, 1, 0), note(relation(oid)))
     return Assembler(
         epoch=3,
         database="shop",
-        versions=Versions(publication="cdc", generated=False, captured=captured, look_up=look_up),
+        versions=versions,
         rereads=NothingReread(),
         captured=captured,
         now_us=lambda: 1,
@@ -222,7 +224,6 @@ def test_usual_changes_are_not_read() -> None:
 def test_a_table_that_this_session_was_not_told_of_is_not_usual() -> None:
     """As what an earlier session published is known, but not whether the table still is that."""
     some = assembler()
-    some._versions.remember(Position(1, 1, 0), json.dumps(look_up(relation(ITEMS)).to_json()))
     messages = [wire.Begin(90, 7, 4), wire.Insert(ITEMS, (b"1", None))]
     begin, insert = [frame(message, at) for at, message in enumerate(messages)]
     list(fed(some, begin))

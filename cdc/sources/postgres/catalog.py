@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cdc.core.tables import ReplicaIdentity, TableId
-from cdc.pgoutput import messages as wire
-from cdc.sources.postgres.descriptions import (
-    ColumnDescription,
-    TableDescription,
-    describe_sql,
-    types_from_json,
-    types_sql,
-)
+from cdc.sources.postgres.descriptions import TableDescription, describe_sql
 from cdc.sources.postgres.quoting import quote_literal
-from cdc.sources.postgres.types import PgType
-from cdc.sources.postgres.versions import agrees
 
 
 class Query(Protocol):
@@ -98,50 +89,3 @@ class Catalog:
             describe_sql(str(oid), quote_literal(self._publication)), doing="reading the source's columns"
         )
         return TableDescription.from_json(rows[0][0], generated=self._generated) if rows else None
-
-    def look_up(self, relation: wire.Relation) -> TableDescription:
-        """The table that a Relation message names, which nobody has described: as it is today, if that is what the
-        message says; else what the message says. Then columns have no numbers, and their types are today's.
-        """
-        today = self.describe(relation.oid)
-        if today is not None and agrees(today, relation):
-            return today
-        names = self._type_names({(column.type_oid, column.type_modifier) for column in relation.columns})
-        marked = relation.identity in {ReplicaIdentity.DEFAULT, ReplicaIdentity.INDEX}
-        primary = set() if today is None else set(today.key)
-        key = tuple(c.name for c in relation.columns if (c.is_identity if marked else c.name in primary))
-        return TableDescription(
-            oid=relation.oid,
-            id=TableId(relation.schema, relation.name),
-            identity=relation.identity,
-            columns=tuple(
-                ColumnDescription(
-                    number=None,
-                    name=column.name,
-                    type_oid=column.type_oid,
-                    type_modifier=column.type_modifier,
-                    type_name=names[column.type_oid, column.type_modifier],
-                    nullable=True,
-                )
-                for column in relation.columns
-            ),
-            key=key,
-            types=self._types({column.type_oid for column in relation.columns}),
-        )
-
-    def _type_names(self, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
-        if not wanted:
-            return {}
-        values = ", ".join(f"({oid}::oid, {modifier})" for oid, modifier in sorted(wanted))
-        rows = self._query(
-            f"SELECT t, m, format_type(t, m) FROM (VALUES {values}) AS v(t, m)", doing="reading the source's types"
-        )
-        return {(oid, modifier): name for oid, modifier, name in rows}
-
-    def _types(self, oids: set[int]) -> tuple[PgType, ...]:
-        """These types and all that they are made of."""
-        if not oids:
-            return ()
-        wanted = f"SELECT unnest(ARRAY[{', '.join(map(str, sorted(oids)))}]::oid[])"
-        rows = self._query(f"SELECT ({types_sql(wanted)})::text", doing="reading the source's types")
-        return types_from_json(rows[0][0])

@@ -32,9 +32,12 @@ PREFIX: Final = "cdc.ddl"
 # after each message keeps them apart. (This function's own EXCEPTION is such a savepoint.)
 PAD: Final = "cdc.pad"
 _SCHEMA: Final = "cdc"
-_REWRITES_VALUES: Final = 2 | 4  # AT_REWRITE_DEFAULT_VAL, AT_REWRITE_COLUMN_REWRITE (event_trigger.h)
+# AT_REWRITE_ALTER_PERSISTENCE (what was written while it was unlogged is not in the WAL), AT_REWRITE_DEFAULT_VAL,
+# AT_REWRITE_COLUMN_REWRITE (event_trigger.h).
+_REWRITES_VALUES: Final = 1 | 2 | 4
+# In UTF-8, as JSON is, whatever the database's encoding: pgoutput converts texts, but not what a message holds.
 _EMIT: Final = (
-    f"PERFORM pg_logical_emit_message(true, '{PREFIX}', said::text);"
+    f"PERFORM pg_logical_emit_message(true, '{PREFIX}', convert_to(said::text, 'UTF8'));"
     f" PERFORM pg_logical_emit_message(true, '{PAD}', '');"
 )
 _LONGEST_NAME: Final = 63 - len("_rewrite")
@@ -214,7 +217,7 @@ BEGIN
     LOOP
         added := false;
         IF NOT one.member THEN
-            EXECUTE format('ALTER PUBLICATION %I ADD TABLE %s', publication, one.oid::regclass);
+            EXECUTE format('ALTER PUBLICATION %I ADD TABLE ONLY %s', publication, one.oid::regclass);
             added := TG_TAG <> 'CREATE TABLE';
         END IF;
         {_into(describe_sql("one.oid", name))}

@@ -55,6 +55,13 @@ def describe_sql(oid: str, publication: str) -> str:
             SELECT to_jsonb(r) -> 'prattrs' FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
             WHERE r.prrelid = c.oid AND p.pubname = {publication}
         ),
+        -- The view knows when a filter does not count; it looks at all tables, so only where there is one.
+        'filter', (
+            SELECT (SELECT to_jsonb(t) ->> 'rowfilter' FROM pg_publication_tables t
+                    WHERE t.pubname = {publication} AND t.schemaname = n.nspname AND t.tablename = c.relname)
+            FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+            WHERE r.prrelid = c.oid AND p.pubname = {publication} AND to_jsonb(r) ->> 'prqual' IS NOT NULL
+        ),
         'parts', (
             SELECT coalesce(json_agg(t.relid::oid::bigint), '[]') FROM pg_partition_tree(c.oid) t
             WHERE c.relkind = 'p' AND t.isleaf
@@ -95,11 +102,6 @@ def types_sql(oids: str) -> str:
             JOIN pg_namespace n ON n.oid = t.typnamespace"""
 
 
-def types_from_json(text: str) -> tuple[PgType, ...]:
-    """Of what `types_sql` gave."""
-    return tuple(PgType.of_row(each) for each in json.loads(text))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnDescription:
     """`number` is pg_attribute's attnum, a column's identity for as long as it lives; None if nothing told it.
@@ -120,7 +122,7 @@ class ColumnDescription:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDescription:
     """`key` holds the names of the key's columns, in its order. `parts` are the oids of its partitions, `hidden` the
-    numbers of the columns that are not published.
+    numbers of the columns that are not published. `filter` is a condition in SQL: rows that do not meet it are not.
     """
 
     oid: int
@@ -131,6 +133,7 @@ class TableDescription:
     parts: frozenset[int] = frozenset()
     hidden: frozenset[int] = frozenset()
     types: tuple[PgType, ...] = ()
+    filter: str | None = None
 
     @classmethod
     def from_json(cls, text: str, *, generated: bool) -> Self:
@@ -167,6 +170,7 @@ class TableDescription:
                 parts=frozenset(said["parts"]),
                 hidden=frozenset(each[0] for each in said["columns"]) - names.keys(),
                 types=tuple(PgType.of_row(each) for each in said["types"]),
+                filter=said.get("filter"),  # which triggers that an older version made do not tell
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ProtocolViolationError(f"a table's description is damaged ({error})") from None
@@ -182,6 +186,7 @@ class TableDescription:
             "parts": sorted(self.parts),
             "hidden": sorted(self.hidden),
             "types": [[getattr(each, name) for name in _TYPE_FIELDS] for each in self.types],
+            "filter": self.filter,
         }
 
     @classmethod
@@ -198,6 +203,7 @@ class TableDescription:
                 parts=frozenset(said["parts"]),
                 hidden=frozenset(said["hidden"]),
                 types=tuple(PgType.of_row(each) for each in said["types"]),
+                filter=said.get("filter"),  # not in what an older version wrote
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ProtocolViolationError(f"a table's description is damaged ({error})") from None

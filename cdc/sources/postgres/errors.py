@@ -20,8 +20,15 @@ _MENDS: dict[str, str] = {
     "22021": "correct the text at the source, where it is not UTF-8: convert_from(column::bytea, '<its encoding>')",
     "42P01": "check the names in [source] tables",
 }
+_HIDDEN_ROWS = "row-level security"  # in the message of a 42501
+_SEE_ALL = "ALTER ROLE <the role in [source] url> BYPASSRLS: a load needs all rows, as the stream has all changes"
 _PASSING_CLASSES = ("08", "57", "40", "58")  # connection, operator intervention, rollback, system
 _OBJECT_IN_USE = "55006"
+_LOCK_TIMEOUT = "55P03"
+
+
+class LockTimeoutError(PassingError):
+    """Others have what we wanted to lock, for longer than we were to wait."""
 
 
 def translate(message: str, sqlstate: str | None, *, doing: str) -> CdcError:
@@ -36,9 +43,12 @@ def translate(message: str, sqlstate: str | None, *, doing: str) -> CdcError:
         )
     if sqlstate is None:
         return _connection_error(said, doing=doing)
+    if sqlstate == _LOCK_TIMEOUT:
+        return LockTimeoutError(f"{doing}: {said}")
     if sqlstate.startswith(_PASSING_CLASSES):
         return PassingError(f"{doing}: {said}")
-    return SourceError(f"{doing}: {said} (SQLSTATE {sqlstate})", mend=_MENDS.get(sqlstate))
+    mend = _SEE_ALL if _HIDDEN_ROWS in said else _MENDS.get(sqlstate)
+    return SourceError(f"{doing}: {said} (SQLSTATE {sqlstate})", mend=mend)
 
 
 def _connection_error(said: str, *, doing: str) -> CdcError:

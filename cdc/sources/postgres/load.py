@@ -23,6 +23,7 @@ from cdc.core.source import LoadPoint
 from cdc.core.tables import TableId, TableSchema
 from cdc.sources.postgres.catalog import SourceTable
 from cdc.sources.postgres.connection import ReplicationConnection
+from cdc.sources.postgres.descriptions import TableDescription
 from cdc.sources.postgres.quoting import quote_identifier, quote_literal, quote_table
 from cdc.sources.postgres.versions import Altered
 
@@ -31,7 +32,7 @@ _REPORT_EVERY: Final = 100_000  # rows
 
 def load_tables(
     connection: ReplicationConnection,
-    tables: Sequence[tuple[SourceTable, TableSchema]],
+    tables: Sequence[tuple[SourceTable, TableDescription]],
     at: LoadPoint,
     *,
     alterations: Sequence[Altered],
@@ -53,18 +54,20 @@ def load_tables(
     for altered in alterations:
         if isinstance(altered.change, Drop):
             yield numbered.event(altered.table, altered.change)
+    described = [(table, description, description.schema()) for table, description in tables]
     if again:
         before = {
             altered.table.id: altered.change.before for altered in alterations if isinstance(altered.change, Alter)
         }
-        for _, schema in tables:
+        for _, _, schema in described:
             yield numbered.event(before.get(schema.id) or schema, Truncate())
     for altered in alterations:
         if isinstance(altered.change, Alter):
             yield numbered.event(altered.table, altered.change)
-    for table, schema in tables:
+    for table, description, schema in described:
         report(f"loading {schema.id} (about {table.estimated_rows:,} rows)")
-        for lines in _copied(connection, schema, partitioned=table.partitioned):
+        statement = copy_statement(description, partitioned=table.partitioned)
+        for lines in connection.copy_out(statement, doing=f"reading {schema.id}"):
             so_far = numbered.last // _REPORT_EVERY
             yield numbered.rows(schema, lines)
             if numbered.last // _REPORT_EVERY > so_far:
@@ -74,16 +77,13 @@ def load_tables(
     yield Commit(transaction, at.lsn, numbered.last, numbered.counts)
 
 
-def _copied(connection: ReplicationConnection, schema: TableSchema, *, partitioned: bool) -> Iterator[list[bytes]]:
-    return connection.copy_out(copy_statement(schema, partitioned=partitioned), doing=f"reading {schema.id}")
-
-
-def copy_statement(schema: TableSchema, *, partitioned: bool) -> str:
-    """COPY of all the table's rows in text format; for a table of zero columns, an empty line for each. Rows of tables
-    that inherit it are not its own, as they are not in the stream; those of partitions are.
+def copy_statement(table: TableDescription, *, partitioned: bool) -> str:
+    """COPY of all the table's rows that are published, in text format; for a table of zero columns, an empty line for
+    each. Rows of tables that inherit it are not its own, as they are not in the stream; those of partitions are.
     """
-    columns = ", ".join(quote_identifier(column.name) for column in schema.columns)
-    return f"COPY (SELECT {columns} FROM {'' if partitioned else 'ONLY '}{quote_table(schema.id)}) TO STDOUT"
+    columns = ", ".join(quote_identifier(column.name) for column in table.columns)
+    where = "" if table.filter is None else f" WHERE {table.filter}"
+    return f"COPY (SELECT {columns} FROM {'' if partitioned else 'ONLY '}{quote_table(table.id)}{where}) TO STDOUT"
 
 
 def adopt_snapshot(connection: ReplicationConnection, at: LoadPoint, tables: Sequence[SourceTable]) -> None:

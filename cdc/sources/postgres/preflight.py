@@ -113,16 +113,17 @@ def _table_checks(query: Query, settings: SourceSettings) -> Iterator[Check]:
     else:
         yield Check(name="source tables", ok=True, found=f"{len(captured)} tables match")
     yield _rights_check(query, [table.id for table in captured])
+    yield from _policies_check(query, captured)
     for table in captured:
         yield _identity_check(table)
 
 
 def _rights_check(query: Query, tables: Sequence[TableId]) -> Check:
-    """Whether the role may read them, as a first load does; of a column list, at least some of the columns."""
+    """Whether the role may read them as a first load does, which locks them too: a grant of columns is not enough."""
     lacking = query(
         "SELECT current_user, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.relkind IN ('r', 'p')"
-        " AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')) ORDER BY 2, 3",
+        " AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')) ORDER BY 2, 3",
         doing="checking the source",
     )
     refused = [TableId(schema, name) for _, schema, name in lacking if TableId(schema, name) in tables]
@@ -138,6 +139,23 @@ def _rights_check(query: Query, tables: Sequence[TableId]) -> Check:
         + (f" and {len(refused) - 1} more of the tables" if len(refused) > 1 else ""),
         mend=f"GRANT USAGE ON SCHEMA {schemas} TO {role}; GRANT SELECT ON {names} TO {role}",
     )
+
+
+def _policies_check(query: Query, tables: Sequence[SourceTable]) -> Iterator[Check]:
+    """Nothing, unless row-level security would hide rows from the role: the stream has their changes all the same."""
+    oids = ", ".join(str(table.oid) for table in tables)
+    hidden = query(
+        f"SELECT oid::bigint, current_user FROM unnest(ARRAY[{oids}]::oid[]) AS oid WHERE row_security_active(oid)",
+        doing="checking the source",
+    )
+    if hidden:
+        names = [str(table.id) for table in tables if table.oid in {oid for oid, _ in hidden}]
+        yield Check(
+            name="source row-level security",
+            ok=False,
+            found=f"policies hide rows of {', '.join(names)} from role {hidden[0][1]}",
+            mend=f"ALTER ROLE {quote_identifier(hidden[0][1])} BYPASSRLS",
+        )
 
 
 def _identity_check(table: SourceTable) -> Check:

@@ -11,11 +11,11 @@ from cdc.sources.postgres.catalog import Query, SourceTable
 from cdc.sources.postgres.quoting import quote_identifier, quote_literal, quote_table
 
 _GENERATED_SINCE: Final = 180000
+_LOCK_SECONDS: Final = 1
 
 
 def ensure_publication(query: Query, name: str, tables: Sequence[SourceTable]) -> list[SourceTable]:
-    """Create the publication for exactly these tables, or see to it that the one that is there has them all. The tables
-    that were added to one that was there: rows that they have already were not published.
+    """Create the publication for exactly these tables, or find those that the one that is there lacks, for `publish`.
 
     Changes of partitions are published as their root's, unless a publication that is there says otherwise. SourceError
     with the statement that mends it, if this role may not do it, or if the publication leaves out a kind of change.
@@ -38,8 +38,6 @@ def ensure_publication(query: Query, name: str, tables: Sequence[SourceTable]) -
     missing = [table for table in tables if table.id not in published]
     if missing:
         _require_ownership(query, name, missing)
-    for table in missing:
-        _add(query, name, table.id)
     return missing
 
 
@@ -59,13 +57,17 @@ def _require_ownership(query: Query, name: str, missing: Sequence[SourceTable]) 
     )
 
 
-def _add(query: Query, name: str, table: TableId) -> None:
-    """Once nobody is writing to it: what a transaction wrote before the table was published is not streamed, and a
-    snapshot does not see it before the transaction ends.
+def publish(query: Query, name: str, table: TableId) -> None:
+    """Add a table to the publication; rows that it has already are not published by that.
+
+    Once nobody is writing to it: what a transaction wrote before the table was published is not streamed, and a
+    snapshot does not see it before the transaction ends. LockTimeoutError if somebody goes on writing: whoever comes to
+    write waits behind us, so not for long. Tables that inherit from it are tables of their own.
     """
+    only = f"ONLY {quote_table(table)}"
     query(
-        f"BEGIN; LOCK TABLE {quote_table(table)} IN SHARE MODE;"
-        f" ALTER PUBLICATION {quote_identifier(name)} ADD TABLE {quote_table(table)}; COMMIT",
+        f"BEGIN; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; LOCK TABLE {only} IN SHARE MODE;"
+        f" ALTER PUBLICATION {quote_identifier(name)} ADD TABLE {only}; COMMIT",
         doing=f"adding table {table} to publication {name!r}",
     )
 
@@ -116,7 +118,7 @@ def _create(query: Query, name: str, tables: Sequence[SourceTable]) -> None:
 
 def creation_statement(query: Query, name: str, tables: Sequence[TableId]) -> str:
     """With all that the source can publish: PostgreSQL 18 has stored generated columns too."""
-    listed = ", ".join(quote_table(table) for table in tables)
+    listed = ", ".join(f"ONLY {quote_table(table)}" for table in tables)
     generated = ", publish_generated_columns = stored" if _can_publish_generated(query) else ""
     return (
         f"CREATE PUBLICATION {quote_identifier(name)} FOR TABLE {listed}"

@@ -31,45 +31,53 @@ from cdc.sources.postgres.quoting import quote_literal, quote_table
 from cdc.sources.postgres.snapshots import Snapshot
 
 _STOP_SECONDS: Final = 5.0
+_MOST_AT_ONCE: Final = 3  # each has a connection, and takes the source's time
 
 
 class Rereads:
-    """The readings under way, each in a thread of its own. `close` gives them up."""
+    """The readings under way, each in a thread of its own, and those that wait their turn. `close` gives them up."""
 
     def __init__(self, url: str, publication: str, *, generated: bool, application_name: str) -> None:
         self._url = url
         self._publication = publication
         self._generated = generated
         self._application_name = application_name
-        self._running: dict[str, _Reread] = {}
+        self._wanted: dict[str, _Reread] = {}
 
     def begin(self, oid: int) -> None:
         """See `assembler.Rereads`."""
-        for attempt, other in list(self._running.items()):
+        for attempt, other in list(self._wanted.items()):
             if other.oid == oid:
-                self._running.pop(attempt).stop()
+                self._wanted.pop(attempt).stop()
         reread = _Reread(
             ReplicationConnection(self._url, application_name=self._application_name, replication=False),
             oid,
             self._publication,
             generated=self._generated,
         )
-        self._running[reread.attempt] = reread
-        reread.start()
+        self._wanted[reread.attempt] = reread
+        self._go_on()
 
     def finished(self, attempt: str) -> Reading | None:
         """See `assembler.Rereads`."""
-        reread = self._running.pop(attempt, None)
+        reread = self._wanted.pop(attempt, None)
         return None if reread is None else reread.reading()
 
     def check(self) -> None:
-        """Raise the error that ended a reading, if one did."""
-        for reread in self._running.values():
+        """Raise the error that ended a reading, if one did; and begin the next, where one ended."""
+        for reread in self._wanted.values():
             reread.check()
+        self._go_on()
 
     def close(self) -> None:
-        while self._running:
-            self._running.popitem()[1].stop()
+        while self._wanted:
+            self._wanted.popitem()[1].stop()
+
+    def _go_on(self) -> None:
+        free = _MOST_AT_ONCE - sum(reread.is_at_work for reread in self._wanted.values())
+        waiting = [reread for reread in self._wanted.values() if not reread.was_started]
+        for reread in waiting[: max(free, 0)]:
+            reread.start()
 
 
 class _Reread:
@@ -85,10 +93,19 @@ class _Reread:
         self._error: Exception | None = None
         self._description: TableDescription | None = None
         self._snapshot: Snapshot | None = None
-        self._spool: IO[bytes] = tempfile.TemporaryFile(prefix="cdc-reread-")  # noqa: SIM115  # lives on with the object; `_rows` or `stop` closes it
+        self._spool_or_none: IO[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name=f"reread-{oid}", daemon=True)
 
+    @property
+    def was_started(self) -> bool:
+        return self._spool_or_none is not None
+
+    @property
+    def is_at_work(self) -> bool:
+        return self._thread.is_alive()
+
     def start(self) -> None:
+        self._spool_or_none = tempfile.TemporaryFile(prefix="cdc-reread-")  # noqa: SIM115  # lives on with the object
         self._thread.start()
 
     def check(self) -> None:
@@ -97,6 +114,8 @@ class _Reread:
 
     def stop(self) -> None:
         """Without waiting for long: a thread that hangs in the source is left behind."""
+        if not self.was_started:
+            return
         self._stopping.set()
         self._thread.join(_STOP_SECONDS)
         if not self._thread.is_alive():
@@ -109,6 +128,11 @@ class _Reread:
         if self._snapshot is None:
             raise ProtocolViolationError("the marker of a reading came before its end")
         return Reading(self.oid, self._description, self._snapshot, self._rows(), self._spool.close)
+
+    @property
+    def _spool(self) -> IO[bytes]:
+        assert self._spool_or_none is not None, "not started yet"
+        return self._spool_or_none
 
     def _rows(self) -> Iterator[Row]:
         self._spool.seek(0)
@@ -167,7 +191,7 @@ class _Reread:
 
     def _copy(self, description: TableDescription) -> None:
         # A partitioned table without partitions has no rows either way.
-        statement = copy_statement(description.schema(), partitioned=bool(description.parts))
+        statement = copy_statement(description, partitioned=bool(description.parts))
         for lines in self._connection.copy_out(statement, doing=f"reading {description.id}"):
             if self._stopping.is_set():
                 raise PassingError("given up")

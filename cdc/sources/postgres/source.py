@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Final, Self
 
-from cdc.core.errors import PassingError, ProtocolViolationError, SourceError
+from cdc.core.errors import PassingError, ProtocolViolationError, SlotInUseError, SourceError
 from cdc.core.events import Alter, ChangeEvent, Drop, Heartbeat, Rereading, StreamItem
 from cdc.core.patterns import TablePatterns
 from cdc.core.position import Position, format_lsn, parse_lsn
 from cdc.core.settings import SourceSettings
 from cdc.core.source import LoadPoint, SlotStatus, SourceIdentity
-from cdc.core.tables import TableId, TableSchema
+from cdc.core.tables import TableId
 from cdc.pgoutput.decoder import decode
 from cdc.pgoutput.stream import Frame, PrimaryKeepalive, decode_frame, encode_status_update, message_in
 from cdc.sources.postgres.assembler import Assembler
@@ -22,10 +22,11 @@ from cdc.sources.postgres.catalog import Catalog, SourceTable, capturable_tables
 from cdc.sources.postgres.connection import ReplicationConnection
 from cdc.sources.postgres.database import SourceDatabase
 from cdc.sources.postgres.ddl import ensure_triggers
-from cdc.sources.postgres.descriptions import describe_sql
+from cdc.sources.postgres.descriptions import TableDescription, describe_sql
+from cdc.sources.postgres.errors import LockTimeoutError
 from cdc.sources.postgres.load import adopt_snapshot, load_tables
 from cdc.sources.postgres.preflight import require
-from cdc.sources.postgres.publication import ensure_publication, publishes_generated, publishes_via_root
+from cdc.sources.postgres.publication import ensure_publication, publish, publishes_generated, publishes_via_root
 from cdc.sources.postgres.quoting import quote_identifier, quote_literal
 from cdc.sources.postgres.rereads import Rereads
 from cdc.sources.postgres.uncapturable import require_capturable
@@ -34,6 +35,7 @@ from cdc.sources.postgres.versions import Altered, Versions, name_of, oid_of
 _STATUS_SECONDS: Final = 2.0  # well below wal_sender_timeout, 60 s by default
 _APPLICATION: Final = "cdc capture"
 _LOOK_SECONDS: Final = 10.0  # between two looks for new tables, without event triggers
+_LOCK_SECONDS: Final = 5  # the source may not have noticed yet that the capture before us is gone
 _MOST_SLOTS: Final = 10  # to make, until one is whose snapshot no rewritten table spoils
 
 
@@ -62,6 +64,7 @@ class PostgresSource:
         self._rereads: Rereads | None = None
         self._to_read: list[int] = []
         self._follows_ddl = False
+        self._busy: set[int] = set()
         self._look_due = 0.0
         self._confirmed = 0
         self._received = 0
@@ -82,8 +85,26 @@ class PostgresSource:
             self._rereads.close()
         self._resources.close()
 
+    def _become_the_only_one(self) -> None:
+        """SlotInUseError if another capture has the slot. The slot itself tells only while it streams: who made it, and
+        loads for hours, would lose it to a second one. The lock ends with the connection.
+        """
+        name = f"cdc capture {self._settings.slot}"
+        try:
+            self._stream.execute(
+                f"BEGIN; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s';"
+                f" SELECT pg_advisory_lock(hashtextextended({quote_literal(name)}, 0)); COMMIT",
+                doing="looking for another capture",
+            )
+        except LockTimeoutError:
+            raise SlotInUseError(
+                f"another capture works on slot {self._settings.slot!r}",
+                mend="stop the other capture on this slot, or give this one its own [source] slot",
+            ) from None
+
     def identify(self) -> SourceIdentity:
         if self._identity is None:
+            self._become_the_only_one()  # what is decided by who the source is holds for nobody else
             self._identity = self._identify()
         return self._identity
 
@@ -186,7 +207,7 @@ class PostgresSource:
 
     def load(self, at: LoadPoint, *, epoch: int, again: bool) -> Iterator[StreamItem]:
         self._versions.begin(epoch, at.lsn - 1)
-        tables: list[tuple[SourceTable, TableSchema]] = []
+        tables: list[tuple[SourceTable, TableDescription]] = []
         alterations: list[Altered] = list(self._versions.gone({table.oid for table in self._captured_tables()}))
         for table in self._captured_tables():
             description = self._catalog.describe(table.oid)
@@ -194,7 +215,7 @@ class PostgresSource:
                 alterations += [
                     each for each in self._versions.read(table.oid, description) if isinstance(each, Altered)
                 ]
-                tables.append((table, description.schema()))
+                tables.append((table, description))
         yield from load_tables(
             self._rows,
             tables,
@@ -208,12 +229,12 @@ class PostgresSource:
         )
 
     def start(self, *, epoch: int, after: int = 0) -> None:
-        added = self._prepare_publication(loaded=False)
+        self._prepare_publication(loaded=False)
         known, captured = self._versions.known(), self._captured_tables()
         require_capturable(self._database.query, self._settings, captured, gone=self._versions.ever())
-        unknown = [table.oid for table in captured if table.oid not in known]
+        unknown = [table.oid for table in captured if table.oid not in known and table.oid not in self._busy]
         wanted = {oid for oid in self._to_read if oid not in known or self._patterns.matches(known[oid])}
-        self._to_read = sorted({*wanted, *unknown, *(table.oid for table in added)})
+        self._to_read = sorted({*wanted, *unknown})
         self._rereads = Rereads(
             self._settings.url,
             self._settings.publication,
@@ -285,29 +306,37 @@ class PostgresSource:
             )
 
     def _look_for_new_tables(self) -> None:
-        """Without event triggers nobody else adds a new table to the publication."""
-        if self._follows_ddl or time.monotonic() < self._look_due:
+        """Without event triggers nobody else adds a new table to the publication; nor one that was busy before."""
+        if (self._follows_ddl and not self._busy) or time.monotonic() < self._look_due:
             return
         self._look_due = time.monotonic() + _LOOK_SECONDS
         try:
-            self._to_read += [table.oid for table in self._prepare_publication(loaded=False)]
+            self._prepare_publication(loaded=False)
         except SourceError as error:
             self._report(f"a new table is not captured: {error} ({error.mend})")
 
-    def _prepare_publication(self, *, loaded: bool) -> list[SourceTable]:
-        """Publication and event triggers as the settings want them. The tables that were added, whose rows nobody has
-        read; none if all tables are `loaded` anyway.
+    def _prepare_publication(self, *, loaded: bool) -> None:
+        """Publication and event triggers as the settings want them. Tables that are added are to be read, unless all
+        are `loaded` anyway; those that somebody writes to without a pause are left for the next look.
         """
         query, name = self._database.query, self._settings.publication
-        tables = self._captured_tables()
-        added = ensure_publication(query, name, tables)
+        busy: set[int] = set()
+        for table in ensure_publication(query, name, self._captured_tables()):
+            try:
+                publish(query, name, table.id)
+            except LockTimeoutError:
+                busy.add(table.oid)
+                if table.oid not in self._busy:
+                    self._report(f"table {table.id} is captured once no transaction that writes to it is open")
+            else:
+                self._to_read += [] if loaded else [table.oid]
+        self._busy = busy
         follows, self._follows_ddl = self._follows_ddl, ensure_triggers(query, name, self._patterns)
         if not self._follows_ddl and (follows or self._look_due == 0.0):
             self._report(
                 "this role can't make event triggers: schema changes are noticed with a table's next row"
                 " (a superuser can run what `cdc triggers` prints)"
             )
-        return [] if loaded else added
 
     def confirm(self, lsn: int) -> None:
         moved = lsn > self._confirmed
@@ -360,7 +389,6 @@ class PostgresSource:
                 publication=self._settings.publication,
                 generated=self._generated,
                 captured=self._patterns.matches,
-                look_up=self._catalog.look_up,
                 is_there=self._is_there,
             )
         return self._versions_or_none

@@ -2,7 +2,8 @@
 
 Two things tell: descriptions, which event triggers write into the stream (`ddl`), and pgoutput's Relation messages. A
 description says all; a Relation says names and types only, but can't be missed. Where a Relation says something else
-than the last description, nobody described the change, and the table has to be read again, unless columns only went.
+than the last description, nobody described the change, and the table has to be read again, unless columns only went;
+so has one that nobody ever described: it may have had rows before it was published.
 """
 
 from __future__ import annotations
@@ -43,9 +44,8 @@ Outcome = Altered | Unread
 
 
 class Versions:
-    """`captured` says whether a table's events are wanted. `look_up` asks the catalog of today for a Relation whose
-    table nobody described, `is_there` whether a table exists in it. `publication` is ours: descriptions for others are
-    left alone.
+    """`captured` says whether a table's events are wanted, `is_there` whether a table exists today. `publication` is
+    ours: descriptions for others are left alone.
     """
 
     def __init__(
@@ -54,13 +54,11 @@ class Versions:
         publication: str,
         generated: bool,
         captured: Callable[[TableId], bool],
-        look_up: Callable[[wire.Relation], TableDescription],
         is_there: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self._publication = publication
         self._generated = generated
         self._captured = captured
-        self._look_up = look_up
         self._is_there = is_there
         self._history: deque[tuple[Position, int, TableDescription | None]] = deque()
         self._published: dict[int, TableDescription] = {}
@@ -121,10 +119,8 @@ class Versions:
         if not self._captured(TableId(relation.schema, relation.name)):
             return ()
         known = self._published.get(relation.oid)
-        if known is None and self._others_called(TableId(relation.schema, relation.name), relation.oid):
-            return (Unread(relation.oid),)  # another table had that name; nobody said that it went
         if known is None:
-            return self._altered(self._look_up(relation))
+            return (Unread(relation.oid),)
         if agrees(known, relation):
             return ()
         kept = _narrowed(known, relation)
@@ -203,9 +199,10 @@ class Versions:
         unseen = known is None and tag != _NEW_AND_EMPTY
         spelled_anew = known is not None and _spelled_anew(known, description)
         seen_before = known is not None and not known.hidden.isdisjoint(c.number for c in description.columns)
+        refiltered = known is not None and known.filter != description.filter
         taken = bool(self._others_called(description.id, oid))
         unread = oid in self._rewritten | self._unread
-        if any((reread, moved, unseen, spelled_anew, seen_before, taken, unread)):
+        if any((reread, moved, unseen, spelled_anew, seen_before, refiltered, taken, unread)):
             return [*swallowed, Unread(oid)]
         return [*swallowed, *self._altered(description)]
 
