@@ -117,8 +117,9 @@ _PARTITIONS: Final = sa.Table(
 class SqlCheckpoints(CheckpointStore):
     """In the tables `cdc_consumer` and `cdc_consumer_checkpoint` of an SQL database, made if they are missing.
 
-    Each save compares and sets a version, so that a paused consumer that comes back can't save any more, and what it
-    does in the same transaction is rolled back.
+    Whoever opens it sets a version, with which each save compares: a paused consumer that comes back can't save any
+    more, and what it does in the same transaction is rolled back. A save changes nothing here, because it may be rolled
+    back too.
     """
 
     def __init__(self, engine: sa.Engine, name: str) -> None:
@@ -159,13 +160,12 @@ class SqlCheckpoints(CheckpointStore):
             else:
                 with self._engine.begin() as own:
                     self._save(own, progress, log_id)
-        self._version += 1
 
     def _save(self, connection: sa.Connection, progress: Progress, log_id: str) -> None:
         taken = connection.execute(
             _CONSUMERS.update()
             .where(_CONSUMERS.c.name == self._name, _CONSUMERS.c.version == self._version)
-            .values(version=self._version + 1, log_id=log_id)
+            .values(log_id=log_id)
         )
         if taken.rowcount != 1:
             raise StaleApplierError(f"another consumer took over the checkpoint of {self._name!r}")

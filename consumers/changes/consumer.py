@@ -93,9 +93,10 @@ class Batch:
 
     def commit(self, connection: sa.Connection | None = None) -> None:
         """Save the checkpoint after this batch; with `SqlCheckpoints` and a `connection`, as part of the transaction
-        that is open there, so that what else is done in it is done once and for all. Again: nothing.
+        that is open there, so that what else is done in it is done once and for all. Again, after it was rolled back:
+        the same once more; without a connection: nothing.
         """
-        if not self.committed:
+        if connection is not None or not self.committed:
             self._commit(connection)
             self.committed = True
 
@@ -235,8 +236,10 @@ class Consumer:
                 else:
                     self._save(pending)
             applier.finish()
-            if not uncommitted:
-                self._save(handout.take())
+            rest = handout.take()
+            if rest is not None and not rest.events and not uncommitted:  # nobody has seen those events
+                rest.number = number
+                self._save(rest)
 
     def _save(self, pending: _Pending | None, connection: sa.Connection | None = None) -> None:
         """What comes before what was saved already was saved with it."""

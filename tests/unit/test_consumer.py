@@ -22,6 +22,7 @@ from cdc.core.settings import LogSettings
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from cdc.log.local import LocalLog
+from consumers.apply.applier import Applier
 from consumers.changes import UNCHANGED, Batch, Change, Consumer, SqlCheckpoints
 from consumers.changes.change import Shapes
 from consumers.changes.rehearsal import Rehearsal
@@ -151,6 +152,25 @@ def test_a_commit_in_the_users_own_transaction(shop: Shop, engine: sa.Engine) ->
         assert sorted(connection.execute(sa.select(done.c.id)).scalars()) == [1, 2, 3]
 
 
+def test_a_transaction_of_the_users_that_is_rolled_back_and_tried_again(shop: Shop, engine: sa.Engine) -> None:
+    """As after a deadlock: each time with the checkpoint, also in a batch after it."""
+    shop.insert(1, 2, 3)
+    done = sa.Table("done", sa.MetaData(), sa.Column("id", sa.Integer))
+    done.create(engine)
+    with shop.consumer(checkpoints=SqlCheckpoints(engine, "mine"), batch_changes=1) as consumer:
+        for batch in consumer.batches(follow=False):
+            for commits in (False, True):
+                with engine.connect() as connection, connection.begin() as transaction:
+                    for number in ids(batch):
+                        connection.execute(done.insert().values(id=number))
+                    batch.commit(connection)
+                    if not commits:
+                        transaction.rollback()
+    assert all_ids(shop.consumer(checkpoints=SqlCheckpoints(engine, "mine"))) == []
+    with engine.connect() as connection:
+        assert sorted(connection.execute(sa.select(done.c.id)).scalars()) == [1, 2, 3]
+
+
 def test_a_paused_consumer_that_comes_back_can_not_commit(shop: Shop, engine: sa.Engine) -> None:
     shop.insert(1)
     with shop.consumer(checkpoints=SqlCheckpoints(engine, "mine")) as paused:
@@ -208,6 +228,26 @@ def test_stop_ends_the_iteration_from_another_thread(shop: Shop) -> None:
                 thread.start()
                 thread.join()
     assert all_ids(shop.consumer()) == []  # the batch in hand was committed
+
+
+@pytest.mark.parametrize("commit", [True, False])
+def test_a_stop_while_events_are_read_leaves_them_for_the_next_time(
+    shop: Shop, options: dict[str, Any], commit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all_ids(shop.consumer(**options)) == []
+    shop.insert(1, 2, 3)
+    with shop.consumer(**options) as consumer:
+        step = Applier.step
+
+        def stopped_meanwhile(self: Applier, wait: float) -> int:
+            found = step(self, wait)
+            consumer.stop()
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Applier, "step", stopped_meanwhile)
+            assert [ids(batch) for batch in consumer.batches(commit=commit)] == []
+    assert all_ids(shop.consumer(**options)) == [1, 2, 3]
 
 
 def test_only_the_tables_that_were_asked_for(shop: Shop) -> None:
