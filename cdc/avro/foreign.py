@@ -6,13 +6,15 @@ and times, and intervals in microseconds.
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from cdc.avro import properties as prop
 from cdc.avro.kinds import arrays, codec_of
-from cdc.avro.kinds.codec import ValueCodec
+from cdc.avro.kinds.codec import PLACEHOLDER, ValueCodec
 from cdc.avro.kinds.floats import float64_text
 from cdc.avro.typenames import sql_name
 from cdc.core.errors import ProtocolViolationError
@@ -60,6 +62,12 @@ _SHARED: Final = {  # types that share their Avro form with another
     "HSTORE": (Kind.HSTORE, "hstore"),
 }
 _SHARED_KINDS: Final = {Kind.BOOLEAN, Kind.DECIMAL, Kind.JSON}
+# An array stands for UNCHANGED in a form that its items can have: the placeholder's bytes, or a UUID made of them.
+_UNAVAILABLE_ITEMS: Final = {
+    **{kind: list(PLACEHOLDER) for kind in (Kind.INT32, Kind.INT64, Kind.DATE)},
+    Kind.UUID: [str(uuid.UUID(bytes=hashlib.md5(PLACEHOLDER, usedforsecurity=False).digest(), version=3)).encode()],
+}
+_CENTS: Final = 2  # money's digits behind the point, unless the connector's `money.fraction.digits` says otherwise
 _UNLIMITED: Final = 2**31 - 1
 _IN_MILLISECONDS: Final = {
     "io.debezium.time.Time",
@@ -109,7 +117,10 @@ def _array(shape: Mapping[str, Any], named: Named) -> tuple[ColumnType, ValueCod
     name = _source_name(parameters) or f"{element.name}[]"
     if name.endswith("[]"):
         element = replace(element, name=name[:-2])
-    return ColumnType(kind=Kind.ARRAY, name=name, element=element), arrays.array(codec)
+    array = arrays.array(codec)
+    if element.kind in _UNAVAILABLE_ITEMS:
+        array = replace(array, unavailable=_UNAVAILABLE_ITEMS[element.kind])
+    return ColumnType(kind=Kind.ARRAY, name=name, element=element), array
 
 
 def _scalar(shape: Mapping[str, Any]) -> ColumnType:
@@ -118,7 +129,13 @@ def _scalar(shape: Mapping[str, Any]) -> ColumnType:
     source = parameters.get(prop.SOURCE_TYPE, "")
     if kind is Kind.BYTES and source not in {"", "BYTEA"}:
         kind, name = Kind.OTHER, "text"  # a type that the connector does not know: its text form
-    if kind in _SHARED_KINDS and source in _SHARED:
+    if kind is Kind.STRING and source == "BYTEA":
+        raise ProtocolViolationError(
+            "bytea as base64 or hexadecimal text would be stored as that text",
+            mend="Set binary.handling.mode = bytes at the connector.",
+        )
+    of_cents = kind is not Kind.DECIMAL or _number(parameters.get("scale")) == _CENTS
+    if kind in _SHARED_KINDS and source in _SHARED and of_cents:
         kind, name = _SHARED[source]
     length = _number(parameters.get("length" if kind is Kind.BITS else prop.SOURCE_LENGTH))
     if length == _UNLIMITED:

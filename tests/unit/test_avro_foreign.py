@@ -65,6 +65,10 @@ FIELDS = [
     optional("words", named("string", "io.debezium.data.Tsvector")),
     optional("place", POINT),
     optional("at_ns", named("long", "io.debezium.time.NanoTimestamp")),
+    optional("ints", {"type": "array", "items": ["null", "int"]}),
+    optional("longs", {"type": "array", "items": ["null", "long"]}),
+    optional("days", {"type": "array", "items": ["null", named("int", "io.debezium.time.Date")]}),
+    optional("uuids", {"type": "array", "items": ["null", named("string", "io.debezium.data.Uuid")]}),
 ]
 SOURCE_FIELDS = [
     {"name": "version", "type": "string"},
@@ -171,6 +175,10 @@ def test_the_table_is_read_from_connects_names():
         ColumnType(kind=Kind.OTHER, name="tsvector"),
         ColumnType(kind=Kind.OTHER, name="point"),
         ColumnType(kind=Kind.TIMESTAMP, name="timestamp without time zone"),
+        ColumnType(kind=Kind.ARRAY, name="integer[]", element=ColumnType(kind=Kind.INT32, name="integer")),
+        ColumnType(kind=Kind.ARRAY, name="bigint[]", element=ColumnType(kind=Kind.INT64, name="bigint")),
+        ColumnType(kind=Kind.ARRAY, name="date[]", element=ColumnType(kind=Kind.DATE, name="date")),
+        ColumnType(kind=Kind.ARRAY, name="uuid[]", element=ColumnType(kind=Kind.UUID, name="uuid")),
     ]
 
 
@@ -180,13 +188,15 @@ def test_a_row_is_read_into_canonical_texts():
         "at": 86_400_500_000, "at_ms": 1, "zoned": "2026-01-31T12:34:56.789000Z", "small": -1, "bits": b"\x05\x00",
         "data": b"\x01", "names": ["a", None], "span": 90_500_000, "doc": "{}", "words": "'rat'",
         "place": {"x": 1.5, "y": -2.0, "wkb": b"", "srid": None}, "at_ns": 1000,
+        "ints": [1, None], "longs": [-1], "days": [1], "uuids": ["6d0a5a2b-8f2a-4d4b-9f55-0b7c7b1e4c11"],
     }  # fmt: skip
     block = {"id": "9:480", "total_order": 4, "data_collection_order": 2}
     event = decode("c", after=after, block=block)
     row = (
         b"1", b"12.50", b"-0.050", None, "hé".encode(), b"1970-01-02 00:00:00.5", b"1970-01-01 00:00:00.001",
         b"2026-01-31 12:34:56.789+00", b"-1", b"000000000101", rb"\x01", b"{a,NULL}", b"PT90.5S", b"{}", b"'rat'",
-        b"(1.5,-2)", b"1970-01-01 00:00:00.000001",
+        b"(1.5,-2)", b"1970-01-01 00:00:00.000001", b"{1,NULL}", b"{-1}", b"{1970-01-02}",
+        b"{6d0a5a2b-8f2a-4d4b-9f55-0b7c7b1e4c11}",
     )  # fmt: skip
     assert event.change == Create(row)
     assert event.position == (0, 500, 480)
@@ -236,8 +246,11 @@ def test_infinities_of_each_unit(column, infinity, minus_infinity):
 def test_the_placeholder_means_unchanged():
     text = "__debezium_unavailable_value"
     after = {**NULLS, "id": 1, "note": text, "data": text.encode(), "names": [text], "doc": text}
-    values = dict(zip(NULLS, decode("u", after=after).change.after, strict=True))
-    assert {name for name, value in values.items() if value is UNCHANGED} == {"note", "data", "names", "doc"}
+    arrays = {name: list(text.encode()) for name in ("ints", "longs", "days")}
+    uuids = {"uuids": ["b68a35a7-17ad-35b3-af2a-ae46edb4545a"]}  # Java's UUID.nameUUIDFromBytes of it
+    values = dict(zip(NULLS, decode("u", after=after | arrays | uuids).change.after, strict=True))
+    unchanged = {name for name, value in values.items() if value is UNCHANGED}
+    assert unchanged == {"note", "data", "names", "doc", "ints", "longs", "days", "uuids"}
 
 
 def test_an_old_image_is_the_key():
@@ -288,9 +301,19 @@ def test_types_that_the_connector_does_not_know_are_their_text():
     ]
 
 
+@pytest.mark.parametrize("scale", ["0", "4"])
+def test_money_of_other_digits_than_two_is_a_number(scale):
+    """`money.fraction.digits` at the connector: the same bytes mean another value then."""
+    money = named("bytes", "org.apache.kafka.connect.data.Decimal", scale=scale)
+    money["connect.parameters"]["__debezium.source.column.type"] = "MONEY"
+    (column,) = table_schema_from(json.dumps(envelope_schema([optional("price", money)]))).columns
+    assert (column.type.kind, column.type.scale) == (Kind.DECIMAL, int(scale))
+
+
 @pytest.mark.parametrize(
     "avro",
     [
+        ["null", {"type": "string", "connect.parameters": {"__debezium.source.column.type": "BYTEA"}}],
         ["null", "string", "int"],
         ["null", {"type": "map", "values": "string"}],
         ["null", named("string", "io.debezium.time.SomethingNew")],
