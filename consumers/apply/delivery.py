@@ -38,7 +38,7 @@ from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import TopicPartition
 from cdc.core.position import Position
 from cdc.core.runs import counted, one_by_one, rows_of
-from cdc.core.tables import TableId
+from cdc.core.tables import TableId, TableSchema
 from consumers.apply.meanwhile import Beside, alone
 from consumers.plan.approach import claimed
 from consumers.plan.checkpoint import PartitionProgress
@@ -126,7 +126,7 @@ class Delivery:
             free = self._free(events)
             try:
                 with transaction.savepoint():
-                    self._run(transaction, plan(free), counted(free))
+                    self._run(transaction, self._planned(free), counted(free))
             except CdcError as error:
                 if not _is_poison(error, free):
                     raise
@@ -136,6 +136,12 @@ class Delivery:
                 self._try_in_order(transaction, alone, alone if free is events else one_by_one(free))
         if self._only_part is None:
             self._passed.update(_progress_of(events))
+
+    def _planned(self, events: Sequence[ChangeEvent]) -> list[Step]:
+        """Of tables whose rows have to be moved, both halves of a changed key must come one after the other."""
+        if any(map(self._target.moves, _versions(events))):
+            events = sorted(events, key=_position)
+        return plan(events, moving=self._target.moves)
 
     def _run(self, transaction: TargetTransaction, steps: Sequence[Step], events: int) -> None:
         if events < _MANY:
@@ -186,10 +192,7 @@ class Delivery:
                 event.change.before.id for event in events if isinstance(event.change, Alter) and event.change.before
             }
             events = [*takewhile(lambda event: not event.defines_table, events)]
-        # Events of one version mostly share one object: hashing a version looks at each of its columns.
-        tables = [*map(_table, events)]
-        versions = dict(zip(map(id, tables), tables, strict=True)).values()
-        for version in dict.fromkeys(version for version in versions if version.id not in altered):
+        for version in dict.fromkeys(version for version in _versions(events) if version.id not in altered):
             try:
                 self._target.prepare(version)
             except TargetSchemaError:
@@ -250,7 +253,7 @@ class Delivery:
         events = [event for unit in todo for event in unit]
         try:
             with transaction.savepoint():
-                transaction.run(plan(events, moving=True))
+                transaction.run(plan(events, moving=lambda _: True))
                 if checked:
                     transaction.require_constraints()
         except CdcError as error:
@@ -342,6 +345,12 @@ def _progress_of(events: Iterable[ChangeEvent]) -> dict[TopicPartition, Partitio
         TopicPartition(*partition): PartitionProgress(event.position, _offset(event) + rows_of(event))
         for partition, event in last.items()
     }
+
+
+def _versions(events: Iterable[ChangeEvent]) -> Iterable[TableSchema]:
+    """Events of one version mostly share one object: hashing a version looks at each of its columns."""
+    tables = [*map(_table, events)]
+    return dict(zip(map(id, tables), tables, strict=True)).values()
 
 
 class _AbandonedError(Exception):

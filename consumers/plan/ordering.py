@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from cdc.core.tables import TableId
+from cdc.core.types import has_one_text
 from consumers.plan.steps import AlterTable, CopyRows, DropTable, RowStep, Step, TruncateTable, WriteRows
 
 References = Mapping[TableId, AbstractSet[TableId]]
@@ -63,6 +64,9 @@ def _parted(steps: list[RowStep], *, is_parent: bool) -> tuple[list[RowStep], li
     if not isinstance(step, WriteRows) or not (step.deletes or step.removed):
         return first, steps, []
     if not all(isinstance(each, CopyRows) for each in copies) or (copies and not is_parent):
+        return first, steps, []
+    # What comes must not take the place of what goes: '1.0' is written over 1, and then 1 is deleted.
+    if is_parent and not all(has_one_text(column.type) for column in step.table.key_columns):
         return first, steps, []
     going = WriteRows(step.table, deletes=step.deletes, removed=step.removed)
     coming = WriteRows(step.table, upserts=step.upserts, partials=step.partials, added=step.added, loaded=step.loaded)

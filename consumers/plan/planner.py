@@ -9,7 +9,7 @@ truncate, and a moved row whose values are not all known.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, assert_never, cast
 
@@ -37,14 +37,14 @@ from cdc.core.tables import TableId, TableSchema
 from consumers.plan.steps import AlterTable, CopyRows, DropTable, MoveRow, Step, TruncateTable, WriteRows
 
 
-def plan(events: Iterable[ChangeEvent], *, moving: bool = False) -> list[Step]:
+def plan(events: Iterable[ChangeEvent], *, moving: Callable[[TableSchema], bool] = lambda _: False) -> list[Step]:
     """The steps that bring a target past `events`, in which each key's events are in commit order.
 
     A table's steps stand together, tables in the order of their first event. A `Create` with UNCHANGED values must come
     right after its table's `Delete` of the key that it moved from.
 
-    A changed key is a row that goes and one that comes; if `moving`, where both halves come one after the other, the
-    row is moved, as at the source: that is what foreign keys that refer to it act upon.
+    A changed key is a row that goes and one that comes. Of tables that are `moving`, where both halves come one after
+    the other, the row is moved, as at the source: that is what foreign keys that refer to it act upon.
 
     GapError if a row is written partly after it was deleted; FidelityError for a table without key whose events don't
     carry the whole old row; ProtocolViolationError for events that say what no event can.
@@ -68,7 +68,7 @@ def plan(events: Iterable[ChangeEvent], *, moving: bool = False) -> list[Step]:
         if rows is None or (rows.version is not version and rows.version != version):
             steps = [] if rows is None else rows.finished()
             rows = tables[version.id] = (
-                _KeyedRows(version, steps, moving=moving) if version.key else _KeylessRows(version, steps)
+                _KeyedRows(version, steps, moving=moving(version)) if version.key else _KeylessRows(version, steps)
             )
             usual = {id(each.version): each for each in tables.values()}
         rows.add(event)

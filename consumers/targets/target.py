@@ -57,6 +57,12 @@ class Target(Protocol):
         any error nothing of it stays.
         """
 
+    def moves(self, table: TableSchema) -> bool:  # noqa: ARG002  # for those whose foreign keys act
+        """Whether a row of it whose key changes has to be moved: to delete it, and write it anew, would do something to
+        others (ON DELETE CASCADE).
+        """
+        return False
+
     @property
     def is_server(self) -> bool:
         """Whether another process does most of the work of `TargetTransaction.run`, which may then be called in a

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from replication import Replication
 
 from cdc.avro.names import schemas_topic
 from cdc.core.errors import ConstraintError
@@ -236,3 +237,20 @@ def test_with_independent_partitions_a_child_waits_for_its_parent(
             with pytest.raises(ConstraintError, match="ant_zebra_fkey") as raised:
                 replica.catch_up()
             assert "DEFERRABLE" in str(raised.value.mend)
+
+
+def test_a_changed_key_takes_what_refers_to_it_along(replication: Replication) -> None:
+    """Deleted and written anew, it would lose what the target's own ON DELETE CASCADE removes."""
+    references = "REFERENCES category ON UPDATE CASCADE ON DELETE CASCADE"
+    for connection in (replication.source, replication.target):
+        connection.execute(f"CREATE TABLE category (id int PRIMARY KEY, parent int {references})".encode())
+        connection.execute(f"CREATE TABLE leaf (id int PRIMARY KEY, category int {references})".encode())
+    replication.execute(
+        "INSERT INTO category VALUES (1, NULL), (2, 1), (4, 2), (5, NULL)", "INSERT INTO leaf VALUES (1, 4), (2, 2)"
+    )
+    replication.synchronize("category", "leaf")
+    replication.execute("UPDATE category SET id = 10 WHERE id = 1")
+    replication.transaction("UPDATE category SET id = 20 WHERE id = 2", "INSERT INTO leaf VALUES (3, 20)")
+    replication.synchronize("category", "leaf")
+    replication.execute("DELETE FROM category WHERE id = 20")
+    replication.synchronize("category", "leaf")

@@ -84,6 +84,13 @@ def test_rows_that_came_together_come_before_what_goes():
     ]
 
 
+def test_a_parents_key_that_comes_again_in_another_spelling_goes_first():
+    """Else 1.0 is written over 1, and then 1 is deleted: the same row, to the target."""
+    parent = table("a", key_type=NUMERIC)
+    ordered = in_order([both(B), both(parent)], {B.id: frozenset({parent.id})})
+    assert [step for step in ordered if step.table == parent] == [both(parent)]
+
+
 def test_what_becomes_of_a_table_keeps_its_place():
     insert = WriteRows(B, upserts=[(b"1", b"x")])
     parent = WriteRows(A, upserts=[(b"1", b"x")])

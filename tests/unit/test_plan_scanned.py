@@ -65,7 +65,7 @@ def scanned(event):
 
 def outcome(events, *, moving):
     try:
-        return plan(events, moving=moving)
+        return plan(events, moving=lambda _: moving)
     except CdcError as error:
         return str(error)
 

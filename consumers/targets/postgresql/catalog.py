@@ -31,13 +31,15 @@ class TargetColumn:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingTable:
     """`unique_keys` are sets of columns; each column with the operator by which its values are equal there.
-    `primary_key` is its constraint's name. `refers_to` are the tables of its foreign keys.
+    `primary_key` is its constraint's name. `refers_to` are the tables of its foreign keys. `is_acted_on`: a foreign key
+    of some table does something to that table's rows when one here is deleted.
     """
 
     columns: tuple[TargetColumn, ...]
     unique_keys: Mapping[frozenset[str], Mapping[str, str]]
     primary_key: str | None
     refers_to: frozenset[TableId]
+    is_acted_on: bool
 
 
 def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None:
@@ -59,6 +61,7 @@ def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None
         unique_keys=_unique_keys(session, oid, doing),
         primary_key=_primary_key(session, oid, doing),
         refers_to=_refers_to(session, oid, doing),
+        is_acted_on=_is_acted_on(session, oid, doing),
     )
 
 
@@ -116,6 +119,15 @@ def _refers_to(session: PostgresSession, oid: int, doing: str) -> frozenset[Tabl
         doing=doing,
     )
     return frozenset(TableId(*row) for row in rows)
+
+
+def _is_acted_on(session: PostgresSession, oid: int, doing: str) -> bool:
+    rows = session.query(
+        "SELECT 1 FROM pg_constraint WHERE confrelid = %s AND contype = 'f' AND confdeltype NOT IN ('a', 'r') LIMIT 1",
+        (oid,),
+        doing=doing,
+    )
+    return bool(rows)
 
 
 def _declared(types: list[tuple[str, str, bool, bool, bool]]) -> DeclaredType:

@@ -30,6 +30,7 @@ class PreparedTables(PreparedVersions[TableStatements]):
         self._compare = fence
         self._numbers = count(1)
         self.references: dict[TableId, frozenset[TableId]] = {}
+        self._acted_on: dict[TableId, bool] = {}
         self.filling = Filling(session)
 
     @override
@@ -68,7 +69,12 @@ class PreparedTables(PreparedVersions[TableStatements]):
         self._session.execute(statements.create_staging(), doing=f"preparing table {version.id}")
         if table.refers_to:
             self.references[version.id] = table.refers_to
+        self._acted_on[version.id] = table.is_acted_on
         return statements
+
+    def moves(self, version: TableSchema) -> bool:
+        """See `Target.moves`. Of what is not prepared yet, nobody knows."""
+        return version not in self._prepared or self._acted_on[version.id]
 
     def _created(self, version: TableSchema, resolved: dict[str, str]) -> ExistingTable:
         doing = f"creating table {version.id}"

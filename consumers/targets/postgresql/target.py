@@ -139,6 +139,10 @@ class PostgresTarget(SessionTarget[PostgresSession, PreparedTables], Replaceable
             return drop_tables(session, area)
 
     @override
+    def moves(self, table: TableSchema) -> bool:
+        return self._opened()[1].moves(table)
+
+    @override
     def _new_session(self) -> PostgresSession:
         return PostgresSession(self._url, applier=self._applier)
 
