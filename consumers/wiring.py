@@ -179,6 +179,7 @@ def swap_session(
             reader=reader,
             settings=of,
             prefix=prefix,
+            log_id=state.log_id,
             known=_known(state, table_versions(reader, prefix), of, kind),
             leave_behind=leave_behind,
             report=report,

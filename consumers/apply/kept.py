@@ -86,6 +86,6 @@ def require_of_log(of_checkpoint: str | None, of_log: str | None, target: str) -
     if of_log is not None and of_checkpoint not in {None, of_log}:
         raise GapError(
             f"the checkpoint in target {target!r} belongs to another log",
-            mend="correct [log] url and prefix; or drop the target's tables and its rows in cdc_applier,"
-            " cdc_checkpoint and cdc_letter to fill it from this log",
+            mend=f"correct [log] url and prefix; or, if it is its log from now on, `cdc rebuild {target}`; or drop its"
+            " tables, and its rows in cdc_applier, cdc_checkpoint and cdc_letter",
         )

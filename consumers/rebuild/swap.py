@@ -23,8 +23,9 @@ from cdc.core.settings import TargetSettings
 from cdc.core.tables import TableId, TableSchema
 from consumers.apply.applier import Applier
 from consumers.plan.beside import area, beside, live_name
+from consumers.plan.checkpoint import Checkpoint
 from consumers.plan.letters import INDEX, read_index
-from consumers.rebuild.replay import Progress, Reached, advance, ends_of, is_behind
+from consumers.rebuild.replay import Progress, advance, ends_of, is_behind
 from consumers.targets.replaceable import ReplaceableTarget, Replacement
 
 _CURRENT_US: Final = 10_000_000  # under steady changes, a replay whose last events are younger is through the log
@@ -46,6 +47,7 @@ class Swap:
         reader: LogReader,
         settings: TargetSettings,
         prefix: str,
+        log_id: str | None,
         known: Mapping[TableId, TableSchema | None],
         leave_behind: bool,
         report: Callable[[str], None],
@@ -56,6 +58,7 @@ class Swap:
         self._reader = reader
         self._settings = settings
         self._prefix = prefix
+        self._log_id = log_id
         self._known = known
         self._leave_behind = leave_behind
         self._report = report
@@ -72,6 +75,8 @@ class Swap:
                 mend=f"cdc rebuild {self._settings.name} --drop-old, when you no longer need them",
             )
         self._refuse_letters()
+        if self._live.read_checkpoint().log_id != self._log_id:
+            self._report("the live tables were filled from another log: what this one has will replace them")
         for table, features in sorted(self._live.features(self._known).items()):
             made = sorted(feature for feature in features if not feature.startswith("column "))
             if made:
@@ -103,7 +108,7 @@ class Swap:
     def _replace(self, stopping: Callable[[], bool]) -> None:
         with self._replay.replacing(self._settings.name) as transaction:
             reached("rebuild.2-held")
-            while self._is_behind(transaction.live.partitions):
+            while self._is_behind(transaction.live):
                 if stopping():
                     raise _StoppedError
                 self._applier.step(_STEP_SECONDS)
@@ -117,10 +122,12 @@ class Swap:
         is_through = self.progress.records >= self.progress.of and self._applier.progress.lag_us < _CURRENT_US
         if not idle and not is_through:
             return False
-        return not self._is_behind(self._live.read_checkpoint().partitions)
+        return not self._is_behind(self._live.read_checkpoint())
 
-    def _is_behind(self, live: Reached) -> bool:
-        return not self._applier.is_whole or is_behind(self._applier.reached, live, self._topics)
+    def _is_behind(self, live: Checkpoint) -> bool:
+        if live.log_id != self._log_id:
+            return not self._applier.is_whole  # places in one log say nothing of another
+        return not self._applier.is_whole or is_behind(self._applier.reached, live.partitions, self._topics)
 
     def _make_missing(self) -> None:
         """Tables that are at the source and live, and that nothing in the log made: they are empty."""

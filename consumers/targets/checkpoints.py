@@ -124,8 +124,10 @@ class SqlCheckpoints(ABC):
         to, doing = self.dialect, "handing the checkpoint over"
         self._execute(f"DELETE FROM {to.checkpoint} WHERE applier = %s", live, doing=doing)
         self._execute(f"UPDATE {to.checkpoint} SET applier = %s WHERE applier = %s", live, self._applier, doing=doing)
+        ((log_id,),) = self._query(f"SELECT log_id FROM {to.applier} WHERE name = %s", self._applier, doing=doing)
         self._execute(
-            f"UPDATE {to.applier} SET version = version + 1, owner = %s{to.touched} WHERE name = %s",
+            f"UPDATE {to.applier} SET version = version + 1, log_id = %s, owner = %s{to.touched} WHERE name = %s",
+            log_id,
             REBUILD,
             live,
             doing=doing,

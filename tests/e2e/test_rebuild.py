@@ -73,12 +73,7 @@ class Place:
                 connection.execute(f"INSERT INTO {table} SELECT g, 50 FROM generate_series(1, {ACCOUNTS}) g".encode())
 
     def query(self, sql: str) -> list[tuple]:
-        if self.target.startswith("sqlite"):
-            with sqlite3.connect(self.target.removeprefix("sqlite:///"), timeout=30) as lite:
-                return lite.execute(sql).fetchall()
-        if self.target.startswith("mysql"):
-            return MariaDB(self.target).values(sql)
-        return pg(self.target, sql)
+        return rows_at(self.target, sql)
 
     def rebuild(self, *options: str, failpoint: str | None = None) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name != "CDC_FAILPOINT"}
@@ -159,6 +154,13 @@ class Place:
 def pg(url: str, sql: str) -> list[tuple]:
     with psycopg.connect(url) as connection:
         return connection.execute(sql.encode()).fetchall()
+
+
+def rows_at(url: str, sql: str) -> list[tuple]:
+    if url.startswith("sqlite"):
+        with sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30) as lite:
+            return lite.execute(sql).fetchall()
+    return MariaDB(url).values(sql) if url.startswith("mysql") else pg(url, sql)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -467,6 +469,39 @@ def test_the_target_as_of_a_moment(
         with sqlite3.connect(path) as lite:
             assert lite.execute("SELECT id, m FROM t").fetchall() == [(9, 9), (10, 10)]
         assert pg(copy, "SELECT id, m FROM t") == [(9, 9), (10, 10)]
+
+
+@pytest.mark.parametrize("target", ["pg", "lite", "maria"])
+def test_a_target_of_a_log_that_was_lost(
+    new_database: Callable[[], str], new_mariadb: Callable[[], str], unique_name: str, tmp_path: Path, target: str
+) -> None:
+    """A new log knows nothing of how far the target had come, and its places may be lower."""
+    source, made = new_database(), {"pg": new_database, "maria": new_mariadb}
+    url = made[target]() if target in made else f"sqlite:///{tmp_path}/copy.db"
+    with (
+        psycopg.connect(source, autocommit=True) as writer,
+        targets_of(source, {target: url}, tmp_path, unique_name) as place,
+    ):
+        writer.execute("CREATE TABLE t (id int PRIMARY KEY)")
+        for number in range(50):
+            writer.execute("INSERT INTO t VALUES (%s)", [number])
+        place.replica.catch_up()
+        place.replica.close()
+        place.replica.drop()
+        settings = LogSettings(url=f"sqlite:///{tmp_path}/new.db", prefix=unique_name, partitions=2)
+        with open_log(settings) as log:
+            place.replica.reopen(log, settings)
+            writer.execute("DELETE FROM t WHERE id < 10")
+            place.replica.capture()
+            with pytest.raises(GapError, match="belongs to another log") as raised:
+                place.replica.apply(target)
+            assert f"cdc rebuild {unique_name}_{target}" in str(raised.value.mend)
+            place.replica.close()
+            assert any("another log" in line for line in place.rebuild(f"{unique_name}_{target}"))
+            place.replica.reopen(log, settings)
+            writer.execute("INSERT INTO t VALUES (100)")
+            place.replica.catch_up()
+            assert rows_at(url, "SELECT id FROM t ORDER BY id") == [(number,) for number in (*range(10, 50), 100)]
 
 
 def test_a_log_whose_oldest_records_are_gone(new_database: Callable[[], str], unique_name: str, tmp_path: Path) -> None:
