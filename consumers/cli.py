@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from consumers.rebuild.replay import Progress
     from consumers.status import Status
 
+TargetArgument = Annotated[str, typer.Argument(help="Its name in the configuration.")]
+
 
 def register(app: typer.Typer) -> None:
     app.command("apply")(apply)
@@ -34,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def apply(
-    target: Annotated[str, typer.Argument(help="A name under [targets].")],
+    target: TargetArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     *,
     wait: Annotated[
@@ -71,7 +73,7 @@ def apply(
 
 
 def rebuild(
-    target: Annotated[str, typer.Argument(help="A name under [targets].")],
+    target: TargetArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     *,
     until: Annotated[
@@ -173,7 +175,6 @@ def check(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False)
         raise typer.Exit(1)
 
 
-TargetArgument = Annotated[str, typer.Argument(help="A name under [targets].")]
 _WHICH = "A position as `list` shows it, or tables (public.*)"
 
 
@@ -248,6 +249,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False
 def _print_status(found: Status) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     console = Console(soft_wrap=True, highlight=False)
     for part in ("source", "log"):
@@ -256,20 +258,17 @@ def _print_status(found: Status) -> None:
     table = Table(
         "target", "behind (records)", "events/s", "version", "checkpoint", "applied through", "dead letters", "note"
     )
+    columns = (
+        "records_behind",
+        "events_per_second",
+        "version",
+        "position",
+        "applied_to",
+        "dead_letters",
+        "error",
+    )
     for name, target in found.as_object()["targets"].items():
-        table.add_row(
-            name,
-            *(
-                "" if target[key] is None else f"{target[key]:,}" if isinstance(target[key], int) else str(target[key])
-                for key in (
-                    "records_behind",
-                    "events_per_second",
-                    "version",
-                    "position",
-                    "applied_to",
-                    "dead_letters",
-                    "error",
-                )
-            ),
-        )
+        values = [target[key] for key in columns]
+        shown = ["" if each is None else f"{each:,}" if isinstance(each, int) else str(each) for each in values]
+        table.add_row(name, *map(Text, shown))  # no markup: errors name sections of the configuration, like [log]
     console.print(table)

@@ -12,13 +12,16 @@ from types import FrameType
 from typing import Final
 
 from rich.console import Console
+from rich.text import Text
 
 _PLAIN_SECONDS: Final = 10.0
 _TERMINAL_SECONDS: Final = 0.5
 
 
 class Reporter:
-    """Reports of one process, on standard error. `name` stands before each line."""
+    """Reports of one process, on standard error. `name` stands before each line. Brackets are no markup: texts name
+    sections of the configuration.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -27,7 +30,7 @@ class Reporter:
     def __call__(self, text: str) -> None:
         """Something happened."""
         if self._console.is_terminal:
-            self._console.print(f"[bold]{self._name}[/bold] {text}", markup=True)
+            self._console.print(Text.assemble((self._name, "bold"), f" {text}"))
         else:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
             print(f"{stamp} {self._name}: {text}", file=sys.stderr, flush=True)  # noqa: T201
@@ -46,9 +49,9 @@ class Reporter:
             thread.join()
 
     def _live_line(self, line: Callable[[float], str], done: threading.Event) -> None:
-        with self._console.status(f"{self._name}: starting") as status:
+        with self._console.status(Text(f"{self._name}: starting")) as status:
             for seconds in _ticks(done, _TERMINAL_SECONDS):
-                status.update(f"{self._name}: {line(seconds)}")
+                status.update(Text(f"{self._name}: {line(seconds)}"))
 
     def _plain_lines(self, line: Callable[[float], str], done: threading.Event) -> None:
         last = ""

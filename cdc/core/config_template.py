@@ -34,7 +34,7 @@ url = "postgresql://cdc:${CDC_TARGET_PASSWORD}@localhost:5432/warehouse"   # or 
 # mask = { "public.users.email" = "hash" }         # or "null", or a text to stand there
 # mask_key = "${CDC_MASK_KEY}"   # what hashes are made with; at least 16 characters
 # as_text = []                   # columns to hold as text, like "public.t.c": where a target's type can't hold a value
-# consistency = "transaction"    # whole source transactions; or "key": each key's changes in order
+# consistency = "transaction"    # whole source transactions; or "key" (a connector's: only that): each key's in order
 # schema_changes = "follow"      # or "add-only": what goes at the source stays; or "stop" at each, with the statements
 # on_error = "stop"              # or "dead-letter": what the target refuses waits, with what depends on it: `cdc dlq`
 # batch_events = 10000           # events in one target transaction, at most

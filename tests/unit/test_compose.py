@@ -119,6 +119,12 @@ def test_data_is_kept_in_volumes_that_are_declared(service: str) -> None:
         assert mounted.partition(":")[0] in COMPOSE["volumes"]
 
 
+def test_schemas_are_kept_where_events_are() -> None:
+    registry, log = environment("registry"), parse_settings(CONFIG, environment("capture")).log
+    assert registry["APICURIO_STORAGE_KIND"] == "kafkasql"
+    assert registry["APICURIO_KAFKASQL_BOOTSTRAP_SERVERS"] == log.url.removeprefix("kafka://")
+
+
 def test_published_ports_are_those_that_are_listened_on() -> None:
     for name, service in SERVICES.items():
         for published in service.get("ports", []):
