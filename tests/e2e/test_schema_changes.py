@@ -345,6 +345,36 @@ def test_people_follow_a_migration_in_one_transaction(make_pair, target, consist
     assert found == [(1, "A"), (2, "B"), (3, "C"), (5, "E"), (6, "F"), (7, "G"), (8, "H")]
 
 
+def test_sqlite_tables_with_constraints_of_their_own_are_changed_by_people(make_pair):
+    """What stands before the change is applied, in the shape that it needs."""
+    pair = make_pair()
+    with closing(sqlite3.connect(pair.lite)) as lite:
+        lite.executescript(
+            "DROP TABLE item; CREATE TABLE item (id INTEGER PRIMARY KEY NOT NULL, name TEXT NOT NULL UNIQUE);"
+            " INSERT INTO item VALUES (1, 'a'), (2, 'b')"
+        )
+    pair.replica.reopen()
+    pair.in_one(
+        "INSERT INTO item VALUES (3, 'c')",
+        "ALTER TABLE item ADD COLUMN extra int NOT NULL DEFAULT 5",
+        "INSERT INTO item VALUES (4, 'd', 6)",
+    )
+    pair.replica.capture()
+    with pytest.raises(TargetSchemaError, match=r"unique \(name\)"):
+        pair.replica.apply("lite")
+    assert pair.lite_rows("item", ["id", "name"]) == [("1", "a"), ("2", "b"), ("3", "c")]
+    with closing(sqlite3.connect(pair.lite)) as lite:
+        lite.execute("ALTER TABLE item ADD COLUMN extra INTEGER NOT NULL DEFAULT 0")
+    pair.replica.reopen()
+    pair.replica.apply("lite")
+    assert pair.lite_rows("item", ["id", "name", "extra"]) == [
+        ("1", "a", "5"),
+        ("2", "b", "5"),
+        ("3", "c", "5"),
+        ("4", "d", "6"),
+    ]
+
+
 def test_a_target_with_columns_of_its_own(make_pair):
     pair = make_pair()
     with psycopg.connect(pair.target, autocommit=True) as target:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from target_databases import Sqlite
-from target_steps import KEYLESS, ORDERS, apply, text, upserted, version
+from target_steps import KEYLESS, ONE, ORDERS, advance, apply, at, numbered, text, upserted, version
 
-from cdc.core.errors import ConstraintError, TargetSchemaError
+from cdc.core.errors import ConstraintError, TargetSchemaError, UnfollowedError
 from cdc.core.events import UNCHANGED
 from cdc.core.tables import Column
 from cdc.core.types import ColumnType, Kind
-from consumers.plan.steps import MoveRow, WriteRows
+from consumers.plan.steps import AlterTable, MoveRow, WriteRows
+from consumers.targets.sqlite import SqliteTarget
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.target import Target
 
@@ -106,3 +109,115 @@ def test_rows_are_found_by_an_index(database, target, table, monkeypatch):
             ((*_, found_by),) = connection.execute(f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?")).fetchall()
             assert found_by.startswith("SEARCH")
             assert found_by.count("=?") == len(table.key)
+
+
+# -- tables that are made anew ---------------------------------------------------------------------------------------
+
+BEFORE = version(replace(NUMBER, id=1), numbered("a", 2, nullable=False), numbered("b", 3))
+
+
+def altered(*columns: Column, key: tuple[int, ...] = (0,), **fills: bytes) -> AlterTable:
+    return AlterTable(version(*columns, key=key), BEFORE, fills=fills)
+
+
+ID, A, B = BEFORE.columns
+DROPPED = altered(ID, A)
+ADDED = altered(ID, A, B, numbered("c", 4))
+REQUIRED = altered(ID, A, B, numbered("c", 4, nullable=False), c=b'it\'s; "new"\n\\')
+NULLABLE = altered(ID, replace(A, nullable=True), B)
+NOT_NULL = altered(ID, A, replace(B, nullable=False))
+RETYPED = altered(ID, replace(A, type=INTEGER), B)
+REKEYED = altered(ID, A, B, key=(1,))
+RENAMED = altered(ID, replace(A, name="title"), B)
+EVERYTHING = AlterTable(
+    replace(
+        version(replace(ID, type=A.type), replace(A, name="title"), numbered("c", 4)),
+        id=ORDERS.id._replace(name="moved"),
+    ),
+    BEFORE,
+    fills={"c": b"c"},
+)
+
+ROWS = [(b"1", b"7", b"y"), (b"2", b"8", b"z")]
+
+
+def changed(step: AlterTable) -> list[tuple[bytes | None, ...]]:
+    """The rows as they are after the step."""
+    before = {column.id: index for index, column in enumerate(BEFORE.columns)}
+    return [
+        tuple(row[before[each.id]] if each.id in before else step.fills.get(each.name) for each in step.table.columns)
+        for row in ROWS
+    ]
+
+
+def test_a_table_made_anew_keeps_the_defaults_of_the_target_s_own_columns(database, target):
+    defaults = {
+        "seen": "(datetime('now'))",
+        "stamp": "CURRENT_TIMESTAMP",
+        "sum": "(1 + 2)",
+        "minus": "-5",
+        "hex": "X'00ff'",
+        "quoted": "'it''s (x)'",
+        "bare": "word",
+        "double": '"two words"',
+        "yes": "true",
+    }
+    columns = ", ".join(f"{name} DEFAULT {default}" for name, default in defaults.items())
+    database.execute(f"CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL, b TEXT, {columns})")
+    upserted(target, *ROWS, table=BEFORE)
+    advance(target, {ONE: at(2)}, REQUIRED)
+    apply(target, WriteRows(REQUIRED.table, upserts=[(b"3", b"x", b"y", b"z")]), ordinal=3)
+    found = database.execute(f"SELECT {', '.join(defaults)} FROM orders WHERE seen > '2020' AND stamp > '2020'")
+    assert [row[2:] for row in found] == [(3, -5, b"\x00\xff", "it's (x)", "word", "two words", 1)] * 3
+
+
+OWN = {
+    "unique (a)": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL UNIQUE, b TEXT)",
+    "unique (a, b)": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL, b TEXT, UNIQUE (a, b))",
+    "check": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL, b TEXT, Check\n(b <> 'bad'))",
+    "collation": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL collate nocase, b TEXT)",
+    "AUTOINCREMENT": "CREATE TABLE orders (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, a TEXT NOT NULL, b TEXT)",
+    "ON CONFLICT": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL ON CONFLICT IGNORE, a TEXT NOT NULL, b TEXT)",
+    "STRICT": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL, b TEXT) STRICT",
+    "WITHOUT ROWID": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL, b TEXT) WITHOUT ROWID",
+    "foreign key b to other": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL,"
+    " b TEXT REFERENCES other)",
+    "generated column g": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL, b TEXT, g AS (id))",
+}
+
+
+@pytest.mark.parametrize("policy", ["follow", "add-only"])
+@pytest.mark.parametrize("own", OWN)
+def test_what_a_new_table_would_lack_is_for_people_to_keep(database, policy, own):
+    """What ALTER TABLE can do does not lose it."""
+    database.execute(OWN[own])
+    with database.opened(schema_changes=policy) as target:
+        upserted(target, *ROWS, table=BEFORE)
+        with pytest.raises(UnfollowedError, match=rf"orders.* has .*{re.escape(own)}") as raised:
+            advance(target, {ONE: at(2)}, REQUIRED)
+        assert '"c" TEXT NOT NULL, PRIMARY KEY ("id")' in str(raised.value.mend)
+        assert database.rows(BEFORE) == ROWS
+        database.execute("ALTER TABLE orders ADD COLUMN c TEXT NOT NULL DEFAULT ''")
+        advance(target, {ONE: at(2)}, REQUIRED)
+        assert database.rows(REQUIRED.table) == changed(REQUIRED)
+
+
+def test_words_in_texts_names_and_comments_are_no_constraints(database, target):
+    database.execute(
+        "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, -- CHECK (id > 0)\n a TEXT NOT NULL COLLATE binary,"
+        """ b TEXT, "COLLATE" TEXT DEFAULT 'CHECK ( COLLATE x', [CHECK (] TEXT, `AUTOINCREMENT` /* ON CONFLICT */)"""
+    )
+    upserted(target, *ROWS, table=BEFORE)
+    assert isinstance(target, SqliteTarget)
+    assert not [word for word in target.features([BEFORE.id])[BEFORE.id] if not word.startswith("column ")]
+    advance(target, {ONE: at(2)}, REQUIRED)
+    assert database.rows(REQUIRED.table) == changed(REQUIRED)
+
+
+def test_a_rebuild_tells_what_it_would_not_take_along(database, target):
+    assert isinstance(target, SqliteTarget)
+    for own, statement in OWN.items():
+        database.execute("DROP TABLE IF EXISTS orders")
+        database.execute(statement)
+        said = ", ".join(target.features([BEFORE.id])[BEFORE.id])
+        assert own in said or "GENERATED" in said

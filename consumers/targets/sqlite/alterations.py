@@ -5,10 +5,11 @@ https://www.sqlite.org/lang_altertable.html#otheralter
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Final, assert_never
 
-from cdc.core.errors import TargetSchemaError
+from cdc.core.errors import UnfollowedError
 from cdc.core.settings import SchemaChanges
 from cdc.core.tables import TableId
 from consumers.plan.alterations import (
@@ -26,12 +27,15 @@ from consumers.plan.steps import AlterTable
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.naming import flat_name
 from consumers.targets.policy import Done, is_left_alone, may_drop, require_allowed
-from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded
+from consumers.targets.schema_check import MADE_ANEW
+from consumers.targets.sqlite.catalog import TargetColumn, columns_of, constraints_of, folded
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.types import RowCodec, Stored, declared_type
 
 _DROPPED: Final = "cdc_dropped_"
 _ANEW: Final = "cdc_anew"
+# A default that needs no parentheses, and is not allowed them where it is a name: that is a text then.
+_BARE_DEFAULT: Final = re.compile(r"\w+|[\"`\[].*", re.DOTALL)
 
 _Statement = tuple[str, tuple[Stored, ...]]
 
@@ -123,8 +127,8 @@ class Alterer:
         same_key = {folded(part) for part in key} == {folded(part) for part in has_key}
         if same_key and all(new == old for old, new in zip(columns, wanted, strict=True)):
             return
-        self._require_plain(step.table.id, name, columns, doing)
         kept = [column for column in wanted if column is not None]
+        self._require_plain(step.table.id, name, columns, _create(name, kept, key), doing)
         brought = {column.name.lower() for column in step.table.columns}
         same = same_key and all(
             new == old for old, new in zip(columns, wanted, strict=True) if old.name.lower() in brought
@@ -172,14 +176,18 @@ class Alterer:
             return column
         return column._replace(declared=declared_type(brought.type), not_null=not brought.nullable)
 
-    def _require_plain(self, table: TableId, name: str, columns: Iterable[TargetColumn], doing: str) -> None:
+    def _require_plain(
+        self, table: TableId, name: str, columns: Iterable[TargetColumn], wanted: str, doing: str
+    ) -> None:
         """What a new table would lose is for people to keep."""
-        has_references = self._session.query("SELECT 1 FROM pragma_foreign_key_list(?)", (name,), doing=doing)
-        if has_references or any(column.generated for column in columns):
-            raise TargetSchemaError(
-                f"table {table} was changed at the source; at the target it has foreign keys or generated columns,"
-                " which making it anew would lose",
-                mend=f"make {quoted(name)} anew by hand with the source's columns, or drop it and start over",
+        lost = sorted(set(constraints_of(self._session, name, doing=doing)))
+        lost += [f"generated column {column.name}" for column in columns if column.generated]
+        if lost:
+            raise UnfollowedError(
+                f"table {table} was changed at the source; at the target it has {', '.join(lost)}, which making it"
+                " anew would lose",
+                mend=f"at the target, give it this shape by hand, with what you want to keep of that:"
+                f" {wanted}; then start the applier again. Or {MADE_ANEW}",
             )
 
 
@@ -189,11 +197,17 @@ def _has(columns: Iterable[TargetColumn], name: str) -> bool:
 
 def _create(name: str, columns: Iterable[TargetColumn], key: Iterable[str]) -> str:
     parts = [
-        f"{quoted(column.name)} {column.declared}{' NOT NULL' if column.not_null else ''}"
-        f"{'' if column.default is None else f' DEFAULT {column.default}'}"
+        f"{quoted(column.name)} {column.declared}{' NOT NULL' if column.not_null else ''}{_default(column)}"
         for column in columns
     ]
     names = quoted_list(key)
     if names:
         parts.append(f"PRIMARY KEY ({names})")
     return f"CREATE TABLE {quoted(name)} ({', '.join(parts)})"
+
+
+def _default(column: TargetColumn) -> str:
+    """SQLite tells an expression without the parentheses that it must have."""
+    if column.default is None:
+        return ""
+    return f" DEFAULT {column.default if _BARE_DEFAULT.fullmatch(column.default) else f'({column.default})'}"
