@@ -34,6 +34,15 @@ def target(database: Sqlite) -> Iterator[Target]:
         yield target
 
 
+def run_script(database: Sqlite, mend: str | None) -> None:
+    """As people do it, in a connection that differs from ours."""
+    statements = str(mend).removeprefix("at the target: ").removesuffix("; then start the applier again")
+    with closing(sqlite3.connect(database.url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.executescript(statements)
+        assert not connection.in_transaction
+
+
 # -- texts that a column's collation takes for equal -----------------------------------------------------------------
 
 COLLATIONS = pytest.mark.parametrize("collation", ["NOCASE", "RTRIM"])
@@ -186,7 +195,7 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("policy", ["follow", "add-only"])
+@pytest.mark.parametrize("policy", ["follow", "add-only", "stop"])
 @pytest.mark.parametrize("own", OWN)
 def test_what_a_new_table_would_lack_is_for_people_to_keep(database, policy, own):
     """What ALTER TABLE can do does not lose it."""
@@ -221,3 +230,150 @@ def test_a_rebuild_tells_what_it_would_not_take_along(database, target):
         database.execute(statement)
         said = ", ".join(target.features([BEFORE.id])[BEFORE.id])
         assert own in said or "GENERATED" in said
+
+
+def test_a_key_and_types_of_the_target_s_own_stay(database):
+    """Where nothing happened to the source's."""
+    database.execute(
+        "CREATE TABLE orders (own INTEGER PRIMARY KEY, id BIGINT NOT NULL UNIQUE, a VARCHAR(9) NOT NULL UNIQUE, b TEXT)"
+    )
+    with database.opened(schema_changes="add-only") as target:
+        upserted(target, *ROWS, table=BEFORE)
+        wider = version(replace(ID, type=ColumnType(kind=Kind.INT64, name="bigint")), A, B, numbered("c", 4))
+        step = AlterTable(wider, BEFORE, fills={"c": b"c"})
+        advance(target, {ONE: at(2)}, step)
+    assert database.rows(wider) == changed(step)
+    assert database.execute("SELECT own, typeof(own) FROM orders") == [(1, "integer"), (2, "integer")]
+    declared = database.execute("SELECT type, pk FROM pragma_table_info('orders')")
+    assert declared == [("INTEGER", 1), ("BIGINT", 0), ("VARCHAR(9)", 0), ("TEXT", 0), ("TEXT", 0)]
+
+
+# -- what a policy leaves to people ----------------------------------------------------------------------------------
+
+STEPS = {
+    "added": ADDED,
+    "added with values": REQUIRED,
+    "nullable": NULLABLE,
+    "not null": NOT_NULL,
+    "type": RETYPED,
+    "key": REKEYED,
+    "dropped": DROPPED,
+    "renamed": RENAMED,
+    "everything": EVERYTHING,
+}
+ADDITIVE = ["added", "added with values", "nullable"]
+
+
+@pytest.fixture
+def watched(database: Sqlite) -> Sqlite:
+    """With what people made at the table, and at others."""
+    with database.opened() as target:
+        upserted(target, *ROWS, table=BEFORE)
+    database.execute("CREATE TABLE child (item INTEGER REFERENCES orders ON DELETE CASCADE)")
+    database.execute("INSERT INTO child VALUES (1)")
+    database.execute("CREATE TABLE heard (what TEXT)")
+    database.execute("CREATE INDEX by_id ON orders (id -- and no other\n)")
+    database.execute("CREATE VIEW ids AS SELECT id FROM orders")
+    database.execute(
+        "CREATE TRIGGER hear AFTER INSERT ON orders BEGIN\n  INSERT INTO heard VALUES (new.id);\n  SELECT 1; -- ;\nEND"
+    )
+    return database
+
+
+def require_followed(database: Sqlite, step: AlterTable) -> None:
+    """Table and rows are as the step makes them, and as a new table would be; and what people made is there."""
+    name = step.table.id.name
+    assert database.rows(step.table) == changed(step)
+    ((found,),) = database.execute(f"SELECT sql FROM sqlite_master WHERE name = '{name}'")
+    assert "cdc_" not in found
+    columns = {column.name: column for column in step.table.columns}
+    key = [column.name for column in step.table.key_columns]
+    for of, declared, not_null, place in database.execute(
+        f"SELECT name, type, \"notnull\", pk FROM pragma_table_info('{name}')"
+    ):
+        column = columns.pop(of)
+        assert declared == ("INTEGER" if column.type == INTEGER else "TEXT")
+        assert bool(not_null) is not column.nullable
+        assert place == (key.index(of) + 1 if of in key else 0)
+    assert not columns
+    assert database.execute("SELECT id FROM ids ORDER BY 1") == database.execute(f'SELECT id FROM "{name}" ORDER BY 1')
+    assert database.execute("SELECT item FROM child") == [(1,)]
+    assert database.execute(f"SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = '{name}' AND sql > ''")
+    heard = len(database.execute("SELECT * FROM heard"))
+    row = tuple(b"9" for _ in step.table.columns)
+    with database.opened() as target:
+        apply(target, WriteRows(step.table, upserts=[row]), ordinal=9)
+    assert len(database.execute("SELECT * FROM heard")) == heard + 1
+
+
+@pytest.mark.parametrize("change", ADDITIVE)
+def test_add_only_follows_what_it_promises(watched, change):
+    with watched.opened(schema_changes="add-only") as target:
+        advance(target, {ONE: at(2)}, STEPS[change])
+    require_followed(watched, STEPS[change])
+
+
+@pytest.mark.parametrize(
+    ("policy", "change"),
+    [
+        *(("stop", change) for change in STEPS),
+        *(("add-only", change) for change in STEPS if change not in [*ADDITIVE, "dropped", "everything"]),
+    ],
+)
+def test_people_run_the_statements_and_the_applier_goes_on(watched, policy, change):
+    step = STEPS[change]
+    shape = "SELECT type, name, sql FROM sqlite_master ORDER BY 1, 2"
+    before = watched.execute(shape)
+    with watched.opened(schema_changes=policy) as target:
+        with pytest.raises(UnfollowedError, match=policy) as raised:
+            advance(target, {ONE: at(2)}, step)
+        assert watched.rows(BEFORE) == ROWS
+        assert watched.execute(shape) == before
+    run_script(watched, raised.value.mend)
+    with watched.opened(schema_changes=policy) as target:
+        advance(target, {ONE: at(2)}, step)
+    require_followed(watched, step)
+
+
+def test_a_column_that_people_added_without_its_values_gets_them(database):
+    """And what is left to be done is said again, so that it can be run."""
+    with database.opened(schema_changes="stop") as target:
+        upserted(target, *ROWS, table=BEFORE)
+        database.execute("ALTER TABLE orders ADD COLUMN c VARCHAR(20)")
+        with pytest.raises(UnfollowedError, match="stop") as raised:
+            advance(target, {ONE: at(2)}, REQUIRED)
+    run_script(database, raised.value.mend)
+    with database.opened(schema_changes="stop") as target:
+        advance(target, {ONE: at(2)}, REQUIRED)
+    assert database.rows(REQUIRED.table) == changed(REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ("type_", "fill", "stored"),
+    [
+        (ColumnType(kind=Kind.INT64, name="bigint"), b"-9223372036854775808", -9223372036854775808),
+        (ColumnType(kind=Kind.FLOAT64, name="double precision"), b"1e+22", 1e22),
+        (ColumnType(kind=Kind.FLOAT64, name="double precision"), b"0.1", 0.1),
+        (ColumnType(kind=Kind.FLOAT64, name="double precision"), b"-Infinity", float("-inf")),
+        (ColumnType(kind=Kind.BOOLEAN, name="boolean"), b"t", 1),
+        (ColumnType(kind=Kind.BYTES, name="bytea"), rb"\x00ff", b"\x00\xff"),
+        (ColumnType(kind=Kind.DECIMAL, name="numeric"), b"1.50", "1.50"),
+        (ColumnType(kind=Kind.STRING, name="text"), b"'; ?; --", "'; ?; --"),
+    ],
+)
+def test_the_values_of_a_new_column_are_told_as_sql(database, type_, fill, stored):
+    column = Column(name="c", type=type_, nullable=False, id=4)
+    with database.opened(schema_changes="stop") as target:
+        upserted(target, *ROWS, table=BEFORE)
+        with pytest.raises(UnfollowedError) as raised:
+            advance(target, {ONE: at(2)}, altered(ID, A, B, column, c=fill))
+    run_script(database, raised.value.mend)
+    assert database.execute("SELECT c FROM orders") == [(stored,), (stored,)]
+
+
+def test_of_a_column_that_stayed_and_comes_again_nothing_old_is_left(database):
+    again = altered(ID, A, replace(B, id=4))
+    with database.opened(schema_changes="add-only") as target:
+        upserted(target, *ROWS, table=BEFORE)
+        advance(target, {ONE: at(2)}, again)
+    assert database.rows(again.table) == changed(again) == [(b"1", b"7", None), (b"2", b"8", None)]
