@@ -86,7 +86,9 @@ class TargetSchemaError(TargetError):
 
 
 class UnfollowedError(TargetSchemaError):
-    """A table was changed at the source, and the target's `schema_changes` leaves it to people to follow."""
+    """A table was changed at the source, and it is for people to follow: the target's `schema_changes` leaves it to
+    them, or what they made at the table would be lost.
+    """
 
 
 class ConstraintError(TargetError):

@@ -23,25 +23,26 @@ def is_left_alone(alteration: Alteration, policy: SchemaChanges) -> bool:
     return policy == "add-only" and isinstance(alteration, DropColumn)
 
 
+def is_allowed(alteration: Alteration, policy: SchemaChanges) -> bool:
+    """Whether the policy does not leave an alteration to people that the target lacks."""
+    return policy == "follow" or (policy == "add-only" and is_additive(alteration))
+
+
 def require_allowed(table: TableId, done: Iterable[Done], policy: SchemaChanges) -> None:
     """UnfollowedError, with the statements, if the policy leaves what was done to people. The caller rolls back."""
-    refused = [
-        each
-        for each in done
-        if each.statements and (policy == "stop" or (policy == "add-only" and not is_additive(each.alteration)))
-    ]
+    refused = [each for each in done if each.statements and not is_allowed(each.alteration, policy)]
     if refused:
-        raise _waits_for_people(table, [statement for each in refused for statement in each.statements], policy)
+        raise waits_for_people(table, [statement for each in refused for statement in each.statements], policy)
 
 
 def may_drop(table: TableId, statement: str, policy: SchemaChanges) -> bool:
     """Whether to drop a table that is there, and was dropped at the source."""
     if policy == "stop":
-        raise _waits_for_people(table, [statement], policy)
+        raise waits_for_people(table, [statement], policy)
     return policy == "follow"
 
 
-def _waits_for_people(table: TableId, statements: Sequence[str], policy: SchemaChanges) -> UnfollowedError:
+def waits_for_people(table: TableId, statements: Sequence[str], policy: SchemaChanges) -> UnfollowedError:
     return UnfollowedError(
         f'table {table} was changed at the source, and schema_changes = "{policy}" leaves it to you to follow',
         mend=f"at the target: {'; '.join(statements)}; then start the applier again",

@@ -260,6 +260,19 @@ def test_add_only_adds_and_keeps(make_pair):
     assert columns(pair.target, "item")
 
 
+@pytest.mark.parametrize(
+    ("change", "row"),
+    [
+        ("ADD COLUMN extra int NOT NULL DEFAULT 5", "(3, 'c', 6)"),
+        ("ALTER COLUMN name DROP NOT NULL", "(3, NULL)"),
+    ],
+)
+def test_add_only_follows_what_adds_also_where_it_takes_a_new_table(make_pair, change, row):
+    pair = make_pair(schema_changes="add-only")
+    pair.run(f"ALTER TABLE item {change}", f"INSERT INTO item VALUES {row}")
+    pair.assert_equal("item")
+
+
 @pytest.mark.parametrize("target", ["pg", "lite"])
 def test_add_only_stops_at_what_would_change(make_pair, target):
     pair = make_pair(schema_changes="add-only")
@@ -343,6 +356,64 @@ def test_people_follow_a_migration_in_one_transaction(make_pair, target, consist
     with psycopg.connect(pair.target) if target == "pg" else sqlite3.connect(pair.lite) as connection:
         found = connection.execute("SELECT id, title FROM thing ORDER BY id").fetchall()
     assert found == [(1, "A"), (2, "B"), (3, "C"), (5, "E"), (6, "F"), (7, "G"), (8, "H")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ADD COLUMN extra text NOT NULL DEFAULT 'it''s; \"new\"'",
+        "ALTER COLUMN name DROP NOT NULL",
+        "ADD COLUMN extra int, ALTER COLUMN extra SET NOT NULL",
+        "ALTER COLUMN name TYPE int USING length(name)",
+        "DROP CONSTRAINT item_pkey, ADD PRIMARY KEY (name)",
+        "DROP COLUMN name",
+    ],
+)
+def test_sqlite_goes_on_when_people_ran_what_makes_a_table_anew(make_pair, change):
+    pair = make_pair(schema_changes="stop")
+    if "SET NOT NULL" in change:
+        pair.run("TRUNCATE item")
+    pair.run(f"ALTER TABLE item {change}", "UPDATE item SET id = 7 WHERE id = 1")
+    pair.replica.capture()
+    with pytest.raises(TargetSchemaError, match="stop") as stopped:
+        pair.replica.apply("lite")
+    statements = stopped.value.mend.removeprefix("at the target: ").removesuffix("; then start the applier again")
+    with closing(sqlite3.connect(pair.lite)) as lite:
+        lite.executescript(statements)
+    pair.replica.reopen()
+    pair.replica.apply("lite")
+    names = [name for name, *_ in columns(pair.source, "item")]
+    assert pair.lite_rows("item", names) == rows(pair.source, "item")
+
+
+def test_sqlite_tables_with_constraints_of_their_own_are_changed_by_people(make_pair):
+    """What stands before the change is applied, in the shape that it needs."""
+    pair = make_pair()
+    with closing(sqlite3.connect(pair.lite)) as lite:
+        lite.executescript(
+            "DROP TABLE item; CREATE TABLE item (id INTEGER PRIMARY KEY NOT NULL, name TEXT NOT NULL UNIQUE);"
+            " INSERT INTO item VALUES (1, 'a'), (2, 'b')"
+        )
+    pair.replica.reopen()
+    pair.in_one(
+        "INSERT INTO item VALUES (3, 'c')",
+        "ALTER TABLE item ADD COLUMN extra int NOT NULL DEFAULT 5",
+        "INSERT INTO item VALUES (4, 'd', 6)",
+    )
+    pair.replica.capture()
+    with pytest.raises(TargetSchemaError, match=r"unique \(name\)"):
+        pair.replica.apply("lite")
+    assert pair.lite_rows("item", ["id", "name"]) == [("1", "a"), ("2", "b"), ("3", "c")]
+    with closing(sqlite3.connect(pair.lite)) as lite:
+        lite.execute("ALTER TABLE item ADD COLUMN extra INTEGER NOT NULL DEFAULT 0")
+    pair.replica.reopen()
+    pair.replica.apply("lite")
+    assert pair.lite_rows("item", ["id", "name", "extra"]) == [
+        ("1", "a", "5"),
+        ("2", "b", "5"),
+        ("3", "c", "5"),
+        ("4", "d", "6"),
+    ]
 
 
 def test_a_target_with_columns_of_its_own(make_pair):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from string import ascii_lowercase, ascii_uppercase
 from typing import Final, NamedTuple
 
@@ -9,6 +11,26 @@ from consumers.targets.sqlite.session import SqliteSession
 
 _FOLDED: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _GENERATED: Final = {2, 3}  # `hidden` in PRAGMA table_xinfo: virtual and stored
+
+_CONSTRAINTS: Final = """
+SELECT 'unique (' || (SELECT group_concat(name, ', ') FROM pragma_index_info(l.name)) || ')'
+FROM pragma_index_list(?1) AS l WHERE l.origin = 'u'
+UNION ALL
+SELECT 'foreign key ' || "from" || ' to ' || "table" FROM pragma_foreign_key_list(?1)
+UNION ALL
+SELECT 'STRICT or WITHOUT ROWID' FROM pragma_table_list(?1) WHERE wr OR strict
+"""
+# What is told by the table's text alone. All of these words are SQLite's own: a name is so only in quotes.
+_SAID: Final = {
+    "check": re.compile(r"\bCHECK\b"),
+    "collation": re.compile(r"\bCOLLATE\b(?!\s+BINARY\b)"),
+    "AUTOINCREMENT": re.compile(r"\bAUTOINCREMENT\b"),
+    "ON CONFLICT": re.compile(r"\bON\s+CONFLICT\b"),
+}
+_QUOTED: Final = re.compile(
+    r"""--[^\n]* | /\*.*?(?:\*/|\Z) | '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\]""",
+    re.DOTALL | re.VERBOSE,
+)
 
 
 class TargetColumn(NamedTuple):
@@ -41,3 +63,14 @@ def columns_of(session: SqliteSession, name: str, *, doing: str) -> list[TargetC
         TargetColumn(column, declared, bool(not_null), default, place, hidden in _GENERATED)
         for column, declared, not_null, default, place, hidden in rows
     ]
+
+
+def constraints_of(session: SqliteSession, name: str, *, doing: str) -> Iterator[str]:
+    """What the table's text says beside its columns and primary key, which no table that we make has."""
+    yield from (constraint for (constraint,) in session.query(_CONSTRAINTS, (name,), doing=doing))
+    rows = session.query(
+        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", (name,), doing=doing
+    )
+    for (sql,) in rows:
+        bare = _QUOTED.sub(" ", sql).upper()
+        yield from (constraint for constraint, word in _SAID.items() if word.search(bare))

@@ -17,24 +17,11 @@ from consumers.plan.checkpoint import Checkpoint
 from consumers.targets.identifiers import quoted
 from consumers.targets.naming import flat_name
 from consumers.targets.replaceable import Replacement, Replacing
-from consumers.targets.sqlite.catalog import columns_of
+from consumers.targets.sqlite.catalog import columns_of, constraints_of
 from consumers.targets.sqlite.checkpoints import Checkpoints
 from consumers.targets.sqlite.session import SqliteSession
 
 _SWAPPING: Final = "replacing the tables"
-
-# What the table's own text says beside its columns. A CHECK is not told in any other way.
-_FEATURES: Final = r"""
-SELECT 'unique (' || (SELECT group_concat(name, ', ') FROM pragma_index_info(l.name)) || ')'
-FROM pragma_index_list(?1) AS l WHERE l.origin = 'u'
-UNION ALL
-SELECT 'foreign key ' || "from" || ' to ' || "table" FROM pragma_foreign_key_list(?1)
-UNION ALL
-SELECT 'check' FROM sqlite_master WHERE type = 'table' AND name = ?1 COLLATE NOCASE
-    AND replace(replace(upper(sql), ' ', ''), char(10), '') LIKE '%CHECK(%'
-UNION ALL
-SELECT 'STRICT or WITHOUT ROWID' FROM pragma_table_list(?1) WHERE wr OR strict
-"""
 
 
 def tables_in(session: SqliteSession, area: str) -> list[TableId]:
@@ -61,7 +48,7 @@ def features(session: SqliteSession, tables: Iterable[TableId]) -> dict[TableId,
                 f"column {quoted(column.name)} {column.declared}{' NOT NULL' if column.not_null else ''}"
                 f"{' DEFAULT' if column.default is not None else ''}{' GENERATED' if column.generated else ''}"
                 for column in columns
-            ) | frozenset(feature for (feature,) in session.query(_FEATURES, (flat_name(table),), doing=doing))
+            ) | frozenset(constraints_of(session, flat_name(table), doing=doing))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from typing_extensions import override
 
 from cdc.core.errors import TargetSchemaError
-from cdc.core.tables import TableId, TableSchema
+from cdc.core.tables import Column, TableId, TableSchema
 from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.naming import flat_name
 from consumers.targets.prepared import PreparedVersions
@@ -76,9 +76,9 @@ class PreparedTables(PreparedVersions[PreparedTable]):
         require_same_columns(version.id, (folded(column.name) for column in version.columns), by_name, optional)
         key = frozenset(folded(column.name) for column in version.key_columns)
         if key and key not in self._unique_keys(version.id, name, columns):
-            names = quoted_list(column.name for column in version.key_columns)
+            names = ", ".join(map(compared, version.key_columns))
             raise TargetSchemaError(
-                f"target table {name!r} has no unique key on {', '.join(sorted(key))} (one that tells case apart)",
+                f"target table {name!r} has no unique key on {', '.join(sorted(key))} (one that compares byte by byte)",
                 mend=f"CREATE UNIQUE INDEX {quoted(f'{name}_key')} ON {quoted(name)} ({names})",
             )
         for column in version.columns:
@@ -107,6 +107,15 @@ class PreparedTables(PreparedVersions[PreparedTable]):
         if len(primary) == 1 and primary[0].declared.upper() == "INTEGER":
             keys.add(frozenset({folded(primary[0].name)}))
         return keys
+
+
+def compared(column: Column) -> str:
+    """The column, as its values are to be compared with the source's: a text byte by byte, whatever collation it has at
+    the target. An index serves for that if its own collation is BINARY, which is what ours have.
+    """
+    name = quoted(column.name)
+    # Not for what is no text: an INTEGER PRIMARY KEY is found in ON CONFLICT only by its bare name.
+    return f"{name} COLLATE BINARY" if declared_type(column.type) == "TEXT" else name
 
 
 def row_id(version: TableSchema) -> str:

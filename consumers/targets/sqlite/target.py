@@ -37,7 +37,7 @@ from consumers.targets.sqlite.catalog import columns_of
 from consumers.targets.sqlite.checkpoints import Checkpoints
 from consumers.targets.sqlite.replacing import SqliteReplacing, drop_tables, features, tables_in
 from consumers.targets.sqlite.session import SqliteSession
-from consumers.targets.sqlite.tables import PreparedTable, PreparedTables, row_id
+from consumers.targets.sqlite.tables import PreparedTable, PreparedTables, compared, row_id
 from consumers.targets.sqlite.types import Stored
 from consumers.targets.target import TargetTransaction
 
@@ -201,7 +201,7 @@ class _Writer:
             sql = f"DELETE FROM {quoted(self._table.name)} WHERE {self._same_key()}"
             self._session.execute_many(sql, map(self._key, step.deletes), doing=self._doing)
         if step.upserts:
-            self._insert(step.upserts, f" ON CONFLICT ({self._names(self._version.key)}) {self._on_conflict()}")
+            self._insert(step.upserts, f" ON CONFLICT ({self._compared(self._version.key)}) {self._on_conflict()}")
         for present, rows in by_present_columns(step.partials).items():
             self._update(present, rows)
         if step.removed:
@@ -240,7 +240,7 @@ class _Writer:
         written = self._table.written
         name, number = quoted(self._table.name), row_id(self._version)
         # Not a chain of ANDs: SQLite refuses those of more than 1,000.
-        same = f"({self._names(written)}) IS ({', '.join('?' * len(written))})"
+        same = f"({self._compared(written)}) IS ({', '.join('?' * len(written))})"
         sql = f"DELETE FROM {name} WHERE {number} IN (SELECT {number} FROM {name} WHERE {same} LIMIT ?)"
         copies = Counter(self._values(row, written) for row in rows)
         parameters = ((*row, count) for row, count in copies.items())
@@ -261,8 +261,11 @@ class _Writer:
     def _names(self, columns: Sequence[int]) -> str:
         return quoted_list(self._version.columns[index].name for index in columns)
 
+    def _compared(self, columns: Sequence[int]) -> str:
+        return ", ".join(compared(self._version.columns[index]) for index in columns)
+
     def _sets(self, columns: Sequence[int]) -> str:
         return ", ".join(f"{self._name(index)} = ?" for index in columns)
 
     def _same_key(self) -> str:
-        return " AND ".join(f"{self._name(index)} = ?" for index in self._version.key)
+        return " AND ".join(f"{compared(self._version.columns[index])} = ?" for index in self._version.key)

@@ -135,3 +135,18 @@ def _blob(text: bytes) -> bytes:
 def _money(text: bytes) -> str:
     """A PostgreSQL source may say `$1,234.50` for 1234.50."""
     return text.replace(b"$", b"").replace(b",", b"").decode()
+
+
+def literal(value: Stored) -> str:
+    """The value in SQL's text."""
+    match value:
+        case None:
+            return "NULL"
+        case bytes():
+            return f"X'{value.hex()}'"
+        case str():
+            return "'" + value.replace("'", "''") + "'"
+        case float() if math.isinf(value):
+            return "9e999" if value > 0 else "-9e999"
+        case _:
+            return repr(value)
