@@ -5,7 +5,6 @@ All of it goes over a session of its own: what defines a table commits whatever 
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final, NamedTuple
 
 from typing_extensions import override
@@ -119,11 +118,6 @@ def declaration(version: TableSchema, column: Column) -> str:
     """A column's type: in the key, texts and bytes need a length."""
     key = version.key_columns
     return declared_type(column.type, key_bytes([each.type for each in key]) if column in key else None)
-
-
-def fingerprint(version: TableSchema) -> str:
-    """Tells this version from others of its table: 16 hexadecimal digits."""
-    return hashlib.sha256(repr(version).encode()).hexdigest()[:16]
 
 
 def _refuse_impossible(version: TableSchema, name: str) -> None:
