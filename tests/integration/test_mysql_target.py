@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 
 import pymysql
@@ -12,6 +14,8 @@ import sqlalchemy
 from target_databases import MariaDB
 
 from cdc.core.errors import (
+    AlreadyRunningError,
+    CdcError,
     ConfigError,
     ConstraintError,
     FidelityError,
@@ -43,6 +47,7 @@ from consumers.apply.delivery import Delivery
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.mapping import EventMapping
 from consumers.plan.steps import AlterTable, DropTable, MoveRow, Step, TruncateTable, WriteRows
+from consumers.targets.mysql import MysqlTarget
 from consumers.targets.open import open_target
 from consumers.targets.target import Target
 
@@ -343,6 +348,114 @@ def test_a_table_that_others_hold_is_altered_when_they_let_go_or_the_applier_tri
         cursor.execute("COMMIT")
         run(target, AlterTable(after, ITEM))
     assert database.rows(after) == [(b"1", b"x", None)]
+
+
+# -- who may define tables -------------------------------------------------------------------------------------------
+
+WIDER = replace(ITEM, columns=(*ITEM.columns, column("w")))
+OTHER = replace(ITEM, id=TableId("public", "other"))
+
+
+def end_session(database: MariaDB, target: Target) -> None:
+    """The one that writes; not the one that defines tables. As MariaDB does it to who stands still in a transaction."""
+    ((number,),) = target._session.query("SELECT CONNECTION_ID()", doing="testing")
+    database.execute(f"KILL {number}")
+
+
+@contextmanager
+def altering(database: MariaDB, target: Target, *steps: Step) -> Iterator[list[CdcError | None]]:
+    """In a thread, and waiting for those who hold the table. How it ended, after the block."""
+    ended: list[CdcError | None] = []
+
+    def work() -> None:
+        try:
+            run(target, *steps)
+            ended.append(None)
+        except CdcError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        await_waiting(database, 0)
+        yield ended
+    finally:
+        thread.join()
+
+
+def await_waiting(database: MariaDB, seconds: int) -> None:
+    """Until an alteration has waited so long."""
+    waiting = "state = 'Waiting for table metadata lock' AND info LIKE 'ALTER%'"
+    deadline = time.monotonic() + 60
+    while not database.execute(
+        f"SELECT 1 FROM information_schema.processlist WHERE db = DATABASE() AND {waiting} AND time >= {seconds}"
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
+def held(database: MariaDB) -> Iterator[Callable[[], object]]:
+    """A reader is in the midst of the table. What lets it go."""
+    with closing(raw(database)) as reader, reader.cursor() as cursor:
+        cursor.execute("START TRANSACTION")
+        cursor.execute("SELECT * FROM item")
+        yield lambda: cursor.execute("COMMIT")
+
+
+@pytest.mark.parametrize("steps", [[DropTable(ITEM)], [TruncateTable(ITEM), AlterTable(WIDER, ITEM)]])
+def test_an_applier_that_another_took_over_from_defines_nothing_any_more(database, steps):
+    """It stood still within a transaction, and goes on."""
+
+    def stand_still_and_go_on(first: Target) -> None:
+        with first.transaction(log_id="log") as transaction:
+            end_session(database, first)
+            with database.opened() as second:
+                upsert(second, ITEM, (b"2", b"x"))
+            transaction.run(steps)
+
+    with database.opened() as first:
+        upsert(first, ITEM, (b"1", b"x"))
+        with pytest.raises(PassingError):
+            stand_still_and_go_on(first)
+        with pytest.raises(PassingError):
+            first.prepare(OTHER)
+        assert not first.present([OTHER.id])
+    assert database.rows(ITEM) == [(b"1", b"x"), (b"2", b"x")]
+
+
+def test_who_takes_over_waits_for_what_the_one_before_began_to_alter(database):
+    """That one is gone, which the server notices when the ALTER TABLE is done."""
+    step = AlterTable(WIDER, ITEM)
+    with database.opened() as first:
+        upsert(first, ITEM, (b"1", b"x"))
+        with held(database) as let_go, altering(database, first, step) as ended:
+            end_session(database, first)
+            with pytest.raises(AlreadyRunningError, match="'copy' is gone, but what it began to alter") as raised:
+                database.target().open()
+            assert "IS_USED_LOCK" in str(raised.value.mend)
+            with closing(MysqlTarget(TargetSettings(name="copy", url=database.url), "copy~new")) as rebuild:
+                rebuild.open()
+                with pytest.raises(AlreadyRunningError, match="began to alter"), rebuild.replacing("copy"):
+                    pass
+            let_go()
+        assert isinstance(ended[0], PassingError)
+        with database.opened() as second:
+            run(second, step, WriteRows(WIDER, upserts=[(b"2", b"y", b"z")]))
+    assert database.rows(WIDER) == [(b"1", b"x", None), (b"2", b"y", b"z")]
+
+
+def test_an_alteration_may_take_longer_than_a_transaction_may_stand_still(database, monkeypatch):
+    monkeypatch.setattr("consumers.targets.mysql.session._IDLE_SECONDS", 2)
+    with database.opened() as target:
+        upsert(target, ITEM, (b"1", b"x"))
+        steps = AlterTable(WIDER, ITEM), WriteRows(WIDER, upserts=[(b"2", b"y", b"z")])
+        with held(database) as let_go, altering(database, target, *steps) as ended:
+            await_waiting(database, 4)
+            let_go()
+        assert ended == [None]
+        assert target._session.query("SELECT @@idle_transaction_timeout", doing="testing") == [(2,)]
+    assert database.rows(WIDER) == [(b"1", b"x", None), (b"2", b"y", b"z")]
 
 
 # -- faults ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing_extensions import override
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import Column, TableId, TableSchema
 from consumers.targets.mysql.catalog import ExistingTable, TargetColumn, find_table, folded
+from consumers.targets.mysql.defining import Allowed
 from consumers.targets.mysql.quoting import quoted, quoted_list
 from consumers.targets.mysql.session import MysqlSession
 from consumers.targets.mysql.types import RowCodec, declared_type, is_text, keeps_exactly, key_bytes
@@ -38,9 +39,10 @@ class PreparedTable(NamedTuple):
 class PreparedTables(PreparedVersions[PreparedTable]):
     """See `PreparedVersions`; but what is made ready is committed at once, and stays."""
 
-    def __init__(self, definer: MysqlSession) -> None:
+    def __init__(self, definer: MysqlSession, allowed: Allowed) -> None:
         super().__init__(definer)
         self._definer = definer
+        self._allowed = allowed
 
     @override
     def prepare(self, version: TableSchema) -> PreparedTable:
@@ -59,7 +61,8 @@ class PreparedTables(PreparedVersions[PreparedTable]):
         table = find_table(self._definer, name, doing=doing)
         if table is None:
             statement = create_table(version, name, self._definer.server.collation)
-            self._definer.execute(statement, doing=f"creating table {version.id}")
+            with self._allowed():
+                self._definer.execute(statement, doing=f"creating table {version.id}")
             table = find_table(self._definer, name, doing=doing)
         if table is None:
             raise TargetSchemaError(f"target table {name} went away while it was being created")
