@@ -313,6 +313,21 @@ def test_foreign_keys_of_the_target_do_not_ask_for_an_order(database, target):
     assert "foreign keys" in str(raised.value.mend)
 
 
+def test_a_table_that_can_not_be_dropped_leaves_the_session_as_it_was(database, target):
+    """With foreign keys checked, what empties a table would remove others' rows as well."""
+    database.execute("CREATE TABLE item (id int PRIMARY KEY, v longtext)")
+    database.execute("CREATE TABLE part (id int PRIMARY KEY, item int REFERENCES item (id) ON DELETE CASCADE)")
+    part = table(column("id", INTEGER, nullable=False), column("item", INTEGER), name="part")
+    upsert(target, ITEM, (b"7", b"x"))
+    upsert(target, part, (b"1", b"7"))
+    with pytest.raises(TargetError, match="foreign key"):
+        run(target, DropTable(ITEM))
+    wider = replace(ITEM, columns=(*ITEM.columns, column("w")))
+    run(target, TruncateTable(ITEM), AlterTable(wider, ITEM), WriteRows(wider, upserts=[(b"8", b"y", b"z")]))
+    assert database.rows(wider) == [(b"8", b"y", b"z")]
+    assert database.rows(part) == [(b"1", b"7")]
+
+
 # -- altered ---------------------------------------------------------------------------------------------------------
 
 

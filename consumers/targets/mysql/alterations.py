@@ -86,8 +86,10 @@ class Alterer:
         if there is not None and may_drop(table, statement, self._policy):
             # Others' references to it are to be seen.
             self._definer.execute("SET SESSION foreign_key_checks = 1", doing=doing)
-            self._definer.execute(statement, doing=doing)
-            self._definer.execute("SET SESSION foreign_key_checks = 0", doing=doing)
+            try:
+                self._definer.execute(statement, doing=doing)
+            finally:
+                self._definer.execute("SET SESSION foreign_key_checks = 0", doing=doing)
             self._forget_claim(name, doing)
 
     def _claim(self, step: AlterTable, name: str) -> None:
