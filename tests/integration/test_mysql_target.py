@@ -22,6 +22,7 @@ from cdc.core.errors import (
     GapError,
     PassingError,
     StaleApplierError,
+    TargetChangedError,
     TargetError,
     TargetSchemaError,
 )
@@ -157,6 +158,20 @@ def test_a_row_is_not_written_over_another_with_the_same_value_in_a_second_uniqu
     run(target, WriteRows(ITEM, deletes=[(b"5",)]))
     upsert(target, ITEM, (b"3", b"d"), (b"4", b"e"), (b"1", b"a"))
     assert database.rows(ITEM) == [(b"1", b"a"), (b"3", b"d"), (b"4", b"e")]
+
+
+def test_a_unique_key_that_is_made_while_we_write_is_noticed(database, target):
+    """Or row 1 would be changed, and row 2 lost."""
+    upsert(target, ITEM, (b"1", b"a"), (b"3", b"c"))
+    database.execute("ALTER TABLE item MODIFY v varchar(20), ADD UNIQUE (v)")
+    with pytest.raises(TargetChangedError, match=r"public\.item.*another key"):
+        upsert(target, ITEM, (b"1", b"d"), (b"2", b"c"))
+    upsert(target, ITEM, (b"1", b"d"), (b"4", b"e"))
+    target.open()
+    with pytest.raises(ConstraintError, match="unique key"):
+        upsert(target, ITEM, (b"2", b"c"))
+    upsert(target, ITEM, (b"2", b"f"), (b"3", b"g"))
+    assert database.rows(ITEM) == [(b"1", b"d"), (b"2", b"f"), (b"3", b"g"), (b"4", b"e")]
 
 
 def test_a_source_transaction_with_rows_before_an_alteration_survives_a_crash_after_it(database, target):
