@@ -304,13 +304,91 @@ def test_a_wider_column_is_taken_and_what_does_not_fit_a_narrower_one_is_an_erro
     assert database.rows(ITEM) == [(b"1", b"abc")]
 
 
-def test_removed_rows_are_compared_byte_for_byte(database, target):
-    database.execute("CREATE TABLE item (v varchar(20) COLLATE utf8mb4_general_ci)")
+@pytest.mark.parametrize(
+    ("declared", "fits"),
+    [
+        ("varchar(10) CHARACTER SET utf8mb4", b"0123456   "),
+        ("varchar(10) CHARACTER SET latin1", "é12345678 ".encode()),
+        ("varchar(10) CHARACTER SET utf16", "é12345678 ".encode()),
+        ("tinytext CHARACTER SET utf8mb4", "é".encode() * 127 + b" "),
+        ("tinytext CHARACTER SET latin1", "é".encode() * 254 + b" "),
+        ("varbinary(10)", b"012345678 "),
+        ("tinyblob", b"x" * 254 + b" "),
+    ],
+)
+@pytest.mark.parametrize("more", [b" ", b" " * 1000])
+def test_blanks_are_not_cut_off(database, target, declared, fits, more):
+    """A note is all that the server has for them, whatever its SQL mode is."""
+    database.execute(f"CREATE TABLE item (id int PRIMARY KEY, v {declared})")
+    upsert(target, ITEM, (b"1", fits))
+    for step in (
+        WriteRows(ITEM, upserts=[(b"2", b"x"), (b"3", fits + more)]),
+        WriteRows(ITEM, upserts=[(b"2", b"x")], partials=[(b"1", b"x"), (b"1", fits + more), (b"1", b"y")]),
+        MoveRow(ITEM, (b"1",), (b"2", fits + more)),
+    ):
+        with pytest.raises(FidelityError, match=r"public\.item, column v: ") as raised:
+            run(target, step)
+        assert raised.value.mend
+    assert database.values("SELECT id, CAST(CONVERT(v USING utf8mb4) AS BINARY) FROM item") == [(1, fits)]
+
+
+def test_blanks_are_not_cut_off_a_key(database, target):
+    """It would be another's."""
+    longest, with_blank = "é".encode() * 768, "é".encode() * 767 + b" "
+    upsert(target, NAMED, (longest, b"1"), (with_blank, b"2"))
+    for key in (longest + b" ", with_blank + b" "):
+        for step in (
+            WriteRows(NAMED, upserts=[(b"x", b"3"), (key, b"3")]),
+            WriteRows(NAMED, partials=[(longest, b"3"), (key, b"3"), (with_blank, b"3")]),
+            WriteRows(NAMED, deletes=[(with_blank,), (key,)]),
+            MoveRow(NAMED, (longest,), (key, b"3")),
+        ):
+            with pytest.raises(FidelityError, match=r"public\.item, column id: .*768"):
+                run(target, step)
+    assert database.rows(NAMED) == sorted([(longest, b"1"), (with_blank, b"2")], key=repr)
+
+
+@pytest.mark.parametrize("defaults", ["ON", "OFF"])
+def test_a_column_that_makes_the_time_of_null_is_refused(own_mariadb, defaults):
+    server: EmbeddedMariaDB = own_mariadb(explicit_defaults_for_timestamp=defaults)
+    database = MariaDB(server.create_database("times"))
+    database.execute("CREATE TABLE item (id int PRIMARY KEY, v timestamp(6) NOT NULL)")
+    at = ColumnType(kind=Kind.TIMESTAMPTZ, name="timestamp with time zone")
+    with database.opened() as target:
+        of = table(ITEM.columns[0], column("v", at, nullable=False))
+        upsert(target, of, (b"1", b"2026-01-31 12:00:00+00"))
+        with pytest.raises(
+            TargetSchemaError, match=r"public\.item, column v: .*NULL, and silently make the time"
+        ) as raised:
+            target.prepare(table(ITEM.columns[0], column("v", at)))
+        database.execute(str(raised.value.mend))
+        upsert(target, table(ITEM.columns[0], column("v", at)), (b"2", None))
+    assert database.rows(of) == [(b"1", b"2026-01-31 12:00:00+00"), (b"2", None)]
+
+
+@pytest.mark.parametrize("key", ["UNIQUE", "PRIMARY KEY"])
+def test_a_column_that_makes_a_number_of_null_is_refused(database, target, key):
+    database.execute(f"CREATE TABLE item (id int NOT NULL UNIQUE, v int AUTO_INCREMENT {key})")
+    of = table(ITEM.columns[0], column("v", INTEGER))
+    with pytest.raises(
+        TargetSchemaError, match=r"public\.item, column v: .*NULL, and silently make the next"
+    ) as raised:
+        target.prepare(of)
+    database.execute(str(raised.value.mend))
+    upsert(target, of, (b"1", None), (b"2", b"0"))
+    assert database.rows(of) == [(b"1", None), (b"2", b"0")]
+
+
+@pytest.mark.parametrize("declared", ["varchar(20) COLLATE utf8mb4_general_ci", "varchar(20) CHARACTER SET latin1"])
+def test_removed_rows_are_compared_byte_for_byte(database, target, declared):
+    """In whatever character set the target has them."""
+    database.execute(f"CREATE TABLE item (v {declared})")
     keyless = table(column("v"), key=())
     target.prepare(keyless)
-    run(target, WriteRows(keyless, added=[(b"a",), (b"A",), (b"a ",)]))
-    run(target, WriteRows(keyless, removed=[(b"A",)]))
-    assert database.rows(keyless) == sorted([(b"a",), (b"a ",)], key=repr)
+    e, acute, capital = b"e", "é".encode(), "É".encode()
+    run(target, WriteRows(keyless, added=[(b"a",), (b"A",), (b"a ",), (e,), (acute,), (capital,)]))
+    run(target, WriteRows(keyless, removed=[(b"A",), (acute,)]))
+    assert database.rows(keyless) == sorted([(b"a",), (b"a ",), (e,), (capital,)], key=repr)
 
 
 def test_foreign_keys_of_the_target_do_not_ask_for_an_order(database, target):

@@ -153,10 +153,10 @@ class _Change:
         """A column of an added one's name may have stayed from before, or somebody has made it: its rows get the fill
         all the same.
         """
-        codec = RowCodec(self._step.table)
         for each in self._alterations:
-            if isinstance(each, AddColumn) and self._there(each.column.name) is not None:
-                value = codec.value(self._step.table.columns.index(each.column), each.fill)
+            if isinstance(each, AddColumn) and (there := self._there(each.column.name)) is not None:
+                index = self._step.table.columns.index(each.column)
+                value = RowCodec(self._step.table, {index: there.declared}).value(index, each.fill)
                 yield f"UPDATE {quoted(self._name)} SET {quoted(each.column.name)} = ".encode() + value
 
     def _there(self, name: str) -> TargetColumn | None:

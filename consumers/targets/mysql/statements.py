@@ -132,7 +132,7 @@ class Statements:
     def _same(self, index: int, value: bytes) -> bytes:
         name = self._quoted(index).encode()
         if index in self._table.compared_as_bytes and value != b"NULL":
-            return b"CAST(" + name + b" AS BINARY) <=> CAST(" + value + b" AS BINARY)"
+            return b"CAST(CONVERT(" + name + b" USING utf8mb4) AS BINARY) <=> CAST(" + value + b" AS BINARY)"
         return name + b" <=> " + value
 
     def _same_key(self, key: Key) -> bytes:

@@ -70,7 +70,8 @@ class PreparedTables(PreparedVersions[PreparedTable]):
         columns = [table.columns[folded(column.name)] for column in version.columns]
         written = tuple(index for index, column in enumerate(columns) if not column.generated)
         inexact = frozenset(index for index, column in enumerate(columns) if not column.is_exact)
-        return PreparedTable(version, name, written, inexact, len(table.unique_keys) == 1, RowCodec(version))
+        codec = RowCodec(version, {index: column.declared for index, column in enumerate(columns)})
+        return PreparedTable(version, name, written, inexact, len(table.unique_keys) == 1, codec)
 
     def _claim(self, table: TableId, name: str) -> None:
         """The name is this source table's from now on. TargetSchemaError if it is another's."""
@@ -157,6 +158,7 @@ def _require_fitting(version: TableSchema, name: str, table: ExistingTable, coll
         )
     for column in version.columns:
         _require_keeping(version, column, table.columns[folded(column.name)], collation, alter)
+        _require_null(version, column, table, alter)
     if not table.tells_apart(key):
         raise TargetSchemaError(
             f"target table {name!r}: its key {', '.join(sorted(key))} has a collation to which keys that differ at the"
@@ -180,4 +182,15 @@ def _require_keeping(version: TableSchema, column: Column, there: TargetColumn, 
             f"target table {version.id}, column {column.name}: {there.full_type} would change values of the source's"
             f" {column.type.name} silently",
             mend=f"{alter} MODIFY {quoted(column.name)} {full_declaration(version, column, collation)}, or {MADE_ANEW}",
+        )
+
+
+def _require_null(version: TableSchema, column: Column, table: ExistingTable, alter: str) -> None:
+    there = table.columns[folded(column.name)]
+    if column.nullable and there.replaces_null and not there.generated:
+        of_key = folded(column.name) in table.unique_keys.get("PRIMARY", ())
+        raise TargetSchemaError(
+            f"target table {version.id}, column {column.name}: {there.full_type} NOT NULL would take NULL, and silently"
+            f" make {'the next number' if there.numbered else 'the time of writing'} of it",
+            mend=f"{alter} {'DROP PRIMARY KEY, ' if of_key else ''}MODIFY {quoted(column.name)} {there.full_type} NULL",
         )
