@@ -78,9 +78,9 @@ def plan(events: Iterable[ChangeEvent], *, moving: Callable[[TableSchema], bool]
 def _table_step(event: ChangeEvent) -> Step:
     match event.change:
         case Alter(before=before, fills=fills):
-            return AlterTable(event.table, before, fills)
+            return AlterTable(event.table, before, fills, event.position)
         case _:
-            return DropTable(event.table)
+            return DropTable(event.table, event.position)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cdc.core.copy_text import rows_in
 from cdc.core.events import Key, Row
+from cdc.core.position import ORIGIN, Position
 from cdc.core.tables import TableSchema
 
 
@@ -65,19 +66,22 @@ class MoveRow:
 @dataclass(frozen=True, slots=True)
 class AlterTable:
     """Make the table `table`; `before` is what it was, None if it is new. `fills` has the canonical text that rows
-    which are there get in a new column, where that is not NULL.
+    which are there get in a new column, where that is not NULL. `position` is that of the event which says so: a script
+    that runs each night makes the same of the same tables again and again.
     """
 
     table: TableSchema
     before: TableSchema | None
     fills: Mapping[str, bytes] = field(default_factory=dict)
+    position: Position = ORIGIN
 
 
 @dataclass(frozen=True, slots=True)
 class DropTable:
-    """Remove the table."""
+    """Remove the table. `position` as in AlterTable."""
 
     table: TableSchema
+    position: Position = ORIGIN
 
 
 RowStep = WriteRows | CopyRows | TruncateTable | MoveRow

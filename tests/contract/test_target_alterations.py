@@ -15,7 +15,8 @@ from target_steps import ONE, advance, apply, at, numbered, upserted, version
 from cdc.core.errors import (
     TargetSchemaError,
 )
-from cdc.core.events import UNCHANGED
+from cdc.core.events import UNCHANGED, Row
+from cdc.core.position import Position
 from cdc.core.tables import TableId, TableSchema
 from consumers.plan.steps import AlterTable, DropTable, MoveRow, Step, TruncateTable, WriteRows
 
@@ -136,6 +137,81 @@ def test_names_that_change_hands_survive_a_kill_between_any_two_of_them(database
         advance(target, {ONE: at(2)}, *SWAPPED, *REPLACED)
     assert database.rows(renamed(FIRST, "second")) == [(b"1", b"x", b"y")]
     assert database.rows(renamed(NEW, "orders")) == [(b"3", b"n")]
+
+
+def night(number: int) -> tuple[list[Step], list[Step]]:
+    """Two transactions of a script that runs each night: a new table is filled, and takes the old one's place."""
+    new = renamed(FIRST, "new")
+    filled: list[Step] = [AlterTable(new, None, position=Position(1, number, 1)), WriteRows(new, upserts=rows(number))]
+    in_its_place: list[Step] = [
+        DropTable(FIRST, Position(1, number, 2)),
+        AlterTable(FIRST, new, position=Position(1, number, 3)),
+    ]
+    return filled, in_its_place
+
+
+def rows(number: int) -> list[Row]:
+    return [(b"%d" % number, b"a", b"b")]
+
+
+def test_a_table_takes_anothers_place_again_and_again(database, target):
+    upserted(target, *rows(0), table=FIRST)
+    for number in (1, 2, 3):
+        for steps in night(number):
+            advance(target, {ONE: at(number)}, *steps)
+        assert database.rows(FIRST) == rows(number)
+        assert not target.present([TableId("public", "new")])
+
+
+def test_tables_of_one_shape_swap_names_again_and_again(database, target):
+    """By way of a third, in one transaction each time."""
+    one, two, aside = (renamed(FIRST, name) for name in ("one", "two", "aside"))
+    upserted(target, *rows(0), table=one)
+    upserted(target, *rows(1), table=two)
+    for number in (1, 2, 3):
+        renames = enumerate(((one, aside), (two, one), (aside, two)), 1)
+        swapped = [AlterTable(new, old, position=Position(1, number, ordinal)) for ordinal, (old, new) in renames]
+        advance(target, {ONE: at(number)}, *swapped)
+        assert database.rows(one) == rows(number % 2)
+        assert database.rows(two) == rows((number + 1) % 2)
+
+
+def test_a_table_is_made_anew_and_altered_in_one_transaction_again_and_again(database, target):
+    upserted(target, *rows(0), table=ALTERED.table)
+    for number in (1, 2, 3):
+        steps: list[Step] = [
+            DropTable(ALTERED.table, Position(1, number, 1)),
+            AlterTable(FIRST, None, position=Position(1, number, 2)),
+            AlterTable(ALTERED.table, FIRST, position=Position(1, number, 3)),
+            WriteRows(ALTERED.table, upserts=rows(number)),
+        ]
+        advance(target, {ONE: at(number)}, *steps)
+        assert database.rows(ALTERED.table) == rows(number)
+
+
+NIGHTLY_CHILD = ALTERING_CHILD.replace("import ALTERED", "import night").replace(", ALTERED)", ", *night(2)[1])")
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("defined", [1, 2])
+def test_what_was_done_the_night_before_does_not_count_after_a_kill(database, defined):
+    with database.opened() as target:
+        upserted(target, *rows(0), table=FIRST)
+        for steps in (*night(1), night(2)[0]):
+            advance(target, {ONE: at(1)}, *steps)
+    kill_at = f"apply.2-altered:{defined}"
+    child = subprocess.run(
+        [sys.executable, "-c", NIGHTLY_CHILD, database.url],
+        env=os.environ | {"CDC_FAILPOINT": kill_at, "PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)])},
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL
+    with database.reopened() as target:
+        advance(target, {ONE: at(2)}, *night(2)[1])
+        assert database.rows(FIRST) == rows(2)
+        for steps in night(3):
+            advance(target, {ONE: at(3)}, *steps)
+    assert database.rows(FIRST) == rows(3)
 
 
 @pytest.mark.parametrize("database", ["mariadb"], indirect=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 
 import pymysql
@@ -12,12 +14,15 @@ import sqlalchemy
 from target_databases import MariaDB
 
 from cdc.core.errors import (
+    AlreadyRunningError,
+    CdcError,
     ConfigError,
     ConstraintError,
     FidelityError,
     GapError,
     PassingError,
     StaleApplierError,
+    TargetChangedError,
     TargetError,
     TargetSchemaError,
 )
@@ -43,6 +48,7 @@ from consumers.apply.delivery import Delivery
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.mapping import EventMapping
 from consumers.plan.steps import AlterTable, DropTable, MoveRow, Step, TruncateTable, WriteRows
+from consumers.targets.mysql import MysqlTarget
 from consumers.targets.open import open_target
 from consumers.targets.target import Target
 
@@ -152,6 +158,20 @@ def test_a_row_is_not_written_over_another_with_the_same_value_in_a_second_uniqu
     run(target, WriteRows(ITEM, deletes=[(b"5",)]))
     upsert(target, ITEM, (b"3", b"d"), (b"4", b"e"), (b"1", b"a"))
     assert database.rows(ITEM) == [(b"1", b"a"), (b"3", b"d"), (b"4", b"e")]
+
+
+def test_a_unique_key_that_is_made_while_we_write_is_noticed(database, target):
+    """Or row 1 would be changed, and row 2 lost."""
+    upsert(target, ITEM, (b"1", b"a"), (b"3", b"c"))
+    database.execute("ALTER TABLE item MODIFY v varchar(20), ADD UNIQUE (v)")
+    with pytest.raises(TargetChangedError, match=r"public\.item.*another key"):
+        upsert(target, ITEM, (b"1", b"d"), (b"2", b"c"))
+    upsert(target, ITEM, (b"1", b"d"), (b"4", b"e"))
+    target.open()
+    with pytest.raises(ConstraintError, match="unique key"):
+        upsert(target, ITEM, (b"2", b"c"))
+    upsert(target, ITEM, (b"2", b"f"), (b"3", b"g"))
+    assert database.rows(ITEM) == [(b"1", b"d"), (b"2", b"f"), (b"3", b"g"), (b"4", b"e")]
 
 
 def test_a_source_transaction_with_rows_before_an_alteration_survives_a_crash_after_it(database, target):
@@ -284,13 +304,91 @@ def test_a_wider_column_is_taken_and_what_does_not_fit_a_narrower_one_is_an_erro
     assert database.rows(ITEM) == [(b"1", b"abc")]
 
 
-def test_removed_rows_are_compared_byte_for_byte(database, target):
-    database.execute("CREATE TABLE item (v varchar(20) COLLATE utf8mb4_general_ci)")
+@pytest.mark.parametrize(
+    ("declared", "fits"),
+    [
+        ("varchar(10) CHARACTER SET utf8mb4", b"0123456   "),
+        ("varchar(10) CHARACTER SET latin1", "é12345678 ".encode()),
+        ("varchar(10) CHARACTER SET utf16", "é12345678 ".encode()),
+        ("tinytext CHARACTER SET utf8mb4", "é".encode() * 127 + b" "),
+        ("tinytext CHARACTER SET latin1", "é".encode() * 254 + b" "),
+        ("varbinary(10)", b"012345678 "),
+        ("tinyblob", b"x" * 254 + b" "),
+    ],
+)
+@pytest.mark.parametrize("more", [b" ", b" " * 1000])
+def test_blanks_are_not_cut_off(database, target, declared, fits, more):
+    """A note is all that the server has for them, whatever its SQL mode is."""
+    database.execute(f"CREATE TABLE item (id int PRIMARY KEY, v {declared})")
+    upsert(target, ITEM, (b"1", fits))
+    for step in (
+        WriteRows(ITEM, upserts=[(b"2", b"x"), (b"3", fits + more)]),
+        WriteRows(ITEM, upserts=[(b"2", b"x")], partials=[(b"1", b"x"), (b"1", fits + more), (b"1", b"y")]),
+        MoveRow(ITEM, (b"1",), (b"2", fits + more)),
+    ):
+        with pytest.raises(FidelityError, match=r"public\.item, column v: ") as raised:
+            run(target, step)
+        assert raised.value.mend
+    assert database.values("SELECT id, CAST(CONVERT(v USING utf8mb4) AS BINARY) FROM item") == [(1, fits)]
+
+
+def test_blanks_are_not_cut_off_a_key(database, target):
+    """It would be another's."""
+    longest, with_blank = "é".encode() * 768, "é".encode() * 767 + b" "
+    upsert(target, NAMED, (longest, b"1"), (with_blank, b"2"))
+    for key in (longest + b" ", with_blank + b" "):
+        for step in (
+            WriteRows(NAMED, upserts=[(b"x", b"3"), (key, b"3")]),
+            WriteRows(NAMED, partials=[(longest, b"3"), (key, b"3"), (with_blank, b"3")]),
+            WriteRows(NAMED, deletes=[(with_blank,), (key,)]),
+            MoveRow(NAMED, (longest,), (key, b"3")),
+        ):
+            with pytest.raises(FidelityError, match=r"public\.item, column id: .*768"):
+                run(target, step)
+    assert database.rows(NAMED) == sorted([(longest, b"1"), (with_blank, b"2")], key=repr)
+
+
+@pytest.mark.parametrize("defaults", ["ON", "OFF"])
+def test_a_column_that_makes_the_time_of_null_is_refused(own_mariadb, defaults):
+    server: EmbeddedMariaDB = own_mariadb(explicit_defaults_for_timestamp=defaults)
+    database = MariaDB(server.create_database("times"))
+    database.execute("CREATE TABLE item (id int PRIMARY KEY, v timestamp(6) NOT NULL)")
+    at = ColumnType(kind=Kind.TIMESTAMPTZ, name="timestamp with time zone")
+    with database.opened() as target:
+        of = table(ITEM.columns[0], column("v", at, nullable=False))
+        upsert(target, of, (b"1", b"2026-01-31 12:00:00+00"))
+        with pytest.raises(
+            TargetSchemaError, match=r"public\.item, column v: .*NULL, and silently make the time"
+        ) as raised:
+            target.prepare(table(ITEM.columns[0], column("v", at)))
+        database.execute(str(raised.value.mend))
+        upsert(target, table(ITEM.columns[0], column("v", at)), (b"2", None))
+    assert database.rows(of) == [(b"1", b"2026-01-31 12:00:00+00"), (b"2", None)]
+
+
+@pytest.mark.parametrize("key", ["UNIQUE", "PRIMARY KEY"])
+def test_a_column_that_makes_a_number_of_null_is_refused(database, target, key):
+    database.execute(f"CREATE TABLE item (id int NOT NULL UNIQUE, v int AUTO_INCREMENT {key})")
+    of = table(ITEM.columns[0], column("v", INTEGER))
+    with pytest.raises(
+        TargetSchemaError, match=r"public\.item, column v: .*NULL, and silently make the next"
+    ) as raised:
+        target.prepare(of)
+    database.execute(str(raised.value.mend))
+    upsert(target, of, (b"1", None), (b"2", b"0"))
+    assert database.rows(of) == [(b"1", None), (b"2", b"0")]
+
+
+@pytest.mark.parametrize("declared", ["varchar(20) COLLATE utf8mb4_general_ci", "varchar(20) CHARACTER SET latin1"])
+def test_removed_rows_are_compared_byte_for_byte(database, target, declared):
+    """In whatever character set the target has them."""
+    database.execute(f"CREATE TABLE item (v {declared})")
     keyless = table(column("v"), key=())
     target.prepare(keyless)
-    run(target, WriteRows(keyless, added=[(b"a",), (b"A",), (b"a ",)]))
-    run(target, WriteRows(keyless, removed=[(b"A",)]))
-    assert database.rows(keyless) == sorted([(b"a",), (b"a ",)], key=repr)
+    e, acute, capital = b"e", "é".encode(), "É".encode()
+    run(target, WriteRows(keyless, added=[(b"a",), (b"A",), (b"a ",), (e,), (acute,), (capital,)]))
+    run(target, WriteRows(keyless, removed=[(b"A",), (acute,)]))
+    assert database.rows(keyless) == sorted([(b"a",), (b"a ",), (e,), (capital,)], key=repr)
 
 
 def test_foreign_keys_of_the_target_do_not_ask_for_an_order(database, target):
@@ -306,6 +404,21 @@ def test_foreign_keys_of_the_target_do_not_ask_for_an_order(database, target):
     with pytest.raises(TargetError, match="foreign key") as raised:
         run(target, DropTable(ITEM))
     assert "foreign keys" in str(raised.value.mend)
+
+
+def test_a_table_that_can_not_be_dropped_leaves_the_session_as_it_was(database, target):
+    """With foreign keys checked, what empties a table would remove others' rows as well."""
+    database.execute("CREATE TABLE item (id int PRIMARY KEY, v longtext)")
+    database.execute("CREATE TABLE part (id int PRIMARY KEY, item int REFERENCES item (id) ON DELETE CASCADE)")
+    part = table(column("id", INTEGER, nullable=False), column("item", INTEGER), name="part")
+    upsert(target, ITEM, (b"7", b"x"))
+    upsert(target, part, (b"1", b"7"))
+    with pytest.raises(TargetError, match="foreign key"):
+        run(target, DropTable(ITEM))
+    wider = replace(ITEM, columns=(*ITEM.columns, column("w")))
+    run(target, TruncateTable(ITEM), AlterTable(wider, ITEM), WriteRows(wider, upserts=[(b"8", b"y", b"z")]))
+    assert database.rows(wider) == [(b"8", b"y", b"z")]
+    assert database.rows(part) == [(b"1", b"7")]
 
 
 # -- altered ---------------------------------------------------------------------------------------------------------
@@ -343,6 +456,114 @@ def test_a_table_that_others_hold_is_altered_when_they_let_go_or_the_applier_tri
         cursor.execute("COMMIT")
         run(target, AlterTable(after, ITEM))
     assert database.rows(after) == [(b"1", b"x", None)]
+
+
+# -- who may define tables -------------------------------------------------------------------------------------------
+
+WIDER = replace(ITEM, columns=(*ITEM.columns, column("w")))
+OTHER = replace(ITEM, id=TableId("public", "other"))
+
+
+def end_session(database: MariaDB, target: Target) -> None:
+    """The one that writes; not the one that defines tables. As MariaDB does it to who stands still in a transaction."""
+    ((number,),) = target._session.query("SELECT CONNECTION_ID()", doing="testing")
+    database.execute(f"KILL {number}")
+
+
+@contextmanager
+def altering(database: MariaDB, target: Target, *steps: Step) -> Iterator[list[CdcError | None]]:
+    """In a thread, and waiting for those who hold the table. How it ended, after the block."""
+    ended: list[CdcError | None] = []
+
+    def work() -> None:
+        try:
+            run(target, *steps)
+            ended.append(None)
+        except CdcError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        await_waiting(database, 0)
+        yield ended
+    finally:
+        thread.join()
+
+
+def await_waiting(database: MariaDB, seconds: int) -> None:
+    """Until an alteration has waited so long."""
+    waiting = "state = 'Waiting for table metadata lock' AND info LIKE 'ALTER%'"
+    deadline = time.monotonic() + 60
+    while not database.execute(
+        f"SELECT 1 FROM information_schema.processlist WHERE db = DATABASE() AND {waiting} AND time >= {seconds}"
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
+def held(database: MariaDB) -> Iterator[Callable[[], object]]:
+    """A reader is in the midst of the table. What lets it go."""
+    with closing(raw(database)) as reader, reader.cursor() as cursor:
+        cursor.execute("START TRANSACTION")
+        cursor.execute("SELECT * FROM item")
+        yield lambda: cursor.execute("COMMIT")
+
+
+@pytest.mark.parametrize("steps", [[DropTable(ITEM)], [TruncateTable(ITEM), AlterTable(WIDER, ITEM)]])
+def test_an_applier_that_another_took_over_from_defines_nothing_any_more(database, steps):
+    """It stood still within a transaction, and goes on."""
+
+    def stand_still_and_go_on(first: Target) -> None:
+        with first.transaction(log_id="log") as transaction:
+            end_session(database, first)
+            with database.opened() as second:
+                upsert(second, ITEM, (b"2", b"x"))
+            transaction.run(steps)
+
+    with database.opened() as first:
+        upsert(first, ITEM, (b"1", b"x"))
+        with pytest.raises(PassingError):
+            stand_still_and_go_on(first)
+        with pytest.raises(PassingError):
+            first.prepare(OTHER)
+        assert not first.present([OTHER.id])
+    assert database.rows(ITEM) == [(b"1", b"x"), (b"2", b"x")]
+
+
+def test_who_takes_over_waits_for_what_the_one_before_began_to_alter(database):
+    """That one is gone, which the server notices when the ALTER TABLE is done."""
+    step = AlterTable(WIDER, ITEM)
+    with database.opened() as first:
+        upsert(first, ITEM, (b"1", b"x"))
+        with held(database) as let_go, altering(database, first, step) as ended:
+            end_session(database, first)
+            with pytest.raises(AlreadyRunningError, match="'copy' is gone, but what it began to alter") as raised:
+                database.target().open()
+            assert "IS_USED_LOCK" in str(raised.value.mend)
+            with closing(MysqlTarget(TargetSettings(name="copy", url=database.url), "copy~new")) as rebuild:
+                rebuild.open()
+                with pytest.raises(AlreadyRunningError, match="began to alter"), rebuild.replacing("copy"):
+                    pass
+            let_go()
+        assert isinstance(ended[0], PassingError)
+        with database.opened() as second:
+            run(second, step, WriteRows(WIDER, upserts=[(b"2", b"y", b"z")]))
+    assert database.rows(WIDER) == [(b"1", b"x", None), (b"2", b"y", b"z")]
+
+
+def test_an_alteration_may_take_longer_than_a_transaction_may_stand_still(database, monkeypatch):
+    monkeypatch.setattr("consumers.targets.mysql.session._IDLE_SECONDS", 2)
+    with database.opened() as target:
+        upsert(target, ITEM, (b"1", b"x"))
+        steps = AlterTable(WIDER, ITEM), WriteRows(WIDER, upserts=[(b"2", b"y", b"z")])
+        with held(database) as let_go, altering(database, target, *steps) as ended:
+            await_waiting(database, 4)
+            let_go()
+        assert ended == [None]
+        assert target._session.query("SELECT @@idle_transaction_timeout", doing="testing") == [(2,)]
+    assert database.rows(WIDER) == [(b"1", b"x", None), (b"2", b"y", b"z")]
 
 
 # -- faults ----------------------------------------------------------------------------------------------------------

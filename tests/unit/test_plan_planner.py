@@ -13,10 +13,12 @@ from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
     UNKNOWN_KEY,
+    Alter,
     Change,
     ChangeEvent,
     Create,
     Delete,
+    Drop,
     FullImage,
     KeyImage,
     Read,
@@ -25,11 +27,12 @@ from cdc.core.events import (
     Truncate,
     Update,
 )
+from cdc.core.position import Position
 from cdc.core.runs import ReadRun
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from consumers.plan.planner import plan
-from consumers.plan.steps import CopyRows, MoveRow, Step, TruncateTable, WriteRows
+from consumers.plan.steps import AlterTable, CopyRows, DropTable, MoveRow, Step, TruncateTable, WriteRows
 
 TEXT = ColumnType(kind=Kind.STRING, name="text")
 TRANSACTION = Transaction(epoch=1, commit_lsn=1, xid=1, commit_time_us=0, database="shop")
@@ -398,3 +401,14 @@ def test_rows_without_key_that_came_together_are_counted():
     rows = [(b"x", b"y"), (b"x", b"y"), (b"x", None)]
     (step,) = plan([_run(KEYLESS, *rows, last=3), *_events((KEYLESS, Delete(FullImage(rows[0]))))])
     assert step == WriteRows(KEYLESS, added=[(b"x", b"y"), (b"x", None)])
+
+
+def test_what_becomes_of_a_table_is_told_from_what_became_of_it_before():
+    """A script that runs again makes the same of the same tables."""
+    again = (KEYED, Alter(before=KEYLESS)), (KEYED, Drop())
+    assert plan(_events(*again, *again)) == [
+        AlterTable(KEYED, KEYLESS, position=Position(1, 1, 1)),
+        DropTable(KEYED, Position(1, 1, 2)),
+        AlterTable(KEYED, KEYLESS, position=Position(1, 1, 3)),
+        DropTable(KEYED, Position(1, 1, 4)),
+    ]

@@ -1,11 +1,13 @@
-"""ALTER TABLE for the source's: one statement that also marks the table with the version that it made.
+"""ALTER TABLE for the source's: one statement that also marks the table with the change that it followed.
 
 A crash between it and the checkpoint is harmless: the mark says that it was done. Without one, a second time could
-hurt: after `DROP b, RENAME a TO b` it would drop what was `a`.
+hurt: after `DROP b, RENAME a TO b` it would drop what was `a`. No other change has the same mark, though it makes the
+same of the table: a script that puts a new table in an old one's place runs each night.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final, assert_never
@@ -29,7 +31,7 @@ from consumers.plan.steps import AlterTable
 from consumers.targets.mysql.catalog import ExistingTable, TargetColumn, find_table, folded, marked
 from consumers.targets.mysql.quoting import quoted, quoted_list, text_literal
 from consumers.targets.mysql.session import MysqlSession
-from consumers.targets.mysql.tables import claim_of, declaration, fingerprint, full_declaration
+from consumers.targets.mysql.tables import claim_of, declaration, full_declaration
 from consumers.targets.mysql.types import RowCodec, keeps_exactly
 from consumers.targets.naming import flat_name
 from consumers.targets.policy import Done, is_left_alone, may_drop, require_allowed
@@ -75,7 +77,7 @@ class Alterer:
         """Whether the table's mark says so."""
         name, doing = flat_name(step.table.id), f"altering table {step.table.id}"
         table = find_table(self._definer, name, doing=doing)
-        return table is not None and table.mark == fingerprint(step.table)
+        return table is not None and table.mark == _mark(step)
 
     def drop(self, table: TableId) -> None:
         name, doing = flat_name(table), f"dropping table {table}"
@@ -84,8 +86,10 @@ class Alterer:
         if there is not None and may_drop(table, statement, self._policy):
             # Others' references to it are to be seen.
             self._definer.execute("SET SESSION foreign_key_checks = 1", doing=doing)
-            self._definer.execute(statement, doing=doing)
-            self._definer.execute("SET SESSION foreign_key_checks = 0", doing=doing)
+            try:
+                self._definer.execute(statement, doing=doing)
+            finally:
+                self._definer.execute("SET SESSION foreign_key_checks = 0", doing=doing)
             self._forget_claim(name, doing)
 
     def _claim(self, step: AlterTable, name: str) -> None:
@@ -103,6 +107,11 @@ class Alterer:
 
     def _forget_claim(self, name: str, doing: str) -> None:
         self._definer.execute("DELETE FROM cdc_table WHERE name = %s", (claim_of(self._definer, name),), doing=doing)
+
+
+def _mark(step: AlterTable) -> str:
+    """Tells this change from all others: 16 hexadecimal digits."""
+    return hashlib.sha256(f"{step.position} {step.table!r}".encode()).hexdigest()[:16]
 
 
 class _Change:
@@ -130,7 +139,7 @@ class _Change:
     def statement(self) -> bytes:
         clauses = [clause for each in self._alterations for clause in self._clauses(each)]
         clauses += [b" ".join(clause) for clause in self._columns()]
-        comment = marked(self._table.comment, fingerprint(self._step.table))
+        comment = marked(self._table.comment, _mark(self._step))
         clauses.append(b"COMMENT = " + text_literal(comment.encode()))
         return f"ALTER TABLE {quoted(self._name)} ".encode() + b", ".join(clauses)
 
@@ -144,10 +153,10 @@ class _Change:
         """A column of an added one's name may have stayed from before, or somebody has made it: its rows get the fill
         all the same.
         """
-        codec = RowCodec(self._step.table)
         for each in self._alterations:
-            if isinstance(each, AddColumn) and self._there(each.column.name) is not None:
-                value = codec.value(self._step.table.columns.index(each.column), each.fill)
+            if isinstance(each, AddColumn) and (there := self._there(each.column.name)) is not None:
+                index = self._step.table.columns.index(each.column)
+                value = RowCodec(self._step.table, {index: there.declared}).value(index, each.fill)
                 yield f"UPDATE {quoted(self._name)} SET {quoted(each.column.name)} = ".encode() + value
 
     def _there(self, name: str) -> TargetColumn | None:

@@ -16,13 +16,16 @@ _MARK: Final = re.compile(r" ?cdc:([0-9a-f]{16})$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetColumn:
-    """`full_type` is SQL (`decimal(10,2)`). `optional`: a new row need not bring a value for it."""
+    """`full_type` is SQL (`decimal(10,2)`). `optional`: a new row need not bring a value for it. `numbered`: it is
+    AUTO_INCREMENT.
+    """
 
     name: str
     full_type: str
     declared: DeclaredType
     nullable: bool
     optional: bool
+    numbered: bool
     generated: bool
 
     @property
@@ -30,6 +33,11 @@ class TargetColumn:
         """Whether it compares texts byte for byte."""
         collation = self.declared.collation
         return collation is None or collation in EXACT_COLLATIONS or collation.endswith("_nopad_bin")
+
+    @property
+    def replaces_null(self) -> bool:
+        """Whether NULL would become the time that it is, or the next number."""
+        return not self.nullable and (self.numbered or self.declared.data_type == "timestamp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,29 +97,33 @@ def find_table(session: MysqlSession, name: str, *, doing: str) -> ExistingTable
 def _columns(session: MysqlSession, name: str, doing: str) -> dict[str, TargetColumn]:
     rows = session.query(
         "SELECT column_name, column_type, data_type, collation_name, numeric_scale, datetime_precision,"
-        " is_nullable = 'YES', column_default IS NOT NULL OR extra LIKE '%%auto_increment%%',"
-        " COALESCE(generation_expression, '') <> ''"
+        " character_maximum_length, character_octet_length, is_nullable = 'YES', column_default IS NOT NULL,"
+        " extra LIKE '%%auto_increment%%', COALESCE(generation_expression, '') <> ''"
         " FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
         " ORDER BY ordinal_position",
         (name,),
         doing=doing,
     )
-    return {
-        folded(column): TargetColumn(
+    columns = {}
+    for column, full_type, data_type, collation, *sizes, nullable, has_default, numbered, generated in rows:
+        scale, fraction, characters, octets = (None if size is None else int(size) for size in sizes)
+        columns[folded(column)] = TargetColumn(
             name=column,
             full_type=full_type,
             declared=DeclaredType(
                 data_type=data_type.lower(),
                 collation=collation,
-                scale=None if scale is None else int(scale),
-                fraction=None if fraction is None else int(fraction),
+                scale=scale,
+                fraction=fraction,
+                characters=characters,
+                octets=octets,
             ),
             nullable=bool(nullable),
-            optional=bool(nullable or has_default or generated),
+            optional=bool(nullable or has_default or numbered or generated),
+            numbered=bool(numbered),
             generated=bool(generated),
         )
-        for column, full_type, data_type, collation, scale, fraction, nullable, has_default, generated in rows
-    }
+    return columns
 
 
 def _unique_keys(session: MysqlSession, name: str, doing: str) -> dict[str, frozenset[str]]:

@@ -152,6 +152,11 @@ def translate(error: pymysql.MySQLError, *, doing: str) -> CdcError:  # noqa: PL
         return PassingError(what, mend=_MENDS.get(code))
     if code in _CHANGED:
         return TargetChangedError(what, mend=_LOOK_AGAIN)
+    if code == ER.SUBQUERY_NO_1_ROW:  # see `Statements.upserts`
+        return TargetChangedError(
+            f"{doing}: a row with another key is there for a unique key that the table has got meanwhile ({code})",
+            mend=_LOOK_AGAIN,
+        )
     if code == ER.NET_PACKET_TOO_LARGE:
         return FidelityError(
             f"{doing}: a row is larger than the target's max_allowed_packet", mend="raise it at the target (up to 1G)"

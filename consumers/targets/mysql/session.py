@@ -34,8 +34,7 @@ _SETTINGS: Final = (
     "SET SESSION unique_checks = 1",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",  # no locks on gaps
 )
-# A stopped applier must let its locks go. MySQL has no such setting.
-_ON_MARIADB: Final = "SET SESSION idle_transaction_timeout = 60"
+_IDLE_SECONDS: Final = 60  # within a transaction: a stopped applier must let its locks go
 # Exact: they tell case, accents and trailing blanks apart. MySQL's and MariaDB's other `_bin` ones pad with blanks.
 EXACT_COLLATIONS: Final = ("utf8mb4_nopad_bin", "utf8mb4_0900_bin")
 _OLDEST: Final = {"MariaDB": (10, 6), "MySQL": (8, 0, 17)}  # from these on an ALTER TABLE happens whole or not at all
@@ -99,8 +98,7 @@ class MysqlSession:
             self._server = self._look()
             for setting in (*_SETTINGS, f"SET NAMES utf8mb4 COLLATE {self._server.collation}"):
                 self.execute(setting, doing="preparing the session")
-            if "MariaDB" in self._server.version:
-                self.execute(_ON_MARIADB, doing="preparing the session")
+            self._allow_idling(_IDLE_SECONDS, "preparing the session")
             self.execute(_DDL_WAIT, doing="preparing the session")
         except CdcError:
             self.close()
@@ -108,11 +106,15 @@ class MysqlSession:
 
     def lock_applier(self) -> None:
         """Become the only applier of this name, for as long as the connection lives. AlreadyRunningError."""
-        if not self.lock(self._applier):
+        self.require_lock(self._applier, f"another applier named {self._applier!r} works on this target")
+
+    def require_lock(self, name: str, otherwise: str) -> None:
+        """As `lock`. AlreadyRunningError, which says `otherwise`, if it was not to be had."""
+        if not self.lock(name):
             raise AlreadyRunningError(
-                f"another applier named {self._applier!r} works on this target",
-                mend=f"stop it first; SELECT IS_USED_LOCK('{self._lock_name(self._applier)}') tells its connection, and"
-                " KILL ends a lost one",
+                otherwise,
+                mend=f"stop it first; SELECT IS_USED_LOCK('{self._lock_name(name)}') tells its connection, and KILL"
+                " ends a lost one",
             )
 
     def lock(self, name: str) -> bool:
@@ -121,7 +123,17 @@ class MysqlSession:
         return self.query("SELECT GET_LOCK(%s, %s)", parameters, doing="taking the applier's lock") == [(1,)]
 
     def unlock(self, name: str) -> None:
-        self.query("SELECT RELEASE_LOCK(%s)", (self._lock_name(name),), doing="taking the applier's lock")
+        if self._connection is not None:
+            self.query("SELECT RELEASE_LOCK(%s)", (self._lock_name(name),), doing="taking the applier's lock")
+
+    @contextmanager
+    def waiting(self, *, doing: str) -> Iterator[None]:
+        """While another session works for this one's transaction, which may take long. PassingError if it was ended."""
+        self._allow_idling(0, doing)
+        try:
+            yield
+        finally:
+            self._allow_idling(_IDLE_SECONDS, doing)
 
     @contextmanager
     def transaction(self, *, doing: str) -> Iterator[None]:
@@ -186,6 +198,11 @@ class MysqlSession:
         if not collations:
             raise TargetError(f"the target ({version}) has none of the collations {', '.join(EXACT_COLLATIONS)}")
         return Server(version, collations[0][0], int(packet), bool(folds), bool(read_only))
+
+    def _allow_idling(self, seconds: int, doing: str) -> None:
+        """Within a transaction; 0 is without end. MySQL has no such setting, and never ends a transaction for it."""
+        is_mariadb = "MariaDB" in self.server.version
+        self.execute(f"SET SESSION idle_transaction_timeout = {seconds}" if is_mariadb else "DO 0", doing=doing)
 
     def _live(self) -> pymysql.Connection[Any]:
         if self._connection is None:

@@ -35,9 +35,15 @@ class Statements:
         self._name = quoted(table.name).encode()
 
     def upserts(self, rows: Iterable[Row]) -> Iterator[bytes]:
-        """For a table whose only unique key is the source's: of several, any would do as the one that is there."""
-        sets = ", ".join(f"{self._quoted(i)} = VALUES({self._quoted(i)})" for i in self._settable())
-        return self._inserts(rows, f" ON DUPLICATE KEY UPDATE {sets}".encode())
+        """For a table whose only unique key is the source's: of several, any would do as the one that is there. If it
+        has got another one since we looked, and a row is there for that, the statement fails: a subquery of two rows is
+        no value.
+        """
+        same = " AND ".join(f"{self._quoted(i)} = VALUES({self._quoted(i)})" for i in self._version.key)
+        first, *others = (self._quoted(i) for i in self._settable())
+        sets = [f"{first} = IF({same} OR (SELECT 1 UNION SELECT 2), VALUES({first}), NULL)"]
+        sets += [f"{each} = VALUES({each})" for each in others]
+        return self._inserts(rows, f" ON DUPLICATE KEY UPDATE {', '.join(sets)}".encode())
 
     def inserts(self, rows: Iterable[Row]) -> Iterator[bytes]:
         return self._inserts(rows, b"")
@@ -126,7 +132,7 @@ class Statements:
     def _same(self, index: int, value: bytes) -> bytes:
         name = self._quoted(index).encode()
         if index in self._table.compared_as_bytes and value != b"NULL":
-            return b"CAST(" + name + b" AS BINARY) <=> CAST(" + value + b" AS BINARY)"
+            return b"CAST(CONVERT(" + name + b" USING utf8mb4) AS BINARY) <=> CAST(" + value + b" AS BINARY)"
         return name + b" <=> " + value
 
     def _same_key(self, key: Key) -> bytes:

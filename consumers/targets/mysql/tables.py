@@ -5,7 +5,6 @@ All of it goes over a session of its own: what defines a table commits whatever 
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final, NamedTuple
 
 from typing_extensions import override
@@ -13,6 +12,7 @@ from typing_extensions import override
 from cdc.core.errors import TargetSchemaError
 from cdc.core.tables import Column, TableId, TableSchema
 from consumers.targets.mysql.catalog import ExistingTable, TargetColumn, find_table, folded
+from consumers.targets.mysql.defining import Allowed
 from consumers.targets.mysql.quoting import quoted, quoted_list
 from consumers.targets.mysql.session import MysqlSession
 from consumers.targets.mysql.types import RowCodec, declared_type, is_text, keeps_exactly, key_bytes
@@ -39,9 +39,10 @@ class PreparedTable(NamedTuple):
 class PreparedTables(PreparedVersions[PreparedTable]):
     """See `PreparedVersions`; but what is made ready is committed at once, and stays."""
 
-    def __init__(self, definer: MysqlSession) -> None:
+    def __init__(self, definer: MysqlSession, allowed: Allowed) -> None:
         super().__init__(definer)
         self._definer = definer
+        self._allowed = allowed
 
     @override
     def prepare(self, version: TableSchema) -> PreparedTable:
@@ -60,7 +61,8 @@ class PreparedTables(PreparedVersions[PreparedTable]):
         table = find_table(self._definer, name, doing=doing)
         if table is None:
             statement = create_table(version, name, self._definer.server.collation)
-            self._definer.execute(statement, doing=f"creating table {version.id}")
+            with self._allowed():
+                self._definer.execute(statement, doing=f"creating table {version.id}")
             table = find_table(self._definer, name, doing=doing)
         if table is None:
             raise TargetSchemaError(f"target table {name} went away while it was being created")
@@ -68,7 +70,8 @@ class PreparedTables(PreparedVersions[PreparedTable]):
         columns = [table.columns[folded(column.name)] for column in version.columns]
         written = tuple(index for index, column in enumerate(columns) if not column.generated)
         inexact = frozenset(index for index, column in enumerate(columns) if not column.is_exact)
-        return PreparedTable(version, name, written, inexact, len(table.unique_keys) == 1, RowCodec(version))
+        codec = RowCodec(version, {index: column.declared for index, column in enumerate(columns)})
+        return PreparedTable(version, name, written, inexact, len(table.unique_keys) == 1, codec)
 
     def _claim(self, table: TableId, name: str) -> None:
         """The name is this source table's from now on. TargetSchemaError if it is another's."""
@@ -121,11 +124,6 @@ def declaration(version: TableSchema, column: Column) -> str:
     return declared_type(column.type, key_bytes([each.type for each in key]) if column in key else None)
 
 
-def fingerprint(version: TableSchema) -> str:
-    """Tells this version from others of its table: 16 hexadecimal digits."""
-    return hashlib.sha256(repr(version).encode()).hexdigest()[:16]
-
-
 def _refuse_impossible(version: TableSchema, name: str) -> None:
     refuse_own_table(version, name.lower())
     names = [name, *(column.name for column in version.columns)]
@@ -160,6 +158,7 @@ def _require_fitting(version: TableSchema, name: str, table: ExistingTable, coll
         )
     for column in version.columns:
         _require_keeping(version, column, table.columns[folded(column.name)], collation, alter)
+        _require_null(version, column, table, alter)
     if not table.tells_apart(key):
         raise TargetSchemaError(
             f"target table {name!r}: its key {', '.join(sorted(key))} has a collation to which keys that differ at the"
@@ -183,4 +182,15 @@ def _require_keeping(version: TableSchema, column: Column, there: TargetColumn, 
             f"target table {version.id}, column {column.name}: {there.full_type} would change values of the source's"
             f" {column.type.name} silently",
             mend=f"{alter} MODIFY {quoted(column.name)} {full_declaration(version, column, collation)}, or {MADE_ANEW}",
+        )
+
+
+def _require_null(version: TableSchema, column: Column, table: ExistingTable, alter: str) -> None:
+    there = table.columns[folded(column.name)]
+    if column.nullable and there.replaces_null and not there.generated:
+        of_key = folded(column.name) in table.unique_keys.get("PRIMARY", ())
+        raise TargetSchemaError(
+            f"target table {version.id}, column {column.name}: {there.full_type} NOT NULL would take NULL, and silently"
+            f" make {'the next number' if there.numbered else 'the time of writing'} of it",
+            mend=f"{alter} {'DROP PRIMARY KEY, ' if of_key else ''}MODIFY {quoted(column.name)} {there.full_type} NULL",
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, assert_never
 
 from typing_extensions import override
@@ -38,6 +39,7 @@ from consumers.targets.missing import MissingRows
 from consumers.targets.mysql.alterations import Alterer
 from consumers.targets.mysql.catalog import find_table
 from consumers.targets.mysql.checkpoints import Checkpoints, create_checkpoint_tables
+from consumers.targets.mysql.defining import Allowed, Defining, require_ended
 from consumers.targets.mysql.quoting import quoted, quoted_list
 from consumers.targets.mysql.replacing import MysqlReplacing, discard, features, make_alike, settle, tables_in
 from consumers.targets.mysql.session import MysqlSession
@@ -56,6 +58,7 @@ class MysqlTarget(SessionTarget[MysqlSession, PreparedTables], ReplaceableTarget
     def __init__(self, settings: TargetSettings, applier: str | None = None) -> None:
         super().__init__(settings, applier)
         self._definer = self._new_session()
+        self._defining = Defining(self._definer, self._applier)
         self._holder: MysqlSession | None = None
 
     @override
@@ -98,7 +101,8 @@ class MysqlTarget(SessionTarget[MysqlSession, PreparedTables], ReplaceableTarget
 
     @override
     def make_alike(self, tables: Sequence[Replacement]) -> None:
-        make_alike(self._definer, tables)
+        with self._defining.allowed(self._opened()[0]):
+            make_alike(self._definer, tables)
 
     @override
     @contextmanager
@@ -108,6 +112,7 @@ class MysqlTarget(SessionTarget[MysqlSession, PreparedTables], ReplaceableTarget
             holder.connect()
             with holder.transaction(doing=doing):
                 checkpoint = Checkpoints(holder, live).hold()
+                require_ended(holder, live)
                 self._holder = holder
                 yield MysqlReplacing(holder, self._definer, live=live, checkpoint=checkpoint)
         finally:
@@ -132,12 +137,13 @@ class MysqlTarget(SessionTarget[MysqlSession, PreparedTables], ReplaceableTarget
         session.connect()
         session.lock_applier()
         self._definer.connect(for_definitions=True)
+        require_ended(self._definer, self._applier)
         create_checkpoint_tables(self._definer)
         settle(self._definer, self._applier)
 
     @override
     def _new_tables(self, session: MysqlSession) -> PreparedTables:
-        return PreparedTables(self._definer)
+        return PreparedTables(self._definer, partial(self._defining.allowed, session))
 
     @override
     def _checkpoints(self, session: MysqlSession) -> Checkpoints:
@@ -163,7 +169,8 @@ class MysqlTarget(SessionTarget[MysqlSession, PreparedTables], ReplaceableTarget
     def _begun(
         self, session: MysqlSession, tables: PreparedTables, checkpoints: AnyCheckpoints, fence: Callable[[], None]
     ) -> TargetTransaction:
-        return _Transaction(session, tables, Alterer(self._definer, self._policy), checkpoints, self._missing)
+        allowed = partial(self._defining.allowed, session)
+        return _Transaction(session, tables, Alterer(self._definer, self._policy), allowed, checkpoints, self._missing)
 
 
 class _Transaction(CheckpointedTransaction):
@@ -176,6 +183,7 @@ class _Transaction(CheckpointedTransaction):
         session: MysqlSession,
         tables: PreparedTables,
         alterer: Alterer,
+        allowed: Allowed,
         checkpoints: AnyCheckpoints,
         missing: MissingRows,
     ) -> None:
@@ -183,6 +191,7 @@ class _Transaction(CheckpointedTransaction):
         self._session = session
         self._tables = tables
         self._alterer = alterer
+        self._allowed = allowed
         self._missing = missing
         self._written: set[str] = set()
         self._made: list[TableStep] = []
@@ -216,10 +225,12 @@ class _Transaction(CheckpointedTransaction):
     def _define_all(self, definitions: Sequence[Definition]) -> None:
         left = self._left(definitions)
         self._made += [definition.step for definition in definitions[: len(definitions) - len(left)]]
-        for definition in left:
-            self._define(definition)
-            self._made.append(definition.step)
-            failpoints.reached("apply.2-altered")
+        if left:
+            with self._allowed():
+                for definition in left:
+                    self._define(definition)
+                    self._made.append(definition.step)
+                    failpoints.reached("apply.2-altered")
 
     def _left(self, definitions: Sequence[Definition]) -> Sequence[Definition]:
         """Those that were not done before a crash: they are done in order, and the last one that was tells. To drop

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Final
 
 from cdc.core.errors import FidelityError
@@ -75,6 +76,8 @@ _DECLARED: Final = {
 _WHOLE_NUMBERS: Final = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 _BINARIES: Final = {"varbinary", "tinyblob", "blob", "mediumblob", "longblob"}
 _TEXTS: Final = {"varchar", "tinytext", "text", "mediumtext", "longtext"}
+# They cut blanks off the end of a text that is too long, and say nothing.
+_CUTTING: Final = _TEXTS - {"longtext"}
 # Which data types keep a form's values, or refuse them aloud. CHAR and BINARY don't: they drop or add at the end.
 _KEEPING: Final = {
     Form.BOOLEAN: _WHOLE_NUMBERS,
@@ -94,13 +97,28 @@ _OF_ANY_LENGTH: Final = {Form.TEXT, Form.BYTES}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredType:
     """A column's type as information_schema tells it, in lower case. `fraction` is how many digits a time's seconds
-    have behind the point.
+    have behind the point; `characters` and `octets` are the most that a text may have.
     """
 
     data_type: str
     collation: str | None = None
     scale: int | None = None
     fraction: int | None = None
+    characters: int | None = None
+    octets: int | None = None
+
+    def has_room(self, text: bytes) -> bool:
+        """Whether a text is no longer than the column; no, where that is in doubt."""
+        if self.characters is None or self.octets is None:
+            return True
+        characters = len(text.decode())
+        if self.data_type == "varchar":
+            return characters <= self.characters
+        collation = self.collation or ""
+        if collation.startswith("utf8"):
+            return len(text) <= self.octets
+        width = 1 if collation.startswith(("latin", "ascii")) else _BYTES_PER_CHARACTER
+        return characters * width <= self.octets
 
 
 def form_of(source: ColumnType) -> Form:
@@ -179,11 +197,13 @@ def _decimal(source: ColumnType) -> tuple[int, int] | None:
 
 
 class RowCodec:
-    """The values of one table version, as they stand in a statement."""
+    """The values of one table version, as they stand in a statement. `there` are the target's columns, by index, as far
+    as they are there.
+    """
 
-    def __init__(self, version: TableSchema) -> None:
+    def __init__(self, version: TableSchema, there: Mapping[int, DeclaredType] = MappingProxyType({})) -> None:
         self._version = version
-        self._writers = [_writer(column.type) for column in version.columns]
+        self._writers = [_writer(column.type, there.get(index)) for index, column in enumerate(version.columns)]
 
     def value(self, index: int, value: Value) -> bytes:
         """One column's value. FidelityError if MySQL can't hold it."""
@@ -208,6 +228,12 @@ class RowCodec:
 
     def _refused(self, index: int, error: ValueError) -> FidelityError:
         table, column = self._version.id, self._version.columns[index]
+        if isinstance(error, _CutError):
+            return FidelityError(
+                f"table {table}, column {column.name}: a value with blanks at its end is longer than the column (a text"
+                " that is of a key: 768 characters in all), and MySQL would cut them off without an error",
+                mend="change the target column's type to one that holds the source's values",
+            )
         reason = error.args[0] if isinstance(error, _InexactError) else "it is not a value of its type"
         return FidelityError(
             f"table {table}, column {column.name}: MySQL can't store a value of type {column.type.name}: {reason}",
@@ -219,6 +245,10 @@ class _InexactError(ValueError):
     """MySQL has no such value."""
 
 
+class _CutError(ValueError):
+    """The column would get less than the value."""
+
+
 _NUMBER: Final = re.compile(rb"-?[0-9]+(\.[0-9]+)?")
 _FLOAT: Final = re.compile(rb"-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?")
 _DATE: Final = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -228,7 +258,9 @@ _ODD_DATE: Final = re.compile(rb"-?infinity|[0-9]{4,}-[0-9]{2}-[0-9]{2}( [0-9:.+
 _HEX: Final = re.compile(rb"\\x((?:[0-9A-Fa-f]{2})*)")
 
 
-def _writer(source: ColumnType) -> Callable[[bytes], bytes]:  # noqa: PLR0911  # a table
+def _writer(  # noqa: PLR0911  # a table
+    source: ColumnType, there: DeclaredType | None
+) -> Callable[[bytes], bytes]:
     match form_of(source):
         case Form.BOOLEAN:
             return _boolean
@@ -247,7 +279,7 @@ def _writer(source: ColumnType) -> Callable[[bytes], bytes]:  # noqa: PLR0911  #
         case Form.BYTES:
             return _bytes
         case Form.TEXT:
-            return text_literal
+            return text_literal if there is None else _text_writer(source, there)
 
 
 def _boolean(text: bytes) -> bytes:
@@ -276,6 +308,19 @@ def _decimal_writer(source: ColumnType) -> Callable[[bytes], bytes]:
         if len(text.partition(b".")[2]) > scale:
             raise _InexactError("it would be rounded")
         return text
+
+    return written
+
+
+def _text_writer(source: ColumnType, there: DeclaredType) -> Callable[[bytes], bytes]:
+    is_short = source.length is not None and source.length <= (there.characters or 0) and there.data_type == "varchar"
+    if is_short or there.data_type not in _CUTTING:
+        return text_literal
+
+    def written(text: bytes) -> bytes:
+        if text.endswith(b" ") and not there.has_room(text):
+            raise _CutError
+        return text_literal(text)
 
     return written
 
