@@ -75,6 +75,15 @@ def test_a_table_with_rows_is_not_filled(database: Database, target: Target) -> 
     assert database.rows(ORDERS) == [(b"0", b"x", b"x"), (b"1", b"x", b"x")]
 
 
+def test_a_table_that_others_inherit_is_filled_if_it_has_no_rows_of_its_own(database: Database, target: Target) -> None:
+    database.execute(TABLE)
+    database.execute("CREATE TABLE heir () INHERITS (orders)")
+    database.execute("INSERT INTO heir VALUES ('0', 'theirs', 'theirs')")
+    watch(database)
+    apply(target, copied(b"0", b"1"))
+    assert ways(database) == ["C0", "C1"]
+
+
 def test_an_emptied_table_is_filled_again(database: Database, target: Target) -> None:
     database.execute(TABLE)
     watch(database)

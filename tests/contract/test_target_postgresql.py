@@ -1,12 +1,25 @@
-"""What PostgreSQL targets have that others have not."""
+"""What PostgreSQL's tables may have that no other target's have: heirs."""
 
 from __future__ import annotations
 
 import pytest
 from target_databases import Database
-from target_steps import upserted
+from target_steps import KEYLESS, ONE, ORDERS, advance, apply, at, numbered, upserted, version
+
+from cdc.core.errors import GapError
+from cdc.core.events import UNCHANGED
+from consumers.plan.steps import AlterTable, MoveRow, TruncateTable, WriteRows
+from consumers.targets.target import Target
 
 pytestmark = pytest.mark.parametrize("database", ["postgresql-15", "postgresql-18"], indirect=True)
+
+TABLE = "CREATE TABLE orders (id text PRIMARY KEY, a text, b text)"
+HEIR = version(*ORDERS.columns, name="heir")
+
+
+def own_rows(database: Database, table: str = "orders") -> list[tuple[bytes | None, ...]]:
+    return sorted(database.selected(f"SELECT * FROM ONLY {table}", ORDERS))
+
 
 # -- settings of the session -----------------------------------------------------------------------------------------
 
@@ -23,3 +36,68 @@ def test_limits_of_the_database_do_not_end_a_large_transaction(database: Databas
     with database.opened() as target:
         upserted(target, (b"1", b"x", b"y"))
     assert database.execute("SELECT under FROM orders") == [(" ".join("0" for _ in known),)]
+
+
+# -- tables that others inherit --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def heir(database: Database, target: Target) -> Database:
+    """The database, with a table of two rows and another that inherits it, and has the same ones."""
+    database.execute(TABLE)
+    database.execute("CREATE TABLE heir (PRIMARY KEY (id)) INHERITS (orders)")
+    for table in (ORDERS, HEIR):
+        upserted(target, (b"1", b"x", b"y"), (b"2", b"x", b"y"), table=table)
+    return database
+
+
+@pytest.mark.parametrize(
+    ("step", "left"),
+    [
+        (WriteRows(ORDERS, deletes=[(b"1",)]), [(b"2", b"x", b"y")]),
+        (WriteRows(ORDERS, partials=[(b"1", b"n", UNCHANGED)]), [(b"1", b"n", b"y"), (b"2", b"x", b"y")]),
+        (MoveRow(ORDERS, (b"1",), (b"9", b"n", UNCHANGED)), [(b"2", b"x", b"y"), (b"9", b"n", b"y")]),
+        (TruncateTable(ORDERS), []),
+    ],
+    ids=["delete", "partial", "move", "truncate"],
+)
+def test_tables_that_inherit_one_keep_their_rows(heir: Database, target: Target, step, left) -> None:
+    apply(target, step, ordinal=2)
+    assert own_rows(heir) == left
+    assert own_rows(heir, "heir") == [(b"1", b"x", b"y"), (b"2", b"x", b"y")]
+
+
+def test_a_row_without_key_is_not_removed_from_a_table_that_inherits_its_own(
+    database: Database, target: Target
+) -> None:
+    database.execute("CREATE TABLE keyless (a text, b text)")
+    database.execute("CREATE TABLE heir () INHERITS (keyless)")
+    database.execute("INSERT INTO heir VALUES ('x', 'y')")
+    with pytest.raises(GapError):
+        apply(target, WriteRows(KEYLESS, removed=[(b"x", b"y")]))
+    assert database.execute("SELECT count(*) FROM heir") == [(1,)]
+
+
+def test_a_column_that_was_there_is_filled_in_the_table_s_own_rows(database: Database, target: Target) -> None:
+    before = version(numbered("id", 1, nullable=False), numbered("a", 2))
+    database.execute("CREATE TABLE orders (id text PRIMARY KEY, a text, b text)")
+    database.execute("CREATE TABLE heir () INHERITS (orders)")
+    database.execute("INSERT INTO orders VALUES ('1', 'x', NULL); INSERT INTO heir VALUES ('2', 'x', 'theirs')")
+    after = version(*before.columns, numbered("b", 3))
+    advance(target, {ONE: at(1)}, AlterTable(after, before, fills={"b": b"new"}))
+    assert own_rows(database) == [(b"1", b"x", b"new")]
+    assert own_rows(database, "heir") == [(b"2", b"x", b"theirs")]
+
+
+def test_a_hypertable_is_written_with_the_tables_that_hold_its_rows(database: Database, target: Target) -> None:
+    """As TimescaleDB has them: to PostgreSQL the rows are those of tables that inherit it."""
+    database.execute("CREATE SCHEMA _timescaledb_catalog")
+    database.execute("CREATE TABLE _timescaledb_catalog.hypertable (schema_name name, table_name name)")
+    database.execute("INSERT INTO _timescaledb_catalog.hypertable VALUES ('public', 'orders')")
+    database.execute(TABLE)
+    database.execute("CREATE TABLE chunk (PRIMARY KEY (id)) INHERITS (orders)")
+    database.execute("INSERT INTO chunk VALUES ('1', 'x', 'y'), ('2', 'x', 'y'), ('3', 'x', 'y')")
+    apply(target, WriteRows(ORDERS, deletes=[(b"1",)], partials=[(b"2", b"n", UNCHANGED)]))
+    assert database.rows(ORDERS) == [(b"2", b"n", b"y"), (b"3", b"x", b"y")]
+    apply(target, TruncateTable(ORDERS), ordinal=2)
+    assert database.rows(ORDERS) == []

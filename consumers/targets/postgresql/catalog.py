@@ -31,27 +31,29 @@ class TargetColumn:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingTable:
     """`unique_keys` are sets of columns; each column with the operator by which its values are equal there.
-    `primary_key` is its constraint's name. `refers_to` are the tables of its foreign keys.
+    `primary_key` is its constraint's name. `refers_to` are the tables of its foreign keys. `partitioned`: its rows are
+    in tables of their own.
     """
 
     columns: tuple[TargetColumn, ...]
     unique_keys: Mapping[frozenset[str], Mapping[str, str]]
     primary_key: str | None
     refers_to: frozenset[TableId]
+    partitioned: bool
 
 
 def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None:
     """The table as it is now. TargetSchemaError if the name belongs to something else."""
     doing = f"looking up table {table}"
     found = session.query(
-        "SELECT c.oid::bigint, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = %s AND c.relname = %s",
+        "SELECT c.oid::bigint, c.relkind::text, to_regclass('_timescaledb_catalog.hypertable') IS NOT NULL"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
         tuple(table),
         doing=doing,
     )
     if not found:
         return None
-    oid, kind = found[0]
+    oid, kind, has_hypertables = found[0]
     if kind not in _TABLE_KINDS:
         raise TargetSchemaError(f"target {table} is not a table", mend="rename or drop it at the target")
     return ExistingTable(
@@ -59,7 +61,14 @@ def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None
         unique_keys=_unique_keys(session, oid, doing),
         primary_key=_primary_key(session, oid, doing),
         refers_to=_refers_to(session, oid, doing),
+        partitioned=kind == "p" or (has_hypertables and _is_hypertable(session, table, doing)),
     )
+
+
+def _is_hypertable(session: PostgresSession, table: TableId, doing: str) -> bool:
+    """TimescaleDB's: an ordinary table to PostgreSQL, which other ones inherit, and all rows are in those."""
+    sql = "SELECT 1 FROM _timescaledb_catalog.hypertable WHERE schema_name = %s AND table_name = %s"
+    return bool(session.query(sql, tuple(table), doing=doing))
 
 
 def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColumn, ...]:

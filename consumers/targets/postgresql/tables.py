@@ -57,6 +57,7 @@ class PreparedTables(PreparedVersions[TableStatements]):
         columns = [by_name[column.name] for column in version.columns]
         statements = TableStatements(
             table=version.id,
+            partitioned=table.partitioned,
             staging=f"cdc_staging_{next(self._numbers)}",
             names=tuple(column.name for column in columns),
             key=version.key,
