@@ -1,12 +1,12 @@
-"""What PostgreSQL's tables may have that no other target's have: heirs."""
+"""What PostgreSQL's tables may have that no other target's have: heirs, policies."""
 
 from __future__ import annotations
 
 import pytest
-from target_databases import Database
+from target_databases import ByRole, Database
 from target_steps import KEYLESS, ONE, ORDERS, advance, apply, at, numbered, upserted, version
 
-from cdc.core.errors import GapError
+from cdc.core.errors import GapError, TargetSchemaError
 from cdc.core.events import UNCHANGED
 from consumers.plan.steps import AlterTable, MoveRow, TruncateTable, WriteRows
 from consumers.targets.target import Target
@@ -101,3 +101,65 @@ def test_a_hypertable_is_written_with_the_tables_that_hold_its_rows(database: Da
     assert database.rows(ORDERS) == [(b"2", b"n", b"y"), (b"3", b"x", b"y")]
     apply(target, TruncateTable(ORDERS), ordinal=2)
     assert database.rows(ORDERS) == []
+
+
+# -- row-level security ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def by_role(database: Database, plain_role: ByRole) -> ByRole:
+    """The database as a role comes to it that policies of the table concern."""
+    database.execute(TABLE)
+    database.execute(f"GRANT ALL ON orders TO {plain_role.role}; ALTER TABLE orders ENABLE ROW LEVEL SECURITY")
+    return plain_role
+
+
+ALL_ROWS = "USING (true)"
+THREE = ("FOR SELECT USING (true)", "FOR UPDATE USING (true)", "FOR INSERT WITH CHECK (true)")
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        (),
+        THREE,
+        ("USING (a <> 'x')",),
+        ("TO pg_monitor USING (true)",),
+        (ALL_ROWS, "AS RESTRICTIVE FOR DELETE USING (a <> 'x')"),
+    ],
+    ids=["none", "none for DELETE", "some rows", "of another role", "restrictive"],
+)
+def test_policies_that_may_hide_rows_are_refused(database: Database, by_role: ByRole, policies) -> None:
+    for number, policy in enumerate(policies):
+        database.execute(f"CREATE POLICY p{number} ON orders {policy}")
+    with by_role.opened() as target, pytest.raises(TargetSchemaError, match="orders has row-level security") as raised:
+        target.prepare(ORDERS)
+    mend, _, other = str(raised.value.mend).partition(", without restrictive")
+    assert "BYPASSRLS" in other
+    database.execute("DROP POLICY IF EXISTS p1 ON orders")
+    database.execute(mend.replace("<the role in the target's url>", by_role.role))
+    written_and_deleted(by_role)
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        (ALL_ROWS,),
+        (f"TO pg_monitor {ALL_ROWS}", "TO public USING (true) WITH CHECK (a <> 'bad')"),
+        (*THREE, "FOR DELETE USING (true)", "AS RESTRICTIVE FOR INSERT WITH CHECK (a <> 'bad')"),
+    ],
+    ids=["all", "with a check", "one by one"],
+)
+def test_policies_that_hide_nothing_are_fine(database: Database, by_role: ByRole, policies) -> None:
+    for number, policy in enumerate(policies):
+        database.execute(f"CREATE POLICY p{number} ON orders {policy}")
+    written_and_deleted(by_role)
+
+
+def written_and_deleted(database: Database) -> None:
+    with database.opened() as target:
+        upserted(target, *((b"%d" % number, b"x", b"y") for number in range(4)))
+        apply(target, WriteRows(ORDERS, deletes=[(b"1",)], partials=[(b"2", b"n", UNCHANGED)]), ordinal=2)
+        assert database.rows(ORDERS) == [(b"0", b"x", b"y"), (b"2", b"n", b"y"), (b"3", b"x", b"y")]
+        apply(target, TruncateTable(ORDERS), ordinal=3)
+        assert database.rows(ORDERS) == []

@@ -32,7 +32,7 @@ class TargetColumn:
 class ExistingTable:
     """`unique_keys` are sets of columns; each column with the operator by which its values are equal there.
     `primary_key` is its constraint's name. `refers_to` are the tables of its foreign keys. `partitioned`: its rows are
-    in tables of their own.
+    in tables of their own. `hides_rows`: policies may pass rows over when we write.
     """
 
     columns: tuple[TargetColumn, ...]
@@ -40,20 +40,22 @@ class ExistingTable:
     primary_key: str | None
     refers_to: frozenset[TableId]
     partitioned: bool
+    hides_rows: bool
 
 
 def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None:
     """The table as it is now. TargetSchemaError if the name belongs to something else."""
     doing = f"looking up table {table}"
     found = session.query(
-        "SELECT c.oid::bigint, c.relkind::text, to_regclass('_timescaledb_catalog.hypertable') IS NOT NULL"
+        "SELECT c.oid::bigint, c.relkind::text, row_security_active(c.oid),"
+        " to_regclass('_timescaledb_catalog.hypertable') IS NOT NULL"
         " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
         tuple(table),
         doing=doing,
     )
     if not found:
         return None
-    oid, kind, has_hypertables = found[0]
+    oid, kind, has_policies, has_hypertables = found[0]
     if kind not in _TABLE_KINDS:
         raise TargetSchemaError(f"target {table} is not a table", mend="rename or drop it at the target")
     return ExistingTable(
@@ -62,6 +64,7 @@ def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None
         primary_key=_primary_key(session, oid, doing),
         refers_to=_refers_to(session, oid, doing),
         partitioned=kind == "p" or (has_hypertables and _is_hypertable(session, table, doing)),
+        hides_rows=has_policies and _hides_rows(session, oid, doing),
     )
 
 
@@ -69,6 +72,32 @@ def _is_hypertable(session: PostgresSession, table: TableId, doing: str) -> bool
     """TimescaleDB's: an ordinary table to PostgreSQL, which other ones inherit, and all rows are in those."""
     sql = "SELECT 1 FROM _timescaledb_catalog.hypertable WHERE schema_name = %s AND table_name = %s"
     return bool(session.query(sql, tuple(table), doing=doing))
+
+
+def _hides_rows(session: PostgresSession, oid: int, doing: str) -> bool:
+    """Whether policies may keep rows from what we read, update or delete: these are passed over without a word. What
+    policies do not let in (WITH CHECK) is an error.
+    """
+    rows = session.query(
+        """
+        WITH ours AS (
+            SELECT polpermissive AS permissive, polcmd::text AS command, pg_get_expr(polqual, polrelid) AS lets_see
+            FROM pg_policy
+            WHERE polrelid = %s
+              AND EXISTS (SELECT FROM unnest(polroles) AS role WHERE role = 0 OR pg_has_role(role, 'USAGE'))
+        )
+        SELECT EXISTS (SELECT FROM ours WHERE NOT permissive AND lets_see <> 'true')
+            OR EXISTS (
+                SELECT FROM unnest('{r,w,d}'::text[]) AS done -- SELECT, UPDATE, DELETE
+                WHERE NOT EXISTS (
+                    SELECT FROM ours WHERE permissive AND command IN ('*', done) AND lets_see = 'true'
+                )
+            )
+        """,
+        (oid,),
+        doing=doing,
+    )
+    return rows == [(True,)]
 
 
 def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColumn, ...]:

@@ -122,3 +122,10 @@ def _require_fitting(version: TableSchema, table: ExistingTable, resolved: dict[
                 f" {column.type.name} silently",
                 mend=f"ALTER TABLE {target} ALTER COLUMN {quoted(column.name)} TYPE {_plain(column.type, resolved)}",
             )
+    if table.hides_rows:
+        raise TargetSchemaError(
+            f"target table {version.id} has row-level security, which may hide rows from the applier: it would neither"
+            " change nor delete them",
+            mend=f"CREATE POLICY cdc ON {target} TO <the role in the target's url> USING (true), without restrictive"
+            " policies for that role; or ALTER ROLE <that role> BYPASSRLS",
+        )
