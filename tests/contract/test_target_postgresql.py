@@ -1,13 +1,16 @@
-"""What PostgreSQL's tables may have that no other target's have: heirs, policies."""
+"""What PostgreSQL's tables may have that no other target's have: heirs, policies, keys that call more values equal."""
 
 from __future__ import annotations
 
+import psycopg2.errors
 import pytest
 from target_databases import ByRole, Database
-from target_steps import KEYLESS, ONE, ORDERS, advance, apply, at, numbered, upserted, version
+from target_steps import KEYLESS, ONE, ORDERS, advance, apply, at, numbered, text, upserted, version
 
 from cdc.core.errors import GapError, TargetSchemaError
 from cdc.core.events import UNCHANGED
+from cdc.core.tables import Column
+from cdc.core.types import ColumnType, Kind
 from consumers.plan.steps import AlterTable, MoveRow, TruncateTable, WriteRows
 from consumers.targets.target import Target
 
@@ -163,3 +166,91 @@ def written_and_deleted(database: Database) -> None:
         assert database.rows(ORDERS) == [(b"0", b"x", b"y"), (b"2", b"n", b"y"), (b"3", b"x", b"y")]
         apply(target, TruncateTable(ORDERS), ordinal=3)
         assert database.rows(ORDERS) == []
+
+
+# -- keys that call more values equal than the source does ------------------------------------------------------------
+
+LOGIN = Column(name="id", type=ColumnType(kind=Kind.STRING, name="character varying(9)", length=9), nullable=False)
+LOGINS = version(LOGIN, text("a"), text("b"))
+KEYS = [(b"Bob", b"x", None), (b"bob", b"y", None)]
+
+
+@pytest.fixture
+def citext(database: Database) -> Database:
+    """The database, with a type and a domain to which `Bob` is `bob`."""
+    if not database.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'citext'"):
+        pytest.skip("this PostgreSQL has no citext")
+    database.execute("CREATE EXTENSION citext; CREATE DOMAIN ci AS citext")
+    return database
+
+
+@pytest.fixture
+def folding(database: Database) -> Database:
+    """The database, with a collation and a domain to which `Bob` is `bob`."""
+    try:
+        database.execute(
+            "CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
+            "CREATE DOMAIN folded_text AS text COLLATE folded"
+        )
+    except psycopg2.errors.FeatureNotSupported:
+        pytest.skip("this PostgreSQL is built without ICU")
+    return database
+
+
+def refused_until_mended(database: Database, target: Target, declared: str) -> None:
+    database.execute(f"CREATE TABLE orders (id {declared} PRIMARY KEY, a text, b text)")
+    with pytest.raises(TargetSchemaError, match=r"key column id: .* may be one") as raised:
+        target.prepare(LOGINS)
+    database.execute(str(raised.value.mend))
+    upserted(target, *KEYS, table=LOGINS)
+    apply(target, WriteRows(LOGINS, deletes=[(b"bob",)]), ordinal=2)
+    assert database.rows(LOGINS) == KEYS[:1]
+
+
+@pytest.mark.parametrize("declared", ["citext", "ci"])
+def test_a_key_of_citext_is_refused(citext: Database, target: Target, declared: str) -> None:
+    refused_until_mended(citext, target, declared)
+
+
+@pytest.mark.parametrize("declared", ["varchar(9) COLLATE folded", "folded_text"])
+def test_a_key_with_a_collation_that_is_not_deterministic_is_refused(
+    folding: Database, target: Target, declared: str
+) -> None:
+    refused_until_mended(folding, target, declared)
+
+
+def test_a_key_of_arrays_of_citext_is_refused(citext: Database, target: Target) -> None:
+    citext.execute("CREATE TABLE orders (id citext[] PRIMARY KEY)")
+    names = ColumnType(kind=Kind.ARRAY, name="text[]", element=ColumnType(kind=Kind.STRING, name="text"))
+    table = version(Column(name="id", type=names, nullable=False))
+    with pytest.raises(TargetSchemaError, match=r"key column id: .* may be one") as raised:
+        target.prepare(table)
+    citext.execute(str(raised.value.mend))
+    upserted(target, (b"{Bob}",), (b"{bob}",), table=table)
+    assert len(citext.rows(table)) == 2
+
+
+def test_a_further_unique_index_that_calls_more_keys_equal_is_refused(folding: Database, target: Target) -> None:
+    """ON CONFLICT (id) goes by all unique indexes on id."""
+    folding.execute(TABLE)
+    folding.execute("CREATE UNIQUE INDEX no_twins ON orders (id COLLATE folded)")
+    with pytest.raises(TargetSchemaError, match="unique index no_twins") as raised:
+        target.prepare(ORDERS)
+    folding.execute(str(raised.value.mend))
+    upserted(target, *KEYS)
+    assert folding.rows(ORDERS) == KEYS
+
+
+def test_a_key_of_citext_is_fine_if_the_source_s_is(citext: Database, target: Target) -> None:
+    citext.execute("CREATE TABLE orders (id citext PRIMARY KEY, a citext, b text)")
+    login = Column(name="id", type=ColumnType(kind=Kind.STRING, name="public.citext"), nullable=False)
+    table = version(login, text("a"), text("b"))
+    upserted(target, (b"Bob", b"X", None), table=table)
+    upserted(target, (b"bob", b"x", None), table=table)
+    assert citext.rows(table) == [(b"Bob", b"x", None)]
+
+
+def test_columns_that_are_no_key_may_have_any_collation(folding: Database, target: Target) -> None:
+    folding.execute("CREATE TABLE orders (id text PRIMARY KEY, a text COLLATE folded, b text, UNIQUE (id, a))")
+    upserted(target, *KEYS)
+    assert folding.rows(ORDERS) == KEYS
