@@ -92,6 +92,14 @@ class Database:
         return True
 
 
+class ByRole(Database):
+    """One of PostgreSQL, as `role` comes to it."""
+
+    def __init__(self, url: str, role: str) -> None:
+        super().__init__(url)
+        self.role = role
+
+
 class Flat(Database):
     """One without schemas."""
 

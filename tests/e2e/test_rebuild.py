@@ -319,6 +319,52 @@ def test_what_people_made_at_the_live_tables(new_database: Callable[[], str], un
         assert discard(place.replica.settings, on_pg, "old") == discard(place.replica.settings, on_lite, "old") == 3
 
 
+def test_who_may_read_the_live_tables_and_what_else_refers_to_them(
+    new_database: Callable[[], str], unique_name: str, tmp_path: Path
+) -> None:
+    source, copy, analyst = new_database(), new_database(), f"{unique_name}_analyst"
+    name = f"{unique_name}_pg"
+    granted = """
+        SELECT relacl::text FROM pg_class WHERE oid = 't'::regclass UNION ALL
+        SELECT attacl::text FROM pg_attribute WHERE attrelid = 't'::regclass AND attacl IS NOT NULL
+    """
+    with (
+        psycopg.connect(source, autocommit=True) as writer,
+        psycopg.connect(copy, autocommit=True) as target,
+        targets_of(source, {"pg": copy}, tmp_path, unique_name) as place,
+    ):
+        target.execute(f"CREATE ROLE {analyst}".encode())
+        try:
+            target.execute(f"ALTER DEFAULT PRIVILEGES GRANT SELECT, DELETE ON TABLES TO {analyst}, PUBLIC".encode())
+            writer.execute("CREATE TABLE t (id int PRIMARY KEY, n int)")
+            writer.execute("INSERT INTO t VALUES (1, 1)")
+            place.replica.catch_up()
+            for statement in (
+                "REVOKE ALL ON t FROM PUBLIC",
+                f"REVOKE ALL ON t FROM {analyst}",
+                f"GRANT UPDATE ON t TO {analyst}",
+                f"GRANT SELECT (id) ON t TO {analyst}",
+                "CREATE TABLE theirs (id int)",
+                "CREATE POLICY known ON theirs USING (EXISTS (SELECT FROM t WHERE t.id = theirs.id))",
+                "CREATE VIEW door AS SELECT 1 AS id",
+                "CREATE RULE knock AS ON INSERT TO door DO INSTEAD INSERT INTO t VALUES (NEW.id)",
+            ):
+                target.execute(statement.encode())
+            before = target.execute(granted.encode()).fetchall()
+            assert [analyst in acl for (acl,) in before] == [True, True]
+
+            lacks = "lacks policy known of theirs, privileges on column id, rule on door$"
+            with pytest.raises(TargetSchemaError, match=lacks):
+                place.rebuild(name)
+            target.execute(f'GRANT SELECT (id) ON "{name}~new".t TO {analyst}'.encode())
+            target.execute("DROP POLICY known ON theirs")
+            target.execute("DROP RULE knock ON door")
+            place.rebuild(name)
+            assert target.execute(granted.encode()).fetchall() == before
+        finally:
+            target.execute(f"DROP OWNED BY {analyst}; DROP ROLE {analyst}".encode())
+
+
 def test_what_people_made_at_mariadbs_tables(
     new_database: Callable[[], str],
     new_mariadb: Callable[[], str],

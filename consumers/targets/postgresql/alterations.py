@@ -24,6 +24,7 @@ from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.policy import Done, is_left_alone, may_drop, require_allowed
 from consumers.targets.postgresql.catalog import ExistingTable, TargetColumn, find_table, resolve_types
 from consumers.targets.postgresql.session import PostgresSession
+from consumers.targets.postgresql.statements import own_rows
 from consumers.targets.postgresql.types import all_names, declaration, fallback, keeps_exactly
 
 
@@ -88,7 +89,8 @@ class Alterer:
                 if there is not None:
                     yield from self._retyped(alter, before, column, there)
             case AddColumn(column, fill):
-                yield from self._added(_name(here), column, fill, there=column.name in columns)
+                rows = own_rows(here, partitioned=table.partitioned)
+                yield from self._added(_name(here), rows, column, fill, there=column.name in columns)
             case SetNullable(column):
                 there = columns.get(column.name)
                 if there is not None and there.not_null is column.nullable:
@@ -111,14 +113,14 @@ class Alterer:
         if old.name != new.name:
             yield f"ALTER TABLE {_name(TableId(new.schema, old.name))} RENAME TO {quoted(new.name)}"
 
-    def _added(self, table: str, column: Column, fill: bytes | None, *, there: bool) -> Iterator[str]:
+    def _added(self, table: str, rows: str, column: Column, fill: bytes | None, *, there: bool) -> Iterator[str]:
         """A column of that name may have stayed from before, or somebody has made it: its rows get the fill all the
         same.
         """
         name, (type_, _) = quoted(column.name), self._type(column)
         value = "NULL" if fill is None else _literal(fill.decode())
         if there:
-            yield f"UPDATE {table} SET {name} = {value} WHERE {name}::text IS DISTINCT FROM {value}::{type_}::text"
+            yield f"UPDATE {rows} SET {name} = {value} WHERE {name}::text IS DISTINCT FROM {value}::{type_}::text"
             return
         null = "" if column.nullable else " NOT NULL"
         default = "" if fill is None else f" DEFAULT {value}"

@@ -17,7 +17,8 @@ _TABLE_KINDS: Final = {"r", "p"}  # ordinary and partitioned
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetColumn:
     """`type` is the column's own, or what its domain is over: values are staged in it (a domain may refuse NULL, which
-    stands for what is not staged). `required`: a new row must bring a value for it.
+    stands for what is not staged). `required`: a new row must bring a value for it. `folds`: its collation calls texts
+    equal that are not.
     """
 
     name: str
@@ -26,43 +27,86 @@ class TargetColumn:
     generated: bool
     not_null: bool
     required: bool
+    folds: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingTable:
     """`unique_keys` are sets of columns; each column with the operator by which its values are equal there.
+    `folding_indexes` names, for such a set, a unique index by whose collation texts are equal that are not.
     `primary_key` is its constraint's name. `refers_to` are the tables of its foreign keys. `is_acted_on`: a foreign key
-    of some table does something to that table's rows when one here is deleted.
+    of some table does something to that table's rows when one here is deleted. `partitioned`: its rows are in tables of
+    their own. `hides_rows`: policies may pass rows over when we write.
     """
 
     columns: tuple[TargetColumn, ...]
     unique_keys: Mapping[frozenset[str], Mapping[str, str]]
+    folding_indexes: Mapping[frozenset[str], str]
     primary_key: str | None
     refers_to: frozenset[TableId]
     is_acted_on: bool
+    partitioned: bool
+    hides_rows: bool
 
 
 def find_table(session: PostgresSession, table: TableId) -> ExistingTable | None:
     """The table as it is now. TargetSchemaError if the name belongs to something else."""
     doing = f"looking up table {table}"
     found = session.query(
-        "SELECT c.oid::bigint, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = %s AND c.relname = %s",
+        "SELECT c.oid::bigint, c.relkind::text, row_security_active(c.oid),"
+        " to_regclass('_timescaledb_catalog.hypertable') IS NOT NULL"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
         tuple(table),
         doing=doing,
     )
     if not found:
         return None
-    oid, kind = found[0]
+    oid, kind, has_policies, has_hypertables = found[0]
     if kind not in _TABLE_KINDS:
         raise TargetSchemaError(f"target {table} is not a table", mend="rename or drop it at the target")
+    unique_keys, folding_indexes = _unique_keys(session, oid, doing)
     return ExistingTable(
         columns=_columns(session, oid, doing),
-        unique_keys=_unique_keys(session, oid, doing),
+        unique_keys=unique_keys,
+        folding_indexes=folding_indexes,
         primary_key=_primary_key(session, oid, doing),
         refers_to=_refers_to(session, oid, doing),
         is_acted_on=_is_acted_on(session, oid, doing),
+        partitioned=kind == "p" or (has_hypertables and _is_hypertable(session, table, doing)),
+        hides_rows=has_policies and _hides_rows(session, oid, doing),
     )
+
+
+def _is_hypertable(session: PostgresSession, table: TableId, doing: str) -> bool:
+    """TimescaleDB's: an ordinary table to PostgreSQL, which other ones inherit, and all rows are in those."""
+    sql = "SELECT 1 FROM _timescaledb_catalog.hypertable WHERE schema_name = %s AND table_name = %s"
+    return bool(session.query(sql, tuple(table), doing=doing))
+
+
+def _hides_rows(session: PostgresSession, oid: int, doing: str) -> bool:
+    """Whether policies may keep rows from what we read, update or delete: these are passed over without a word. What
+    policies do not let in (WITH CHECK) is an error.
+    """
+    rows = session.query(
+        """
+        WITH ours AS (
+            SELECT polpermissive AS permissive, polcmd::text AS command, pg_get_expr(polqual, polrelid) AS lets_see
+            FROM pg_policy
+            WHERE polrelid = %s
+              AND EXISTS (SELECT FROM unnest(polroles) AS role WHERE role = 0 OR pg_has_role(role, 'USAGE'))
+        )
+        SELECT EXISTS (SELECT FROM ours WHERE NOT permissive AND lets_see <> 'true')
+            OR EXISTS (
+                SELECT FROM unnest('{r,w,d}'::text[]) AS done -- SELECT, UPDATE, DELETE
+                WHERE NOT EXISTS (
+                    SELECT FROM ours WHERE permissive AND command IN ('*', done) AND lets_see = 'true'
+                )
+            )
+        """,
+        (oid,),
+        doing=doing,
+    )
+    return rows == [(True,)]
 
 
 def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColumn, ...]:
@@ -78,15 +122,17 @@ def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColu
             WHERE t.typtype = 'd' OR e.oid IS NOT NULL
         )
         SELECT a.attname::text, a.attgenerated <> '', a.attnotnull,
-               a.attnotnull AND NOT a.atthasdef AND a.attidentity = '',
+               a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', coalesce(NOT l.collisdeterministic, false),
                json_agg(json_build_array(
                    format_type(i.type, i.modifier), format_type(i.type, NULL),
                    t.typnamespace = 'pg_catalog'::regnamespace, t.typtype = 'c',
                    EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
                ) ORDER BY i.depth) FILTER (WHERE t.typtype <> 'd')
         FROM pg_attribute a JOIN inside i ON i.attnum = a.attnum JOIN pg_type t ON t.oid = i.type
+        LEFT JOIN pg_collation l ON l.oid = a.attcollation
         WHERE a.attrelid = %s
-        GROUP BY a.attnum, a.attname, a.attgenerated, a.attnotnull, a.atthasdef, a.attidentity ORDER BY a.attnum
+        GROUP BY a.attnum, a.attname, a.attgenerated, a.attnotnull, a.atthasdef, a.attidentity, l.collisdeterministic
+        ORDER BY a.attnum
         """,
         (oid, oid),
         doing=doing,
@@ -97,10 +143,11 @@ def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColu
             generated=generated,
             not_null=not_null,
             required=required,
+            folds=folds,
             type=types[0][0],
             declared=_declared(types),
         )
-        for name, generated, not_null, required, types in rows
+        for name, generated, not_null, required, folds, types in rows
     )
 
 
@@ -139,22 +186,28 @@ def _declared(types: list[tuple[str, str, bool, bool, bool]]) -> DeclaredType:
     return DeclaredType(base=base, modifiers=modifiers, built_in=built_in, composite=composite)
 
 
-def _unique_keys(session: PostgresSession, oid: int, doing: str) -> dict[frozenset[str], dict[str, str]]:
-    """The sets of columns that ON CONFLICT can name: unique, not deferrable, on columns, for all rows.
+def _unique_keys(
+    session: PostgresSession, oid: int, doing: str
+) -> tuple[dict[frozenset[str], dict[str, str]], dict[frozenset[str], str]]:
+    """The sets of columns that ON CONFLICT can name: unique, not deferrable, on columns, for all rows; and of their
+    indexes those whose collation folds: ON CONFLICT goes by all that are on its columns.
 
     Operators come with their schema: an extension's own need not be on the search path.
     """
     rows = session.query(
         """
-        SELECT json_object_agg(a.attname, format('OPERATOR(%%I.%%s)', n.nspname, o.oprname))
+        SELECT json_object_agg(a.attname, format('OPERATOR(%%I.%%s)', n.nspname, o.oprname)),
+               CASE WHEN bool_or(NOT l.collisdeterministic) THEN i.indexrelid::regclass::text END
         FROM pg_index i
-        JOIN LATERAL unnest(i.indkey::smallint[], i.indclass::oid[]) WITH ORDINALITY AS k (attnum, class, nth)
+        JOIN LATERAL unnest(i.indkey::smallint[], i.indclass::oid[], i.indcollation::oid[])
+            WITH ORDINALITY AS k (attnum, class, sorting, nth)
             ON k.nth <= i.indnkeyatts
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
         JOIN pg_opclass c ON c.oid = k.class
         JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3 -- equal, in a B-tree
             AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype
         JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
+        LEFT JOIN pg_collation l ON l.oid = k.sorting
         WHERE i.indrelid = %s AND i.indisunique AND i.indimmediate AND i.indisvalid
           AND i.indpred IS NULL AND i.indexprs IS NULL
         GROUP BY i.indexrelid
@@ -162,7 +215,8 @@ def _unique_keys(session: PostgresSession, oid: int, doing: str) -> dict[frozens
         (oid,),
         doing=doing,
     )
-    return {frozenset(operators): operators for (operators,) in rows}
+    keys = {frozenset(operators): operators for operators, _ in rows}
+    return keys, {frozenset(operators): index for operators, index in rows if index is not None}
 
 
 def resolve_types(session: PostgresSession, names: Iterable[str]) -> dict[str, str]:

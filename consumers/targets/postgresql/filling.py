@@ -65,7 +65,7 @@ class Filling:
         return self._session.query(_IS_PLAIN, (key, table.target), doing=_looking_at(table)) == [(True,)]
 
     def _is_empty(self, table: TableStatements) -> bool:
-        return not self._session.query(f"SELECT 1 FROM {table.target} LIMIT 1", doing=_looking_at(table))
+        return not self._session.query(f"SELECT 1 FROM {table.rows} LIMIT 1", doing=_looking_at(table))
 
 
 def _looking_at(table: TableStatements) -> str:

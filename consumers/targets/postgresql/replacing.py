@@ -52,6 +52,11 @@ FROM t JOIN pg_trigger g ON g.tgrelid = t.oid WHERE NOT g.tgisinternal
 UNION ALL
 SELECT t.nspname, t.relname, 'policy ' || quote_ident(p.polname) FROM t JOIN pg_policy p ON p.polrelid = t.oid
 UNION ALL
+SELECT DISTINCT t.nspname, t.relname, 'policy ' || quote_ident(p.polname) || ' of ' || p.polrelid::regclass::text
+FROM t JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid
+    AND d.classid = 'pg_policy'::regclass
+JOIN pg_policy p ON p.oid = d.objid WHERE p.polrelid <> t.oid
+UNION ALL
 SELECT t.nspname, t.relname, 'row level security' FROM t WHERE relrowsecurity
 UNION ALL
 SELECT t.nspname, t.relname, 'partitions' FROM t WHERE relkind = 'p'
@@ -69,7 +74,8 @@ SELECT DISTINCT t.nspname, t.relname, CASE WHEN w.relkind = 'm' THEN 'materializ
     || w.oid::regclass::text
 FROM t JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid
     AND d.classid = 'pg_rewrite'::regclass
-JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class w ON w.oid = r.ev_class WHERE w.relkind <> 'v'
+JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class w ON w.oid = r.ev_class
+WHERE w.relkind <> 'v' OR r.rulename <> '_RETURN' -- the query of a view is renewed, its other rules are not
 UNION ALL
 SELECT t.nspname, t.relname, 'function ' || d.objid::regprocedure::text
 FROM t JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid
@@ -104,6 +110,13 @@ _GRANTS: Final = """
 SELECT g.privilege_type, CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END,
        g.is_grantable
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) g
+WHERE n.nspname = %s AND c.relname = %s AND g.grantee <> c.relowner
+"""
+_COLUMN_GRANTS: Final = """
+SELECT format('%%s (%%I)', g.privilege_type, a.attname),
+       CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END, g.is_grantable
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped, aclexplode(a.attacl) g
 WHERE n.nspname = %s AND c.relname = %s AND g.grantee <> c.relowner
 """
 
@@ -224,7 +237,12 @@ class PostgresReplacing(Replacing):
 
     def _grant_alike(self, live: TableId, new: TableId) -> None:
         doing = f"granting on table {new} what is granted on {live}"
-        for privilege, grantee, grantable in self._session.query(_GRANTS, tuple(live), doing=doing):
+        # ALTER DEFAULT PRIVILEGES may have given the new one what was revoked on the live one. REVOKE takes from the
+        # columns too, where people have granted what the live one's have.
+        on_columns = self._session.query(_COLUMN_GRANTS, tuple(new), doing=doing)
+        for grantee in sorted({grantee for _, grantee, _ in self._session.query(_GRANTS, tuple(new), doing=doing)}):
+            self._session.execute(f"REVOKE ALL ON {name_of(new)} FROM {grantee} CASCADE", doing=doing)
+        for privilege, grantee, grantable in [*self._session.query(_GRANTS, tuple(live), doing=doing), *on_columns]:
             option = " WITH GRANT OPTION" if grantable else ""
             self._session.execute(f"GRANT {privilege} ON {name_of(new)} TO {grantee}{option}", doing=doing)
         ((owner,),) = self._session.query(_OWNER, tuple(live), doing=doing)

@@ -30,6 +30,8 @@ _SETTINGS: Final = {
     # A stopped applier must let its locks go; one that works may take as long as its batch needs.
     "idle_in_transaction_session_timeout": "60s",
     "statement_timeout": "0",
+    # Between batches there may be nothing to say for long; who stands still is ended by a standby (see `silence`).
+    "idle_session_timeout": "0",
     # Not for ever: who waits for long says so, and comes again.
     "lock_timeout": "30s",
     "default_transaction_isolation": "read committed",
@@ -37,6 +39,9 @@ _SETTINGS: Final = {
     # Statements here are short and many: compiling one costs more than it gives.
     "jit": "off",
 }
+# A batch that takes longer than a role's or database's limit would be ended again and again, for ever.
+_SETTINGS_SINCE_17: Final = {"transaction_timeout": "0"}
+_17: Final = 170_000
 OLDEST: Final = 14
 _KEEPALIVE: Final = {
     "connect_timeout": "10",
@@ -74,8 +79,9 @@ class PostgresSession:
         except TargetError:
             self.close()
             raise
+        newer = _SETTINGS_SINCE_17 if self._live().server_version >= _17 else {}
         with self.transaction(doing="preparing the session"):
-            for name, value in _SETTINGS.items():
+            for name, value in (_SETTINGS | newer).items():
                 self.query("SELECT set_config(%s, %s, false)", (name, value), doing="preparing the session")
 
     def lock_applier(self, *, shared: bool = False) -> None:

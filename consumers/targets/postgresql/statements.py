@@ -29,6 +29,7 @@ class TableStatements:
     """
 
     table: TableId
+    partitioned: bool
     staging: str
     names: tuple[str, ...]
     key: tuple[int, ...]
@@ -40,6 +41,11 @@ class TableStatements:
     @property
     def target(self) -> str:
         return f"{quoted(self.table.schema)}.{quoted(self.table.name)}"
+
+    @property
+    def rows(self) -> str:
+        """Where its own rows are looked for: those of tables that inherit it have events of their own."""
+        return own_rows(self.table, partitioned=self.partitioned)
 
     @property
     def widest(self) -> bool:
@@ -110,7 +116,7 @@ class TableStatements:
 
     def delete(self, part: int) -> str:
         return (
-            f"DELETE FROM {self.target} AS t USING pg_temp.{self._keys} AS s"
+            f"DELETE FROM {self.rows} AS t USING pg_temp.{self._keys} AS s"
             f" WHERE s.part = {part} AND {self._same_key('s')}"
         )
 
@@ -120,7 +126,7 @@ class TableStatements:
         """
         columns = [index for index in present if index in self.written and index not in self.key] or list(self.key[:1])
         return (
-            f"UPDATE {self.target} AS t SET {self._sets(columns)} FROM pg_temp.{self.staging} AS s"
+            f"UPDATE {self.rows} AS t SET {self._sets(columns)} FROM pg_temp.{self.staging} AS s"
             f" WHERE {self._of(part)} AND {self._same_key('s')}"
         )
 
@@ -128,7 +134,7 @@ class TableStatements:
         """The row at the key that `copy_keys` staged as `old_part` gets the values staged as `part`, its key too."""
         columns = [index for index in present if index in self.written]
         return (
-            f"UPDATE {self.target} AS t SET {self._sets(columns)}"
+            f"UPDATE {self.rows} AS t SET {self._sets(columns)}"
             f" FROM pg_temp.{self.staging} AS s, pg_temp.{self._keys} AS o"
             f" WHERE {self._of(part)} AND o.part = {old_part} AND {self._same_key('o')}"
         )
@@ -144,8 +150,8 @@ class TableStatements:
             f" WHERE {self._of(part)} GROUP BY 1),"
             " found AS (SELECT t.tableoid AS part_of, t.ctid AS place, w.copies,"
             " row_number() OVER (PARTITION BY w.whole) AS nth"
-            f" FROM {self.target} AS t JOIN wanted AS w ON w.whole = {present})"
-            f" DELETE FROM {self.target} AS t USING found AS f"
+            f" FROM {self.rows} AS t JOIN wanted AS w ON w.whole = {present})"
+            f" DELETE FROM {self.rows} AS t USING found AS f"
             " WHERE t.tableoid = f.part_of AND t.ctid = f.place AND f.nth <= f.copies"
         )
 
@@ -157,7 +163,7 @@ class TableStatements:
         even from an empty one. The price is that a huge table takes its time, and a vacuum.
         https://www.postgresql.org/docs/current/mvcc-caveats.html
         """
-        return f"DELETE FROM {self.target}"
+        return f"DELETE FROM {self.rows}"
 
     def _of(self, part: int) -> str:
         """Which staged rows `s` are meant."""
@@ -181,6 +187,12 @@ class TableStatements:
     def _value(self, alias: str, index: int) -> str:
         column = f"{alias}.c{index}" if alias else f"c{index}"
         return f"{column}::{self.types[index]}" if index in self.verified else column
+
+
+def own_rows(table: TableId, *, partitioned: bool) -> str:
+    """A table as FROM, UPDATE and DELETE name it: with its partitions, without what else inherits it."""
+    name = f"{quoted(table.schema)}.{quoted(table.name)}"
+    return name if partitioned else f"ONLY {name}"
 
 
 def _create_temporary(name: str, columns: Sequence[str]) -> str:

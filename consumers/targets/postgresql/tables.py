@@ -15,7 +15,14 @@ from consumers.targets.postgresql.catalog import ExistingTable, find_table, reso
 from consumers.targets.postgresql.filling import Filling
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.statements import TableStatements
-from consumers.targets.postgresql.types import all_names, declaration, fallback, keeps_exactly, names_of
+from consumers.targets.postgresql.types import (
+    all_names,
+    declaration,
+    fallback,
+    ignores_case,
+    keeps_exactly,
+    names_of,
+)
 from consumers.targets.prepared import PreparedVersions
 from consumers.targets.schema_check import refuse_own_table, require_same_columns
 
@@ -58,6 +65,7 @@ class PreparedTables(PreparedVersions[TableStatements]):
         columns = [by_name[column.name] for column in version.columns]
         statements = TableStatements(
             table=version.id,
+            partitioned=table.partitioned,
             staging=f"cdc_staging_{next(self._numbers)}",
             names=tuple(column.name for column in columns),
             key=version.key,
@@ -127,3 +135,34 @@ def _require_fitting(version: TableSchema, table: ExistingTable, resolved: dict[
                 f" {column.type.name} silently",
                 mend=f"ALTER TABLE {target} ALTER COLUMN {quoted(column.name)} TYPE {_plain(column.type, resolved)}",
             )
+    _require_telling_apart(version, table, target)
+    if table.hides_rows:
+        raise TargetSchemaError(
+            f"target table {version.id} has row-level security, which may hide rows from the applier: it would neither"
+            " change nor delete them",
+            mend=f"CREATE POLICY cdc ON {target} TO <the role in the target's url> USING (true), without restrictive"
+            " policies for that role; or ALTER ROLE <that role> BYPASSRLS",
+        )
+
+
+def _require_telling_apart(version: TableSchema, table: ExistingTable, target: str) -> None:
+    """Rows whose keys differ at the source must not become one."""
+    by_name = {column.name: column for column in table.columns}
+    for column in version.key_columns:
+        there = by_name[column.name]
+        loosely_typed = there.declared.ignores_case and not ignores_case(column.type)
+        if loosely_typed or there.folds:
+            text = "text" if there.declared.element is None else "text[]"
+            raise TargetSchemaError(
+                f"target table {version.id}, key column {column.name}: to its type {there.type} or its collation keys"
+                " that differ at the source may be one (by case or accents)",
+                mend=f"ALTER TABLE {target} ALTER COLUMN {quoted(column.name)}"
+                f' TYPE {text if loosely_typed else there.type} COLLATE "C"',
+            )
+    index = table.folding_indexes.get(frozenset(column.name for column in version.key_columns))
+    if index is not None:
+        raise TargetSchemaError(
+            f"target table {version.id}: to the collation of its unique index {index} keys that differ at the source"
+            " may be one (by case or accents)",
+            mend=f"DROP INDEX {index}",
+        )

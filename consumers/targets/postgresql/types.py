@@ -86,6 +86,13 @@ class DeclaredType:
         """
         return self.composite if self.element is None else self.element.may_change
 
+    @property
+    def ignores_case(self) -> bool:
+        """Whether it calls texts equal that are not. Of all types that take any text, citext is the one known to."""
+        if self.element is not None:
+            return self.element.ignores_case
+        return not self.built_in and _is_citext(self.base)
+
 
 def modifiers_in(name: str) -> str:
     """What narrows the type that is called so: `10,2` of `numeric(10,2)`, `year to month` of that interval."""
@@ -93,6 +100,17 @@ def modifiers_in(name: str) -> str:
         return name.removeprefix("interval").strip()  # `interval year to month` drops days
     found = _MODIFIERS.search(name)
     return found[1].replace(" ", "") if found else ""
+
+
+def ignores_case(source: ColumnType) -> bool:
+    """As `DeclaredType.ignores_case`, of the source's type."""
+    if source.element is not None:
+        return ignores_case(source.element)
+    return _is_citext(source.base or source.name)
+
+
+def _is_citext(name: str) -> bool:
+    return name.rpartition(".")[2] == "citext"  # in whatever schema it is
 
 
 def keeps_exactly(source: ColumnType, resolved: Mapping[str, str], declared: DeclaredType) -> bool:
