@@ -64,6 +64,10 @@ class Server(NamedTuple):
     folds_names: bool
     read_only: bool
 
+    @property
+    def is_mariadb(self) -> bool:
+        return "MariaDB" in self.version
+
 
 class MysqlSession:
     """Statements go to the driver as they are: `%` is not special where no parameters are given."""
@@ -201,7 +205,7 @@ class MysqlSession:
 
     def _allow_idling(self, seconds: int, doing: str) -> None:
         """Within a transaction; 0 is without end. MySQL has no such setting, and never ends a transaction for it."""
-        is_mariadb = "MariaDB" in self.server.version
+        is_mariadb = self.server.is_mariadb
         self.execute(f"SET SESSION idle_transaction_timeout = {seconds}" if is_mariadb else "DO 0", doing=doing)
 
     def _live(self) -> pymysql.Connection[Any]:

@@ -16,6 +16,7 @@ from cdc.core.errors import FidelityError
 from cdc.core.events import UNCHANGED, Key, Row
 from consumers.targets.grouping import by_present_columns
 from consumers.targets.mysql.quoting import quoted, quoted_list
+from consumers.targets.mysql.session import Server
 from consumers.targets.mysql.tables import PreparedTable
 
 _PIECE: Final = 64 * 1024
@@ -25,23 +26,25 @@ Item = TypeVar("Item")
 
 
 class Statements:
-    """`max_packet` is the server's, in bytes."""
+    """Of a table, for a server."""
 
-    def __init__(self, table: PreparedTable, max_packet: int) -> None:
+    def __init__(self, table: PreparedTable, server: Server) -> None:
         self._table = table
         self._version = table.version
         self._codec = table.codec
-        self._max_packet = max_packet
+        self._max_packet = server.max_packet
+        self._guarded = server.is_mariadb
         self._name = quoted(table.name).encode()
 
     def upserts(self, rows: Iterable[Row]) -> Iterator[bytes]:
         """For a table whose only unique key is the source's: of several, any would do as the one that is there. If it
         has got another one since we looked, and a row is there for that, the statement fails: a subquery of two rows is
-        no value.
+        no value. On MariaDB: whether MySQL asks it only where it has to was never tried.
         """
         same = " AND ".join(f"{self._quoted(i)} = VALUES({self._quoted(i)})" for i in self._version.key)
         first, *others = (self._quoted(i) for i in self._settable())
-        sets = [f"{first} = IF({same} OR (SELECT 1 UNION SELECT 2), VALUES({first}), NULL)"]
+        guarded = f"IF({same} OR (SELECT 1 UNION SELECT 2), VALUES({first}), NULL)"
+        sets = [f"{first} = {guarded if self._guarded else f'VALUES({first})'}"]
         sets += [f"{each} = VALUES({each})" for each in others]
         return self._inserts(rows, f" ON DUPLICATE KEY UPDATE {', '.join(sets)}".encode())
 

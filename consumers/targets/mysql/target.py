@@ -286,7 +286,7 @@ class _Writer:
         self._session = session
         self._missing = missing
         self._table = tables.prepare(version)
-        self._statements = Statements(self._table, session.server.max_packet)
+        self._statements = Statements(self._table, session.server)
         self._version = version
         self._doing = f"writing table {version.id}"
 
