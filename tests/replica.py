@@ -64,6 +64,7 @@ class Replica:
         self.log = log or MemoryLog(self._log_settings)
         self._registry = registry
         self.said: list[str] = []  # what appliers reported of dead letters
+        self.reported: list[str] = []  # what capture reported
         self._capture_session = ExitStack()
         self._resources = ExitStack()
         self._capture: Capture | None = None
@@ -156,7 +157,7 @@ class Replica:
     def _opened_capture(self, *, start_over: bool = False) -> Capture:
         if self._capture is None:
             session = self._capture_session
-            source = session.enter_context(PostgresSource(self._source_settings))
+            source = session.enter_context(PostgresSource(self._source_settings, report=self.reported.append))
             writer = self.log.writer()
             session.callback(writer.close)
             reader = self.log.reader("capture")

@@ -207,7 +207,7 @@ class Capture:
             identity,
             self._source.slot(),
             slot_name=self._slot,
-            published_lsn=self._published_lsn(),
+            published_lsn=0 if start_over else self._published_lsn(),  # whose schema may be what was lost
             switch_point=self._source.switch_point,
             start_over=start_over,
         )

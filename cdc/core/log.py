@@ -191,6 +191,11 @@ class LogReader(Protocol):
         """
         return self.poll(max_records, timeout)
 
+    def position(self, partition: TopicPartition) -> int:
+        """The offset from which an assigned partition is read on. It passes offsets that have no record (any more),
+        too, as `poll` comes to them: it reaches `offsets(partition).next`, even if the last record is further back.
+        """
+
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Publish next offsets for lag displays only; need not be durable. The truth is in the target's
         checkpoint.

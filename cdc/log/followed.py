@@ -12,9 +12,10 @@ class FollowedReader:
 
     def __init__(self, reader: LogReader) -> None:
         self._reader = reader
-        self._next: dict[TopicPartition, int] = {}
+        self._assigned: set[TopicPartition] = set()
         self.topics = reader.topics
         self.offsets = reader.offsets
+        self.position = reader.position
         self.retention = reader.retention
         self.pause = reader.pause
         self.resume = reader.resume
@@ -23,24 +24,18 @@ class FollowedReader:
 
     def assign(self, offsets: Mapping[TopicPartition, int]) -> None:
         self._reader.assign(offsets)
-        self._next.update(offsets)
+        self._assigned.update(offsets)
 
     def unassign(self, partitions: Iterable[TopicPartition]) -> None:
         gone = list(partitions)
         self._reader.unassign(gone)
-        for partition in gone:
-            self._next.pop(partition, None)
+        self._assigned.difference_update(gone)
 
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
-        return self._noted(self._reader.poll(max_records, timeout))
+        return self._reader.poll(max_records, timeout)
 
     def poll_runs(self, max_records: int, timeout: float) -> list[StoredRecord]:
-        return self._noted(self._reader.poll_runs(max_records, timeout))
+        return self._reader.poll_runs(max_records, timeout)
 
     def at_end(self) -> bool:
-        return all(at >= self._reader.offsets(partition).next for partition, at in self._next.items())
-
-    def _noted(self, records: list[StoredRecord]) -> list[StoredRecord]:
-        for record in records:
-            self._next[TopicPartition(record.topic, record.partition)] = record.next_offset
-        return records
+        return all(self.position(partition) >= self.offsets(partition).next for partition in self._assigned)

@@ -58,6 +58,15 @@ def check_offset(partition: TopicPartition, offset: int, held: Offsets) -> None:
         )
 
 
+def rewritten_partition(partition: TopicPartition, offset: int) -> LogGapError:
+    """For a reader whose place the log once lost, and then gave to something else."""
+    return LogGapError(
+        f"{_name(partition)} lost its end, and got another one: what stands before offset {offset} now was not read",
+        mend="`cdc capture --start-over` loads all tables again; brokers that elect out-of-sync replicas"
+        " (unclean.leader.election), or a replication factor of 1, lose what they acknowledged",
+    )
+
+
 def unknown_partition(partition: TopicPartition) -> LogError:
     return LogError(f"the log has no {_name(partition)}", mend="start capture first: it makes the topics")
 

@@ -278,6 +278,10 @@ class _MemoryReader(LogReader):
         return self._log.take(self._assignment, max_records, timeout, runs=True)
 
     @override
+    def position(self, partition: TopicPartition) -> int:
+        return self._assignment.next_offset(partition)
+
+    @override
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         self._log.committed[self._group].update(offsets)
 

@@ -12,7 +12,6 @@ from cdc.core.log import LogReader, StoredRecord, TopicPartition
 _BATCH: Final = 1000
 _POLL_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 30.0
-_HOLE_SECONDS: Final = 2.0
 
 
 def read_to_end(reader: LogReader, topic: str, start: int = 0) -> Iterator[StoredRecord]:
@@ -21,28 +20,7 @@ def read_to_end(reader: LogReader, topic: str, start: int = 0) -> Iterator[Store
 
     Nothing else may be assigned to `reader`. An error if the topic is not there; PassingError if the log stops giving.
     """
-    partition = TopicPartition(topic, 0)
-    first, end = reader.offsets(partition)
-    if max(first, start) >= end:
-        return
-    reader.assign({partition: max(first, start)})
-    try:
-        yield from _read(reader, partition, end)
-    finally:
-        reader.unassign([partition])
-
-
-def _read(reader: LogReader, partition: TopicPartition, end: int) -> Iterator[StoredRecord]:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        for record in reader.poll(_BATCH, _POLL_SECONDS):
-            if record.offset < end:
-                yield record
-            if record.offset >= end - 1:
-                return
-            deadline = time.monotonic() + _PATIENCE_SECONDS
-        if time.monotonic() > deadline:
-            raise PassingError(f"topic {partition.topic} did not give its records up to offset {end}")
+    return read_from(reader, TopicPartition(topic, 0), start)
 
 
 def read_from(reader: LogReader, partition: TopicPartition, start: int) -> Generator[StoredRecord, None, None]:
@@ -50,25 +28,13 @@ def read_from(reader: LogReader, partition: TopicPartition, start: int) -> Gener
     else may be assigned to `reader`.
     """
     first, end = reader.offsets(partition)
-    if max(first, start) < end:
-        reader.assign({partition: max(first, start)})
-        try:
-            yield from _read(reader, partition, end)
-        finally:
-            reader.unassign([partition])
+    yield from _read(reader, partition, max(first, start), end)
 
 
 def last_records(reader: LogReader, partition: TopicPartition, most: int) -> list[StoredRecord]:
     """The newest records of the partition, up to `most`, in order. Nothing else may be assigned to `reader`."""
     first, end = reader.offsets(partition)
-    records: list[StoredRecord] = []
-    if first < end:
-        reader.assign({partition: max(first, end - most)})
-        try:
-            records.extend(_read(reader, partition, end))
-        finally:
-            reader.unassign([partition])
-    return records
+    return list(_read(reader, partition, max(first, end - most), end))
 
 
 def last_record(reader: LogReader, partition: TopicPartition) -> StoredRecord | None:
@@ -77,22 +43,28 @@ def last_record(reader: LogReader, partition: TopicPartition) -> StoredRecord | 
     back = 1
     while first < end:
         start = max(first, end - back)
-        last = _last_from(reader, partition, start, end)
+        *_, last = None, *_read(reader, partition, start, end)
         if last is not None or start == first:
             return last
-        back *= 10  # the end of a Kafka partition may be control records, which no reader gets to see
+        back *= 10  # the end of a partition may be what no reader gets to see
     return None
 
 
-def _last_from(reader: LogReader, partition: TopicPartition, start: int, end: int) -> StoredRecord | None:
-    last = None
+def _read(
+    reader: LogReader, partition: TopicPartition, start: int, end: int
+) -> Generator[StoredRecord, None, None]:
+    """The last offsets may be without records: Kafka's own records of transactions, deleted tombstones."""
+    if start >= end:
+        return
     reader.assign({partition: start})
     try:
-        while last is None or last.offset < end - 1:
-            records = reader.poll(_BATCH, _HOLE_SECONDS)
-            if not records:
-                break
-            last = records[-1]
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while (before := reader.position(partition)) < end:
+            yield from [record for record in reader.poll(_BATCH, _POLL_SECONDS) if record.offset < end]
+            now = time.monotonic()
+            if reader.position(partition) > before:
+                deadline = now + _PATIENCE_SECONDS
+            elif now > deadline:
+                raise PassingError(f"topic {partition.topic} did not give its records up to offset {end}")
     finally:
         reader.unassign([partition])
-    return last

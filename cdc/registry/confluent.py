@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
+import tenacity
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from typing_extensions import override
@@ -13,12 +15,16 @@ from cdc.core.registry import SchemaRegistry
 from cdc.core.settings import RegistrySettings
 from cdc.core.urls import redact
 
+_Answer = TypeVar("_Answer")
 _PATIENCE: Final[dict[str, object]] = {"timeout": 10.0, "max.retries": 1, "retries.wait.ms": 200}
 _NUMBERS: Final = frozenset({"timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity"})
 _CONFLICT: Final = 409
 _INVALID: Final = 422
 _NOT_FOUND: Final = 404
 _SERVER: Final = 500
+_BUSY: Final = (408, 429)  # a timeout, too many requests
+_HEARD_OF_SECONDS: Final = 3.0  # one of several registries may not have heard of a new schema yet
+_ASK_AGAIN_SECONDS: Final = 0.2
 _DENIED: Final = (401, 403)
 
 
@@ -68,7 +74,7 @@ class ConfluentRegistry(SchemaRegistry):
 
     def _fetch(self, schema_id: int) -> str:
         try:
-            text = self._client.get_schema(schema_id).schema_str
+            text = _heard_of(lambda: self._client.get_schema(schema_id)).schema_str
         except SchemaRegistryError as error:
             raise self._translated(error, f"looking up schema id {schema_id}") from None
         except Exception as error:  # noqa: BLE001 - as above
@@ -89,7 +95,7 @@ class ConfluentRegistry(SchemaRegistry):
             return UnknownSchemaError(what, mend="check [registry] url: the events were written with another registry")
         if status in _DENIED:
             return RegistryError(what, mend="check the user and password in [registry] url or [registry.options]")
-        if status >= _SERVER or status < 0:
+        if status >= _SERVER or status < 0 or status in _BUSY:
             return PassingError(what, mend="check that the registry runs and that its store is reachable")
         return RegistryError(what, mend="check [registry] url")
 
@@ -104,6 +110,17 @@ class ConfluentRegistry(SchemaRegistry):
             f"the registry at {self._shown} can't be reached ({type(error).__name__})",
             mend="check [registry] url, and that the registry runs",
         )
+
+
+def _heard_of(ask: Callable[[], _Answer]) -> _Answer:
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(
+            lambda error: isinstance(error, SchemaRegistryError) and error.http_status_code == _NOT_FOUND
+        ),
+        wait=tenacity.wait_fixed(_ASK_AGAIN_SECONDS),
+        stop=tenacity.stop_after_delay(_HEARD_OF_SECONDS),
+        reraise=True,
+    )(ask)
 
 
 def _typed(options: dict[str, str]) -> dict[str, object]:

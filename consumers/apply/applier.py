@@ -419,10 +419,9 @@ class Applier:
         """Follow the tables topic; a log that cdc did not write has none."""
         partition = TopicPartition(self._tables_topic, 0)
         if partition.topic in self._reader.topics():
-            start = PartitionProgress(ORIGIN, self._reader.offsets(partition).first)
-            progress = self.reached.get(partition, start)
-            self._the_inbox.assign_tables(partition, progress)
-            self._reader.assign({partition: progress.next_offset})
+            first = self._reader.offsets(partition).first
+            progress = self.reached.get(partition, PartitionProgress(ORIGIN, first))
+            self._reader.assign({partition: self._the_inbox.assign_tables(partition, progress, first)})
 
     def _our_tables(self) -> list[TableState]:
         return self._entrance.tables(self._state)

@@ -45,13 +45,14 @@ def begin_of_load(reader: LogReader, state: LogState, target: TargetSettings, lo
 def resumed(
     reader: LogReader, load: LoadState | None, partition: TopicPartition, reached: PartitionProgress
 ) -> PartitionProgress:
-    """From where a target goes on that has `reached` this of a partition: from there; or, if the log no longer holds
-    what comes next, from a load that came later.
+    """From where a target goes on that has `reached` this of a partition: from there; or from a load that came later,
+    if the log no longer holds what comes next, or was put back to an earlier state: then it gave the load offsets that
+    the target has read already.
     """
     if load is None or load.epoch <= reached.position.epoch:
         return reached
     begin = load.begin(*partition)
-    if reached.next_offset < reader.offsets(partition).first <= begin:
+    if reached.next_offset > begin or reached.next_offset < reader.offsets(partition).first <= begin:
         return PartitionProgress(below(load), begin)
     return reached
 

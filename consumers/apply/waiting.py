@@ -100,4 +100,6 @@ class WaitingPartitions:
         return waiting.paused and self._inbox.others_beyond(partition, waiting.position, self._end)
 
     def _end(self, partition: TopicPartition) -> int:
-        return self._reader.offsets(partition).next
+        """The offset up to which there is something to read; 0 if nothing is: the last ones may have no records."""
+        end = self._reader.offsets(partition).next
+        return 0 if self._reader.position(partition) >= end else end

@@ -169,10 +169,11 @@ class Inbox:
             if other != partition
         )
 
-    def assign_tables(self, partition: TopicPartition, progress: PartitionProgress) -> None:
-        """As `assign`, of the tables topic."""
+    def assign_tables(self, partition: TopicPartition, progress: PartitionProgress, first: int | None = None) -> int:  # noqa: ARG002
+        """As `assign`, of the tables topic, whose records begin at offset `first`. From where on it is to be read."""
         self._tables = partition
         self.assign(partition, progress)
+        return progress.next_offset
 
     def add(
         self,
@@ -212,12 +213,17 @@ class Inbox:
         self,
         partition: TopicPartition,
         offset: int,
-        position: Position | None,  # noqa: ARG002  # what concerns no table of this target counts for nothing
+        position: Position | None,
         event: ChangeEvent | None,
         topics: frozenset[str] = frozenset(),
     ) -> None:
-        """One record of the tables topic; `event` is None if it concerns no table of this target."""
+        """One record of the tables topic; `event` is None if it concerns no table of this target. Then it was taken all
+        the same, as its table may come to the target later; not by one that will see it as a part of a transaction.
+        """
         self.add(partition, offset, event, topics=topics)
+        queue = self._queues[partition]
+        if event is None and position is not None and self._takes is takes_all and not queue.entries:
+            queue.taken = PartitionProgress(max(queue.taken.position, position), queue.taken.next_offset)
 
     def is_past(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether all that is to be taken of what stands before these offsets was."""
@@ -314,6 +320,7 @@ class Inbox:
                     events += [queue.pop(), other.pop()]
                     continue
                 case Create(moved_from=old, after=row) if old == UNKNOWN_KEY or (old is not None and UNCHANGED in row):
+                    self._require_delete(event, partition)
                     return  # its Delete takes it along
                 case _:
                     self._in_runs += rows_of(event) - 1
@@ -406,6 +413,17 @@ class Inbox:
                 mend="load the table again",
             )
         return None
+
+    def _require_delete(self, create: ChangeEvent, partition: TopicPartition) -> None:
+        """GapError if no partition can bring the Delete of this Create any more."""
+        wanted = create.position._replace(ordinal=create.ordinal - 1)
+        others = (self._queues[other] for other in self._topics[partition.topic] if other != partition)
+        if not any(queue.next_position(queue.read_position) <= wanted for queue in others):
+            raise GapError(
+                f"topic {partition.topic!r} lacks the first half of the changed key at {create.position}",
+                mend="load the table again; a topic of which only the last record of each key is kept (cleanup.policy ="
+                " compact) may lose halves",
+            )
 
     def _waiting_topics(self) -> set[str]:
         """Topics that the next event of a partition waits for: until all of them were taken up to it, or until what it

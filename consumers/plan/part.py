@@ -82,10 +82,10 @@ class PartInbox:
         """Events of this partition will come, from `progress.next_offset`."""
         self._queues[partition] = _Queue(progress.position, taken=progress, told=progress)
 
-    def assign_tables(self, partition: TopicPartition, progress: PartitionProgress) -> None:
-        """As `assign`, of the tables topic: nothing is taken of it here."""
-        del progress
+    def assign_tables(self, partition: TopicPartition, progress: PartitionProgress, first: int | None = None) -> int:  # noqa: ARG002
+        """As `Inbox` has it: nothing is taken of it here."""
         self._tables = partition
+        return progress.next_offset
 
     def add(
         self,

@@ -67,6 +67,11 @@ class PartitionQueue:
             self._read, self._last = position_of(self._last), None
         return self._read
 
+    def read_again(self, first: int, applied: Position) -> None:
+        """From the offset `first`: what stands beyond `applied` is to be taken, even if it was passed by."""
+        self.next_read = first
+        self._read = max(self._read, applied)
+
     def noted(self, last: Arrived, size: int) -> None:
         """`waiting` was extended up to this one, by `size` bytes."""
         self._last = last
@@ -78,8 +83,7 @@ class PartitionQueue:
         """
         self.next_read = offset + 1
         if not len(self):
-            self.next_taken = offset + 1
-            self.moved = True
+            self._passed(offset + 1)
             return
         last = self.waiting[-1][0]
         if self._skipped and self._skipped[-1][0] == last:
@@ -118,13 +122,18 @@ class PartitionQueue:
         self.size -= sum(map(_size, run))
         last = run[-1]
         self.taken = position_of(last)
-        self.next_taken = last[0] + 1
+        behind = last[0] + 1
         while self._skipped and self._skipped[0][0] <= last[0]:
-            at, behind = self._skipped.popleft()
+            at, following = self._skipped.popleft()
             if at == last[0]:
-                self.next_taken = behind
-        self.moved = True
+                behind = following
+        self._passed(behind)
         return run
+
+    def _passed(self, next_taken: int) -> None:
+        """Never back: some of the tables topic is read again."""
+        self.next_taken = max(self.next_taken, next_taken)
+        self.moved = True
 
     @property
     def progress(self) -> PartitionProgress:
@@ -190,7 +199,7 @@ def with_both_halves(runs: Runs) -> Runs:
     if not runs:
         return runs
     last, count = max(runs, key=lambda run: position_of(run[0].at(run[1] - 1)))
-    if not _awaits_create(last.at(count - 1)[1]):
+    if not _is_first_half(last.at(count - 1)[1]):
         return runs
     fewer = [(queue, count - (queue is last)) for queue, count in runs]
     return [(queue, count) for queue, count in fewer if count]
@@ -234,7 +243,8 @@ def _is_placed(event: ChangeEvent | None) -> bool:
             return False
 
 
-def _awaits_create(event: ChangeEvent | None) -> bool:
+def _is_first_half(event: ChangeEvent | None) -> bool:
+    """Of a changed key; whatever values its Create has, foreign keys of a target may act on a delete."""
     if event is None or isinstance(event, ScannedEvent):
         return False
-    return isinstance(event.change, Delete) and event.change.awaits_create
+    return isinstance(event.change, Delete) and event.change.moved_to is not None

@@ -120,9 +120,15 @@ class TransactionInbox:
         self._queues.assign(partition, progress)
         self._kinds.clear()
 
-    def assign_tables(self, partition: TopicPartition, progress: PartitionProgress) -> None:
-        """As `assign`, of the tables topic."""
-        self._queues.tables = self._queues.assign(partition, progress)
+    def assign_tables(self, partition: TopicPartition, progress: PartitionProgress, first: int | None = None) -> int:
+        """As `assign`, of the tables topic, whose records begin at offset `first`. From where on it is to be read: from
+        there. An END counts other targets' changes of shape too, and what took this one to where whole transactions
+        begin has passed them by.
+        """
+        self._queues.tables = queue = self._queues.assign(partition, progress)
+        if first is not None:
+            queue.read_again(first, self._due.applied)
+        return queue.next_read
 
     def know(self, name: str, topic: str | None) -> None:
         """What ENDs call `name` is in `topic`; None for a table that this target does not have."""

@@ -527,6 +527,27 @@ def test_reading_to_the_end_and_the_last_records(writer, reader, topic):
     assert reader.poll(10, 0.05) == []
 
 
+def test_the_position_is_where_a_partition_is_read_on(writer, reader, topic):
+    first, second = make(writer, topic, 2)
+    store(writer, numbered(topic, range(5)))
+    reader.assign({first: 1, second: 0})
+    assert (reader.position(first), reader.position(second)) == (1, 0)
+
+    read(reader, 2)
+    assert reader.position(first) == 3
+    reader.pause([first])
+    store(writer, numbered(topic, range(5, 7)) + numbered(topic, range(1), second.partition))
+    read(reader, 1)
+    assert (reader.position(first), reader.position(second)) == (3, 1)
+
+    reader.resume([first])
+    assert offsets(read(reader, 4)) == [3, 4, 5, 6]
+    assert reader.position(first) == reader.offsets(first).next == 7
+    reader.assign({first: 4})
+    assert reader.position(first) == 4
+    assert offsets(read(reader, 3)) == [4, 5, 6]
+
+
 # -- processes ------------------------------------------------------------------------------------------------------
 
 _WRITE_FOR_EVER = """

@@ -136,6 +136,27 @@ def test_a_table_that_is_written_to_is_captured_once_nobody_does(
     replication.synchronize("busy", "items")
 
 
+def test_a_new_table_at_which_the_event_trigger_failed(
+    replication: Replication, unique_name: str
+) -> None:
+    """Somebody holds the publication, and who makes the table does not wait for locks: so it is not published."""
+    replication.execute("CREATE TABLE items (id int PRIMARY KEY)")
+    replication.synchronize("items")
+    address = replication.source.info.dsn
+    with psycopg.connect(address) as holder, psycopg.connect(address, autocommit=True) as maker:
+        holder.execute(f"ALTER PUBLICATION {unique_name} SET (publish = 'insert')".encode())
+        maker.execute("SET lock_timeout = '50ms'")
+        maker.execute("CREATE TABLE more (id int PRIMARY KEY)")
+        maker.execute("INSERT INTO more VALUES (1)")
+        holder.rollback()
+    assert not is_published(replication, "more")
+    while not is_published(replication, "more"):
+        replication.step_capture()
+    assert any("could not describe a schema change (canceling" in said for said in replication.reported)
+    replication.execute("INSERT INTO more VALUES (2)")
+    replication.synchronize("items", "more")
+
+
 def is_published(replication: Replication, table: str) -> bool:
     found = replication.source.execute("SELECT FROM pg_publication_tables WHERE tablename = %s", [table])
     return found.fetchone() is not None

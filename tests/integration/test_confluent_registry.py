@@ -16,19 +16,23 @@ _IMPATIENT = {"max.retries": "0", "timeout": "1"}
 
 
 @contextmanager
-def answering(status, body, *, seen=None):
-    """A server that gives every request this answer. The refusals of a real registry can't be provoked at will."""
+def answering(status, body, *, seen=None, first=()):
+    """A server that gives every request this answer, but for the `first` ones. The refusals of a real registry can't be
+    provoked at will.
+    """
+    others = [*first]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             if seen is not None:
                 seen.append(self.path)
-            if status is None:
+            code, said = others.pop(0) if others else (status, body)
+            if code is None:
                 return
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(said)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(said)
 
         do_POST = do_GET  # noqa: N815 - the base class looks for this name
 
@@ -74,6 +78,13 @@ def test_an_id_that_is_not_found_is_an_unknown_schema():
         pytest.raises(UnknownSchemaError, match="schema id 7"),
     ):
         registry.schema(7)
+
+
+def test_an_id_that_one_of_several_registries_has_not_heard_of_yet_is_asked_for_again():
+    not_yet = 404, refusal(40403, "Schema not found")
+    found = json.dumps({"schema": '"string"'}).encode()
+    with answering(200, found, first=[not_yet, not_yet]) as host, registry_at(host) as registry:
+        assert registry.schema(7) == '"string"'
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -17,7 +17,7 @@ from cdc.core.settings import LogSettings
 from cdc.log.kafka import KafkaLog, client
 from cdc.log.kafka import reader as reading
 from cdc.log.partitioner import partition_of
-from cdc.log.reading import last_record
+from cdc.log.reading import last_record, last_records, read_to_end
 
 _PATIENCE = 20.0  # seconds; nothing takes that long
 _NOBODY = "127.0.0.1:9"  # the discard port: nothing listens there
@@ -167,6 +167,7 @@ def test_what_the_broker_finds_too_large_ends_the_writer_without_a_hole(kafka, a
 
 def test_a_deleted_topic_is_a_gap_for_its_reader(kafka, admin, topic, monkeypatch):
     monkeypatch.setattr(reading, "_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(reading, "HEARD_OF_SECONDS", 0.2)
     log = log_at(kafka)
     with closing(log.writer()) as writer, closing(log.reader("r")) as reader:
         writer.create_topics([TopicSpec(topic, 1)])
@@ -177,6 +178,18 @@ def test_a_deleted_topic_is_a_gap_for_its_reader(kafka, admin, topic, monkeypatc
 
         with pytest.raises(LogGapError, match=f"no partition 0 of topic {topic}, to be read from offset 1"):
             wait_for(lambda: reader.poll(1, 0.5))
+
+
+def test_a_deleted_topic_does_not_come_back_by_being_written_to(kafka, admin, topic):
+    log = log_at(kafka, options={"topic.metadata.propagation.max.ms": "1000", "topic.metadata.refresh.interval.ms": "200"})
+    with closing(log.writer()) as writer, closing(log.reader("r")) as reader:
+        writer.create_topics([TopicSpec(topic, 1)])
+        store(writer, [Record(topic, 0, b"k", b"v")])
+        admin.delete_topics([topic])[topic].result()
+
+        with pytest.raises(LogError, match=topic):
+            wait_for(lambda: store(writer, [Record(topic, 0, b"k", b"v")]))
+        assert topic not in reader.topics()
 
 
 # -- outages --------------------------------------------------------------------------------------------------------
@@ -269,8 +282,9 @@ def test_headers_without_a_value_come_as_empty_ones(kafka, topic):
     assert found[0].headers == (("none", b""), ("some", b"1"))
 
 
-def test_the_last_record_is_found_before_a_transactions_marker(kafka, topic):
-    log = log_at(kafka)
+def test_what_transactions_leave_at_the_end_is_passed(kafka, topic):
+    """Other people's producers: the broker's own record of each, and all that one of them took back."""
+    log, partition = log_at(kafka), TopicPartition(topic, 0)
     with closing(log.writer()) as writer, closing(log.reader("r")) as reader:
         writer.create_topics([TopicSpec(topic, 1)])
         producer = Producer({"bootstrap.servers": kafka, "transactional.id": topic})
@@ -278,10 +292,22 @@ def test_the_last_record_is_found_before_a_transactions_marker(kafka, topic):
         producer.begin_transaction()
         producer.produce(topic, value=b"last")
         producer.commit_transaction(_PATIENCE)
+        producer.begin_transaction()
+        producer.produce(topic, value=b"taken back")
+        producer.flush(_PATIENCE)
+        producer.abort_transaction(_PATIENCE)
         producer.close()
+        wait_for(lambda: reader.offsets(partition) == Offsets(0, 4))
 
-        wait_for(lambda: reader.offsets(TopicPartition(topic, 0)) == Offsets(0, 2))
-        assert last_record(reader, TopicPartition(topic, 0)).value == b"last"
+        found = []
+        reader.assign({partition: 0})
+        wait_for(lambda: found.extend(reader.poll(10, 0.2)) or reader.position(partition) == 4)
+        assert [record.value for record in found] == [b"last"]
+        reader.unassign([partition])
+        assert [record.value for record in read_to_end(reader, topic)] == [b"last"]
+        assert list(read_to_end(reader, topic, 1)) == []
+        assert last_records(reader, partition, 3) == []
+        assert last_record(reader, partition).value == b"last"
 
 
 def test_committed_offsets_show_in_the_groups_lag(kafka, topic):

@@ -33,6 +33,7 @@ OUT_OF_RANGE: Final = frozenset(
         KafkaError._LOG_TRUNCATION,  # noqa: SLF001
     }
 )
+PARTITION_END: Final = KafkaError._PARTITION_EOF  # noqa: SLF001
 _DENIED: Final = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,

@@ -19,13 +19,14 @@ _NO_HOLES: Final[Options] = {
     "enable.idempotence": True,
     "enable.gapless.guarantee": True,
     "message.timeout.ms": 0,
+    "allow.auto.create.topics": False,  # a deleted topic must not come back with the broker's defaults
     "delivery.report.only.error": True,
 }
 _EXACT_PLACES: Final[Options] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "auto.offset.reset": "error",
-    "enable.partition.eof": False,
+    "enable.partition.eof": True,  # the last offsets may have no record for us: of transactions, say
 }
 _OTHER_NAMES: Final = {
     "bootstrap.servers",

@@ -15,10 +15,10 @@ from typing_extensions import override
 from cdc.core.log import Headers, LogReader, Offsets, Retention, StoredRecord, TopicPartition
 from cdc.log.assignment import Assignment
 from cdc.log.kafka.client import HEARD_OF_SECONDS, Events, client_options, connect, made, topics_of
-from cdc.log.kafka.errors import GONE, LEADERLESS, OUT_OF_RANGE, translate
+from cdc.log.kafka.errors import GONE, LEADERLESS, OUT_OF_RANGE, PARTITION_END, translate
 from cdc.log.kafka.options import Options, consumer_options
 from cdc.log.kafka.topics import retention_of
-from cdc.log.limits import check_offset, missing_partition, unknown_partition
+from cdc.log.limits import check_offset, missing_partition, rewritten_partition, unknown_partition
 
 _ASK_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 10.0
@@ -40,6 +40,7 @@ class KafkaReader(LogReader):
         self._assignment = Assignment()
         self._closed = False
         self._known: dict[str, int] = {}
+        self._missing_since: dict[TopicPartition, float] = {}
         self._look_due = time.monotonic() + _LOOK_SECONDS
         self._consumer = made(lambda: Consumer(client_options(consumer_options(options, group), self._events)))
         # A broker answers a connection's requests in turn: on the one that fetches, a question about offsets waits for
@@ -95,15 +96,21 @@ class KafkaReader(LogReader):
     @override
     def poll(self, max_records: int, timeout: float) -> list[StoredRecord]:
         records = self._consume(max_records, 0)
-        if not records and timeout > 0:
-            # `consume` waits for all that it is asked for: so wait for one, and take what came with it.
-            records = self._consume(1, timeout)
+        deadline = time.monotonic() + timeout
+        while not records and (left := deadline - time.monotonic()) > 0:
+            # `consume` waits for all that it is asked for: so wait for one (or for a partition's end), and take what
+            # came with it.
+            records = self._consume(1, left)
             if records and max_records > 1:
                 records += self._consume(max_records - 1, 0)
         if not records:
             self._asking.poll(0)  # else its events would pile up
             self._look_around()
         return records
+
+    @override
+    def position(self, partition: TopicPartition) -> int:
+        return self._assignment.next_offset(partition)
 
     @override
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -169,7 +176,8 @@ class KafkaReader(LogReader):
         partition: int | None = None
         expected: int | None = None
         for message in messages:
-            if message.error() is not None:
+            error = message.error()
+            if error is not None and error.code() != PARTITION_END:
                 self._raise_for(message)
             if message.partition() != partition or message.topic() != topic:  # many in a row are of one
                 places[topic, partition] = expected
@@ -178,16 +186,20 @@ class KafkaReader(LogReader):
                     places[place] = self._assignment.reading_from(TopicPartition(*place))  # type: ignore[arg-type]
                 expected = places[place]
             offset: int = message.offset()  # type: ignore[assignment]
-            if expected is not None and offset >= expected:  # else: fetched before a pause
-                expected = offset + 1
-                headers = message.headers()
-                said = _headers(headers) if headers else ()
-                add(
-                    new(
-                        StoredRecord,
-                        (topic, partition, offset, message.timestamp()[1], message.key(), message.value(), said),
-                    )
+            if expected is None or offset < expected:
+                continue  # fetched before a pause
+            if error is not None:
+                expected = offset  # what lies before the end has no record for us
+                continue
+            expected = offset + 1
+            headers = message.headers()
+            said = _headers(headers) if headers else ()
+            add(
+                new(
+                    StoredRecord,
+                    (topic, partition, offset, message.timestamp()[1], message.key(), message.value(), said),
                 )
+            )
         places[topic, partition] = expected
 
     def _raise_for(self, message: Message) -> None:
@@ -201,6 +213,7 @@ class KafkaReader(LogReader):
             raise missing_partition(partition, expected)
         if error.code() in OUT_OF_RANGE:
             check_offset(partition, expected, self.offsets(partition))
+            raise rewritten_partition(partition, expected)
         where = f"reading partition {partition.partition} of topic {partition.topic}"
         raise translate(error, self._events.servers, doing=where)
 
@@ -210,10 +223,12 @@ class KafkaReader(LogReader):
         if self._events.down or now >= self._look_due:
             there = topics_of(self._asking, self._events)
             self._events.down = False
-            self._look_due = now + _LOOK_SECONDS
-            for partition in self._assignment.turns():
-                if partition.partition >= there.get(partition.topic, 0):
+            missing = {at for at in self._assignment.turns() if at.partition >= there.get(at.topic, 0)}
+            self._missing_since = {at: self._missing_since.get(at, now) for at in missing}
+            for partition, since in self._missing_since.items():
+                if now - since > HEARD_OF_SECONDS:  # else one broker may not have heard of it yet
                     raise missing_partition(partition, self._assignment.next_offset(partition))
+            self._look_due = now + (HEARD_OF_SECONDS / 2 if missing else _LOOK_SECONDS)
 
     def _held_by(self, partition: TopicPartition) -> Offsets | None:
         try:

@@ -123,6 +123,10 @@ class LocalReader(LogReader):
             time.sleep(min(_TICK_SECONDS, left))
 
     @override
+    def position(self, partition: TopicPartition) -> int:
+        return self._assignment.next_offset(partition)
+
+    @override
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Nothing: the local log has no lag display of its own, and a reader writes nothing here."""
 

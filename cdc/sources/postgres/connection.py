@@ -42,6 +42,7 @@ class ReplicationConnection:
             keepalives_idle="20",
             keepalives_interval="5",
             keepalives_count="3",
+            tcp_user_timeout="35000",  # ms; keepalives are not sent while something sent is not acknowledged
             client_encoding="UTF8",
         )
         self._connection: pq.abc.PGconn | None = None

@@ -65,6 +65,7 @@ class PostgresSource:
         self._to_read: list[int] = []
         self._follows_ddl = False
         self._busy: set[int] = set()
+        self._missed = False  # perhaps a new table
         self._look_due = 0.0
         self._confirmed = 0
         self._received = 0
@@ -306,14 +307,24 @@ class PostgresSource:
             )
 
     def _look_for_new_tables(self) -> None:
-        """Without event triggers nobody else adds a new table to the publication; nor one that was busy before."""
-        if (self._follows_ddl and not self._busy) or time.monotonic() < self._look_due:
+        """Without event triggers nobody else adds a new table to the publication; nor one that was busy before, or that
+        they failed at.
+        """
+        if (self._follows_ddl and not self._busy and not self._missed) or time.monotonic() < self._look_due:
             return
+        self._missed = False
         self._look_due = time.monotonic() + _LOOK_SECONDS
         try:
             self._prepare_publication(loaded=False)
         except SourceError as error:
             self._report(f"a new table is not captured: {error} ({error.mend})")
+
+    def _trigger_failed(self, why: str) -> None:
+        self._report(
+            f"warning: an event trigger at the source could not describe a schema change ({why}): a new table is looked"
+            " for now, any other change is noticed with its table's next row"
+        )
+        self._missed = True
 
     def _prepare_publication(self, *, loaded: bool) -> None:
         """Publication and event triggers as the settings want them. Tables that are added are to be read, unless all
@@ -390,6 +401,7 @@ class PostgresSource:
                 generated=self._generated,
                 captured=self._patterns.matches,
                 is_there=self._is_there,
+                failed=self._trigger_failed,
             )
         return self._versions_or_none
 

@@ -45,7 +45,7 @@ Outcome = Altered | Unread
 
 class Versions:
     """`captured` says whether a table's events are wanted, `is_there` whether a table exists today. `publication` is
-    ours: descriptions for others are left alone.
+    ours: descriptions for others are left alone. `failed` is told why an event trigger could not describe a command.
     """
 
     def __init__(
@@ -55,11 +55,13 @@ class Versions:
         generated: bool,
         captured: Callable[[TableId], bool],
         is_there: Callable[[int], bool] = lambda _: False,
+        failed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._publication = publication
         self._generated = generated
         self._captured = captured
         self._is_there = is_there
+        self._failed = failed
         self._history: deque[tuple[Position, int, TableDescription | None]] = deque()
         self._published: dict[int, TableDescription] = {}
         self._schemas: dict[int, TableSchema] = {}
@@ -109,8 +111,11 @@ class Versions:
                 case {"table": dict(table), "tag": str(tag), "reread": bool(reread)}:
                     description = TableDescription.from_json(json.dumps(table), generated=self._generated)
                     return self._now(description, tag=tag, reread=reread)
+                case {"failed": str(why)}:
+                    self._failed(why)  # of a table that is known, the next Relation will differ
+                    return ()
                 case _:
-                    return ()  # a trigger failed: the next Relation will differ
+                    return ()
         except (ValueError, KeyError, TypeError, ProtocolViolationError):
             return ()
 

@@ -48,6 +48,7 @@ _KEEPALIVE: Final = {
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
+    "tcp_user_timeout": "60000",  # ms; keepalives are not sent while something sent is not acknowledged
 }
 _ALWAYS: Final = {"client_encoding": "UTF8"}  # a parameter, not a setting, for psycopg2 to know it
 # The server may not have noticed yet that the applier before us, killed or cut off, is gone.
