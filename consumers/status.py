@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
+from cdc.avro.names import transaction_topic
 from cdc.core.errors import CdcError
 from cdc.core.log import LogReader, TopicPartition
 from cdc.core.patterns import TablePatterns
@@ -19,11 +20,15 @@ from cdc.log.open import open_log
 from cdc.sources.postgres.database import SourceDatabase
 from cdc.sources.postgres.quoting import quote_literal
 from consumers.apply.kept import require_readable
-from consumers.plan.checkpoint import Checkpoint, require_sound
+from consumers.plan.checkpoint import Checkpoint, PartitionProgress, require_sound
 from consumers.plan.letters import INDEX, read_index
 from consumers.targets.open import open_target
 
-_RATE_SECONDS: Final = 1.0
+_Ends = dict[TopicPartition, tuple[int, int]]
+"""The first and the next offset of each."""
+
+_RATE_SECONDS: Final = 1.0  # at least, between two looks
+_NO_LSN: Final = (1 << 63) - 1
 _TARGET_FIELDS: Final = (
     "records_behind",
     "events_per_second",
@@ -32,6 +37,17 @@ _TARGET_FIELDS: Final = (
     "applied_to",
     "dead_letters",
 )
+
+
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True, slots=True)
+class _Look(Generic[_Found]):
+    """What was found, and when: others were looked at before, which may have taken long."""
+
+    found: _Found
+    at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -51,20 +67,21 @@ def read_status(settings: Settings) -> Status:
     try:
         with open_log(settings.log) as log, closing(log.reader(f"{settings.log.prefix}-status")) as reader:
             state = log_state(reader, settings.log)
-            before = _ends(reader, state)
-            first = {name: _checkpoint(target) for name, target in settings.targets.items()}
+            before = _Look(_ends(reader, state))
+            first = {name: _Look(_checkpoint(target)) for name, target in settings.targets.items()}
             time.sleep(_RATE_SECONDS)
-            ends = _ends(reader, state)
-            now = {name: _checkpoint(target) for name, target in settings.targets.items()}
-            gaps = {name: _gap(settings, name, reader, state, found) for name, found in now.items()}
+            ends = _Look(_ends(reader, state))
+            now = {name: _Look(_checkpoint(target)) for name, target in settings.targets.items()}
+            gaps = {name: _gap(settings, name, reader, state, look.found) for name, look in now.items()}
     except CdcError as error:
         status.log = {"error": str(error)}
         return status
     status.log = _log(state, before, ends)
     if source is None:
         status.log["phase"] = "written by a Debezium connector"
+    transactions = TopicPartition(transaction_topic(settings.log.prefix), 0)
     for name, target in settings.targets.items():
-        status.targets[name] = _target(target, state, ends, first[name], now[name])
+        status.targets[name] = _target(target, transactions, state, ends.found, first[name], now[name])
         status.targets[name]["error"] = status.targets[name]["error"] or gaps[name]
     return status
 
@@ -92,7 +109,7 @@ def _source(settings: SourceSettings) -> dict[str, Any]:
     }
 
 
-def _ends(reader: LogReader, state: LogState) -> dict[TopicPartition, tuple[int, int]]:
+def _ends(reader: LogReader, state: LogState) -> _Ends:
     ends = {}
     for table in state.tables.values():
         for partition in table.topic_partitions:
@@ -101,14 +118,12 @@ def _ends(reader: LogReader, state: LogState) -> dict[TopicPartition, tuple[int,
     return ends
 
 
-def _log(
-    state: LogState, before: dict[TopicPartition, tuple[int, int]], ends: dict[TopicPartition, tuple[int, int]]
-) -> dict[str, Any]:
-    grown = sum(end for _, end in ends.values()) - sum(end for _, end in before.values())
+def _log(state: LogState, before: _Look[_Ends], now: _Look[_Ends]) -> dict[str, Any]:
+    grown = sum(end for _, end in now.found.values()) - sum(end for _, end in before.found.values())
     return {
         "tables": len(state.tables),
-        "records": sum(end - first for first, end in ends.values()),
-        "records_per_second": round(grown / _RATE_SECONDS),
+        "records": sum(end - first for first, end in now.found.values()),
+        "records_per_second": round(grown / (now.at - before.at)),
         "phase": state.source.phase if state.source else "capture has not run yet",
         "epoch": state.source.epoch if state.source else None,
         "recorded_lsn": format_lsn(state.recorded_lsn),
@@ -147,12 +162,16 @@ def _dead_letters(target: TargetSettings) -> int | None:
 
 def _target(
     settings: TargetSettings,
+    transactions: TopicPartition,
     state: LogState,
-    ends: dict[TopicPartition, tuple[int, int]],
-    before: Checkpoint | CdcError,
-    now: Checkpoint | CdcError,
+    ends: _Ends,
+    look_before: _Look[Checkpoint | CdcError],
+    look_now: _Look[Checkpoint | CdcError],
 ) -> dict[str, Any]:
-    """`records_behind` counts tombstones too; `position` is the newest applied one."""
+    """`records_behind` counts tombstones too; `position` is the newest applied one. All that was committed up to
+    `applied_to` is there.
+    """
+    before, now = look_before.found, look_now.found
     if isinstance(now, CdcError):
         return dict.fromkeys(_TARGET_FIELDS, None) | {"error": str(now)}
     patterns = TablePatterns(settings.tables)
@@ -168,7 +187,17 @@ def _target(
         end - (progress.next_offset if (progress := done[partition]) else first)
         for partition, (first, end) in wanted.items()
     )
-    newest = max((progress.position for progress in done.values() if progress), default=ORIGIN)
+    positions = [ORIGIN if progress is None else progress.position for progress in done.values()]
+    newest = max(positions, default=ORIGIN)
+    whole = now.partitions.get(transactions) if settings.consistency == "transaction" else None
+    if whole is None:
+        # Where a partition stands that has nothing more to bring says nothing of the others.
+        lacking = [
+            at for at, (place, (_, end)) in zip(positions, wanted.items(), strict=True) if _next(done[place]) < end
+        ]
+        applied = min(lacking, default=newest)
+    else:
+        applied = whole.position
     taken = 0
     if isinstance(before, Checkpoint):
         was = before.partitions
@@ -177,15 +206,21 @@ def _target(
             for partition, progress in done.items()
             if progress is not None
         )
+    if applied.commit_lsn == _NO_LSN:
+        applied = ORIGIN  # it stands before a first load
     return {
         "records_behind": behind,
-        "events_per_second": round(taken / _RATE_SECONDS),
+        "events_per_second": round(taken / (look_now.at - look_before.at)),
         "version": now.version,
         "position": str(newest),
-        "applied_to": format_lsn(newest.commit_lsn),
+        "applied_to": format_lsn(applied.commit_lsn),
         "dead_letters": _dead_letters(settings),
         "error": None,
     }
+
+
+def _next(progress: PartitionProgress | None) -> int:
+    return 0 if progress is None else progress.next_offset
 
 
 def _or_error(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:

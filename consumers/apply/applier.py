@@ -464,6 +464,8 @@ class Applier:
             self._superseded = True
 
     def _assign(self, table: TableState) -> None:
+        if self._connector is not None:
+            self._saving.note(self._connector.begun(table, self.reached))
         start: dict[TopicPartition, int] = {}
         for partition in table.topic_partitions:
             if self._held is not None and partition not in self._held:

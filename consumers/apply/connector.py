@@ -14,9 +14,11 @@ from cdc.core.errors import FidelityError, GapError, TopicMismatchError
 from cdc.core.events import ChangeEvent, Create, Read, Truncate
 from cdc.core.log import LogReader
 from cdc.core.position import ORIGIN, Position
-from cdc.core.state import LogState
+from cdc.core.state import LogState, TableState
 from cdc.core.tables import TableId
 from cdc.log.contents import connector_state
+from consumers.plan.approach import Reached, partitions_of
+from consumers.plan.checkpoint import PartitionProgress
 
 BEGIN_AGAIN: Final = "let the connector begin again, with a snapshot, under another topic.prefix"
 _LOOK_SECONDS: Final = 1.0
@@ -40,13 +42,17 @@ class ConnectorLog:
         self._look_due = time.monotonic() + _LOOK_SECONDS
         known, self.state = self.state, connector_state(self._prefix, self._reader.topics())
         for topic, table in known.tables.items():
-            now = self.state.tables.get(topic, table)
-            if now.partitions != table.partitions:
-                raise TopicMismatchError(
-                    f"topic {topic!r} has {now.partitions} partitions now, not {table.partitions}: the changes of a key"
-                    " may be in two of them, and nothing says which come first",
-                    mend=BEGIN_AGAIN,
-                )
+            _require_as_many(topic, table.partitions, self.state.tables.get(topic, table).partitions)
+
+    def begun(self, table: TableState, reached: Reached) -> Reached:
+        """What to checkpoint before the table is read for the first time. TopicMismatchError if its topic had less
+        partitions when that was.
+        """
+        mark = partitions_of(table.topic)
+        if mark in reached:
+            _require_as_many(table.topic, reached[mark].next_offset, table.partitions)
+            return {}
+        return {mark: PartitionProgress(ORIGIN, table.partitions)}
 
     def require_applicable(self, event: ChangeEvent, topic: str) -> None:
         """FidelityError for a table without key, GapError for a truncate in a topic of several partitions."""
@@ -77,6 +83,15 @@ class ConnectorLog:
             self._repeating.add(table)
             self._report(f"table {table}: the connector sends events again; they are skipped")
         return True
+
+
+def _require_as_many(topic: str, before: int, now: int) -> None:
+    if now != before:
+        raise TopicMismatchError(
+            f"topic {topic!r} has {now} partitions now, not {before}: the changes of a key may be in two of them, and"
+            " nothing says which come first",
+            mend=BEGIN_AGAIN,
+        )
 
 
 def _is_resent(read: Position, event: ChangeEvent) -> bool:

@@ -41,6 +41,7 @@ _KEY: Final = "cdc.dlq.key"
 _OURS: Final = "cdc.dlq."
 _POLL_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 30.0
+_LOT: Final = 1_000  # records
 _MOST_ERROR: Final = 8_000
 
 
@@ -218,11 +219,12 @@ class DeadLetters:
         if not records:
             return
         writer = self._opened_writer()
-        ticket = writer.append(records)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while writer.poll(_POLL_SECONDS) < ticket:
-            if time.monotonic() > deadline:
-                raise PassingError(f"the log does not take dead letters for topic {self._topic}")
+        for lot in range(0, len(records), _LOT):  # each has its time: of a large transaction they are many
+            ticket = writer.append(records[lot : lot + _LOT])
+            deadline = time.monotonic() + _PATIENCE_SECONDS
+            while writer.poll(_POLL_SECONDS) < ticket:
+                if time.monotonic() > deadline:
+                    raise PassingError(f"the log does not take dead letters for topic {self._topic}")
 
     def _opened_writer(self) -> LogWriter:
         if self._writer is None:

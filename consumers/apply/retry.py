@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from cdc.avro.names import tables_topic
 from cdc.core.errors import CdcError, GapError
-from cdc.core.events import ChangeEvent, Truncate
+from cdc.core.events import ChangeEvent, Create, Delete, Truncate
 from cdc.core.log import Place
 from cdc.core.position import Position
 from cdc.core.tables import TableId
@@ -69,48 +69,101 @@ class Retry:
         delivery = Delivery(self._target, self._mapping, todo)
         emptied = self._emptied(index, chosen)
         part: list[ChangeEvent] = []
-        for number, stored in enumerate(open_letters(self._letters, index)):
-            letter = index[stored.place]
-            if not chosen(letter) or todo.waits(letter.scopes):
-                todo.leave(letter)
-            elif self._is_moot(number, stored, letter, emptied) or (event := self._event(stored)) is None:
-                todo.moot(stored.place)
+        for unit in self._units(open_letters(self._letters, index)):
+            letters = [index[each.stored.place] for each in unit]
+            if not any(map(chosen, letters)) or any(todo.waits(letter.scopes) for letter in letters):
+                for letter in letters:
+                    todo.leave(letter)
             else:
-                part.append(event)
+                for each, letter in zip(unit, letters, strict=True):
+                    if self._is_moot(each, letter, emptied) or (event := each.event or self._event(each.stored)) is None:
+                        todo.moot(letter.place)
+                    else:
+                        part.append(event)
             if len(part) >= _AT_ONCE:
                 self._deliver(delivery, todo, part)
                 part = []
         self._deliver(delivery, todo, part)
         return todo.result
 
+    def _units(self, stored: Iterable[StoredLetter]) -> Iterator[list[_Numbered]]:
+        """Both halves of a changed key together: to delete a row and not to move it would lose what its Create does not
+        say. They were written one after the other.
+        """
+        first: _Numbered | None = None
+        for number, each in enumerate(stored):
+            found = _Numbered(number, each, None if self._is_alteration(each) else self._event(each))
+            if first is not None and _is_second_half(first, found):
+                yield [first, found]
+                first = None
+                continue
+            if first is not None:
+                yield [first]
+                first = None
+            if _is_first_half(found):
+                first = found
+            else:
+                yield [found]
+        if first is not None:
+            yield [first]
+
     def _deliver(self, delivery: Delivery, todo: _Todo, part: list[ChangeEvent]) -> None:
         todo.begin(part)
         delivery.write(part, log_id=self._log_id)
         delivery.commit({}, log_id=self._log_id)
 
-    def _emptied(self, index: dict[Place, Letter], chosen: Chosen) -> dict[TableId, int]:
-        """By table, how many letters come before its last truncate: what they do to it alone is gone with that."""
-        found: dict[TableId, int] = {}
+    def _emptied(self, index: dict[Place, Letter], chosen: Chosen) -> dict[TableId, list[range]]:
+        """By table, as the target calls it, the numbers of letters that a truncate comes after: what they do to it
+        alone is gone with that. What stands before a change of the table's shape or name may be another table's.
+        """
+        found: dict[TableId, list[range]] = {}
+        begins: dict[TableId, int] = {}
         for number, stored in enumerate(open_letters(self._letters, index)):
+            letter = index[stored.place]
+            if self._is_alteration(stored):
+                begins |= {scope.table: number for scope in letter.scopes}
             # A truncate has no key.
-            if stored.record.key is None and chosen(index[stored.place]) and stored.record.topic != self._tables_topic:
+            elif stored.record.key is None and chosen(letter):
                 event = self._event(stored)
                 if event is not None and isinstance(event.change, Truncate):
-                    found[event.table.id] = number
+                    found.setdefault(letter.table, []).append(range(begins.get(letter.table, 0), number))
         return found
 
-    def _is_moot(self, number: int, stored: StoredLetter, letter: Letter, emptied: dict[TableId, int]) -> bool:
+    def _is_moot(self, each: _Numbered, letter: Letter, emptied: dict[TableId, list[range]]) -> bool:
         return (
-            stored.record.topic != self._tables_topic
-            and number < emptied.get(letter.table, 0)
+            not self._is_alteration(each.stored)
+            and any(each.number in numbers for numbers in emptied.get(letter.table, ()))
             and all(scope.table == letter.table for scope in letter.scopes)
         )
 
+    def _is_alteration(self, stored: StoredLetter) -> bool:
+        return stored.record.topic == self._tables_topic
+
     def _event(self, stored: StoredLetter) -> ChangeEvent | None:
-        if stored.record.topic != self._tables_topic:
+        if not self._is_alteration(stored):
             return self._decoding.event(stored.record)
         found = self._decoding.alteration(stored.record)
         return None if found is None else followed(found, self._is_ours).event
+
+
+class _Numbered(NamedTuple):
+    """A letter's place in their order, and its event, if that is one of a row."""
+
+    number: int
+    stored: StoredLetter
+    event: ChangeEvent | None
+
+
+def _is_first_half(each: _Numbered) -> bool:
+    change = None if each.event is None else each.event.change
+    return isinstance(change, Delete) and change.moved_to is not None
+
+
+def _is_second_half(first: _Numbered, then: _Numbered) -> bool:
+    if first.event is None or then.event is None:
+        return False
+    follows = then.event.position == first.event.position._replace(ordinal=first.event.ordinal + 1)
+    return follows and isinstance(then.event.change, Create) and then.event.change.moved_from is not None
 
 
 class _Todo:

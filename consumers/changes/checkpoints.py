@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, Final, Protocol
 
@@ -21,6 +21,8 @@ from consumers.plan.checkpoint import Checkpoint, PartitionProgress
 Progress = Mapping[TopicPartition, PartitionProgress]
 
 _PATIENCE_SECONDS: Final = 60.0
+_WHOLE: Final = b"checkpoint"
+_OLD_NAMES: Final = ("topic", "partition", "position", "next_offset")
 
 
 class CheckpointStore(Protocol):
@@ -47,6 +49,7 @@ class LogCheckpoints(CheckpointStore):
         self._log = log
         self._topic = consumer_topic(prefix, name)
         self._writer: LogWriter | None = None
+        self._partitions: dict[TopicPartition, PartitionProgress] = {}
 
     @override
     def open(self) -> Checkpoint:
@@ -57,13 +60,15 @@ class LogCheckpoints(CheckpointStore):
         with closing(self._log.reader(self._topic)) as reader:
             for record in read_to_end(reader, self._topic):
                 said = json.loads(record.value or b"{}")
-                if record.key == b"log":
+                if record.key == _WHOLE:
+                    log_id, partitions = said["log"], dict(map(_read, said["partitions"]))
+                elif record.key == b"log":
                     log_id = said["id"]
-                elif said:
-                    at = PartitionProgress(Position.parse(said["position"]), said["next_offset"])
-                    partitions[TopicPartition(said["topic"], said["partition"])] = at
+                elif said:  # versions before this one wrote a record for each partition
+                    partitions.update([_read([said[name] for name in _OLD_NAMES])])
         # A crash may have cut the first of all short, before it said of which log it is.
-        return Checkpoint(version=0, log_id=log_id, partitions=partitions if log_id is not None else {})
+        self._partitions = partitions if log_id is not None else {}
+        return Checkpoint(version=0, log_id=log_id, partitions=dict(self._partitions))
 
     @override
     def save(self, progress: Progress, *, log_id: str, connection: sa.Connection | None = None) -> None:
@@ -72,14 +77,11 @@ class LogCheckpoints(CheckpointStore):
                 "a checkpoint in the log can't be of a database's transaction", mend="give the consumer SqlCheckpoints"
             )
         assert self._writer is not None
-        records = [
-            self._record(
-                f"{partition.topic}:{partition.partition}",
-                {**partition._asdict(), "position": str(at.position), "next_offset": at.next_offset},
-            )
-            for partition, at in progress.items()
-        ]
-        ticket = self._writer.append([*records, self._record("log", {"id": log_id})])
+        self._partitions |= progress
+        # One record, so that a crash leaves all of it or nothing: a moved row is in two partitions.
+        said = [[*place, str(at.position), at.next_offset] for place, at in self._partitions.items()]
+        value = json.dumps({"log": log_id, "partitions": said}, separators=(",", ":")).encode()
+        ticket = self._writer.append([Record(self._topic, 0, _WHOLE, value)])
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while self._writer.poll(1.0) < ticket:
             if time.monotonic() > deadline:
@@ -91,8 +93,10 @@ class LogCheckpoints(CheckpointStore):
             self._writer.close()
             self._writer = None
 
-    def _record(self, key: str, value: Mapping[str, Any]) -> Record:
-        return Record(self._topic, 0, key.encode(), json.dumps(value, separators=(",", ":")).encode())
+
+def _read(said: Sequence[Any]) -> tuple[TopicPartition, PartitionProgress]:
+    topic, partition, position, next_offset = said
+    return TopicPartition(topic, partition), PartitionProgress(Position.parse(position), next_offset)
 
 
 _METADATA: Final = sa.MetaData()

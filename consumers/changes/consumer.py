@@ -132,6 +132,7 @@ class Consumer:
         self._stop = threading.Event()
         self._shapes = Shapes()
         self._saved = 0
+        self._iteration: Generator[Batch, None, None] | None = None
         self._resources = ExitStack()
         self._own: AbstractContextManager[object] = nullcontext()
 
@@ -177,7 +178,10 @@ class Consumer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let go of everything. What was not committed is handed out again next time."""
-        self._resources.close()
+        try:
+            self._end_iteration()
+        finally:
+            self._resources.close()
 
     def __iter__(self) -> Iterator[Batch]:
         return self.batches()
@@ -191,9 +195,15 @@ class Consumer:
 
         `commit`: a batch that was not committed is when the next one is asked for. What the loop breaks out of is not.
         """
-        found = self._batches(follow=follow, commit=commit)
-        self._resources.callback(found.close)  # also of an iteration that an error keeps alive in its traceback
-        return found
+        self._end_iteration()
+        self._iteration = self._batches(follow=follow, commit=commit)
+        return self._iteration
+
+    def _end_iteration(self) -> None:
+        """Also one that was left in the middle, or that an error keeps alive in its traceback: it holds the place."""
+        if self._iteration is not None:
+            self._iteration.close()
+            self._iteration = None
 
     def _batches(self, *, follow: bool, commit: bool) -> Generator[Batch, None, None]:
         self._saved = 0

@@ -21,6 +21,7 @@ from consumers.plan.checkpoint import PartitionProgress
 
 _JOINING: Final = -1
 _TABLE: Final = -2
+_PARTITIONS: Final = -3
 _UNDER_WAY, _DONE, _LEFT = range(3)
 _MOST_EVENTS: Final = (1 << 63) - 1
 
@@ -65,13 +66,18 @@ def claimed() -> dict[TopicPartition, PartitionProgress]:
 
 
 def is_partition(partition: TopicPartition) -> bool:
-    """Whether it is one of the log's, and not what `joining` or `table_of` gives."""
+    """Whether it is one of the log's, and not what `joining`, `table_of` or `partitions_of` gives."""
     return partition.partition >= 0
 
 
 def table_of(topic: str) -> TopicPartition:
     """Under what a checkpoint says whether the topic's table is there."""
     return TopicPartition(topic, _TABLE)
+
+
+def partitions_of(topic: str) -> TopicPartition:
+    """Under what a checkpoint says how many partitions a connector's topic had, in place of an offset."""
+    return TopicPartition(topic, _PARTITIONS)
 
 
 def approach(reached: Reached, topics: Collection[str], transactions: TopicPartition, epoch: int) -> Approach | None:

@@ -100,6 +100,15 @@ def test_more_partitions_are_refused(log, monkeypatch):
         log.connector.look()
 
 
+def test_more_partitions_are_refused_after_a_restart_too(log):
+    log.create(items=1)
+    (table,) = log.connector.state.tables.values()
+    reached = log.connector.begun(table, {})
+    assert log.connector.begun(table, reached) == {}
+    with pytest.raises(TopicMismatchError, match="has 2 partitions now, not 1"):
+        log.connector.begun(replace(table, partitions=2), reached)
+
+
 def test_a_table_without_key_is_refused(log):
     log.create(items=1)
     keyless = replace(TABLE, key=())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import threading
 import uuid
 from collections.abc import Iterator
@@ -17,11 +18,12 @@ import sqlalchemy as sa
 from cdc.avro.names import consumer_topic
 from cdc.core.errors import ConfigError, FidelityError, LogError, StaleApplierError, TargetError
 from cdc.core.events import ChangeEvent, Create, Delete, FullImage, KeyImage, Transaction, Truncate, Update
-from cdc.core.log import Record, TopicSpec
+from cdc.core.log import Record, StoredRecord, TopicSpec
 from cdc.core.settings import LogSettings
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from cdc.log.local import LocalLog
+from cdc.log.reading import read_to_end
 from consumers.apply.applier import Applier
 from consumers.changes import UNCHANGED, Batch, Change, Consumer, SqlCheckpoints
 from consumers.changes.change import Shapes
@@ -294,6 +296,49 @@ def test_a_first_checkpoint_in_the_log_that_a_crash_cut_short(shop: Shop) -> Non
         ticket = writer.append([Record(topic, 0, b"shop.public.orders:0", said)])
         assert writer.poll(1.0) == ticket
     assert all_ids(shop.consumer()) == [1]
+
+
+def records(shop: Shop, topic: str) -> list[StoredRecord]:
+    with closing(shop.rehearsal.log.reader("test")) as reader:
+        return list(read_to_end(reader, topic))
+
+
+def test_a_checkpoint_in_the_log_is_one_record(shop: Shop) -> None:
+    """Of many, a crash could leave some."""
+    shop.insert(1, 2, 3)
+    assert sorted(all_ids(shop.consumer())) == [1, 2, 3]
+    assert {record.key for record in records(shop, consumer_topic("shop", "mine"))} == {b"checkpoint"}
+
+
+def test_a_checkpoint_that_an_earlier_version_wrote_as_many_records(shop: Shop) -> None:
+    shop.insert(1, 2)
+    assert sorted(all_ids(shop.consumer())) == [1, 2]
+    topic, earlier = consumer_topic("shop", "mine"), consumer_topic("shop", "earlier")
+    said = json.loads(records(shop, topic)[-1].value or b"")
+    names = ("topic", "partition", "position", "next_offset")
+    old = [
+        Record(earlier, 0, b"%d" % number, json.dumps(dict(zip(names, at, strict=True))).encode())
+        for number, at in enumerate(said["partitions"])
+    ]
+    with closing(shop.rehearsal.log.writer(only=earlier)) as writer:
+        writer.create_topics([TopicSpec(earlier, compacted=True, single=True)])
+        ticket = writer.append([*old, Record(earlier, 0, b"log", json.dumps({"id": said["log"]}).encode())])
+        assert writer.poll(1.0) == ticket
+    shop.insert(3)
+    assert all_ids(shop.rehearsal.consumer("earlier")) == [3]
+    assert all_ids(shop.rehearsal.consumer("earlier")) == []
+
+
+def test_an_iteration_that_was_left_is_followed_by_another(shop: Shop, options: dict[str, Any]) -> None:
+    shop.insert(*range(6))
+    seen: list[int] = []
+    with shop.consumer(**options, batch_changes=2) as consumer:
+        for batch in consumer.batches(follow=False):
+            if ids(batch):
+                break  # not committed: it is handed out again
+        for batch in consumer.batches(follow=False):
+            seen += ids(batch)
+    assert sorted(seen) == list(range(6))
 
 
 # A change
