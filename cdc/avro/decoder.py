@@ -62,6 +62,7 @@ class EventDecoder:
         readable = readable_table(value_schema_text, key_schema_text)
         self.table = seen(readable.table)
         self.ours = readable.ours
+        self.namespace: str | None = json.loads(value_schema_text).get("namespace")
         self._values = AvroReader(value_schema_text)
         # Ours needs no second lookup: the row's schema says which columns the key has.
         key_text = key_schema(readable.table, "key") if self.ours else key_schema_text

@@ -219,6 +219,8 @@ class Capture:
             writer=self._writer,
             registry=self._registry,
         )
+        if isinstance(decision, Load):
+            self._publisher.make_again()
         self._pipeline.produce(self._publisher.announce(self._source.tables()))
         self._pipeline.produce(
             [

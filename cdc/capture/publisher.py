@@ -126,6 +126,12 @@ class Publisher:
             records.extend(self._announce(table))
         return records
 
+    def make_again(self) -> None:
+        """The topics that somebody deleted, empty: a load says anew what they had."""
+        gone = {table.topic: table.partitions for table in self._tables.values() if table.topic not in self._existing}
+        self._writer.create_topics([TopicSpec(topic, partitions) for topic, partitions in gone.items()])
+        self._existing |= gone
+
     def partitions(self) -> dict[str, int]:
         """The topics of all tables, and how many partitions each has."""
         return {topic: table.partitions for topic, table in self._tables.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -12,12 +13,13 @@ from cdc.avro.boundaries import EndScanner, is_begin
 from cdc.avro.decoder import EventDecoder
 from cdc.avro.framing import HEADER_LENGTH, unframe
 from cdc.avro.headers import ALTERATIONS, ALTERED, RESENT, TRUNCATED
+from cdc.avro.names import avro_namespace
 from cdc.avro.runs import RunReader
 from cdc.avro.scanning import Transactions
 from cdc.avro.speedups import COMPILED
 from cdc.avro.speedups.surroundings import Ends
 from cdc.avro.transactions import End, TransactionEnd, decode_boundary
-from cdc.core.errors import CdcError, ProtocolViolationError
+from cdc.core.errors import CdcError, ProtocolViolationError, UnknownSchemaError
 from cdc.core.events import Alter, ChangeEvent
 from cdc.core.log import Headers, Place, StoredRecord, StoredRun
 from cdc.core.position import ORIGIN, Position
@@ -42,7 +44,8 @@ class Decoding:
         self._transactions = Transactions()
         self._boundaries: set[bytes] = set()
         self._ends = Ends() if COMPILED else EndScanner()
-        self._framed: dict[bytes, EventDecoder] = {}  # ours, by the header of their framing
+        # Ours, by topic and by the header of their framing.
+        self._framed: defaultdict[str, dict[bytes, EventDecoder]] = defaultdict(dict)
         self._decoders: dict[int, EventDecoder] = {}
         self._connectors: dict[tuple[int, int], EventDecoder] = {}
         self._runs = RunReader(seen)
@@ -52,7 +55,7 @@ class Decoding:
         value = record.value
         if value is None:
             return None
-        decoder = self._framed.get(value[:HEADER_LENGTH])
+        decoder = self._framed[record.topic].get(value[:HEADER_LENGTH])
         if decoder is None:
             try:
                 decoder = self._found(record, value)
@@ -61,9 +64,10 @@ class Decoding:
         return decoder.decode_record(record)
 
     def events(self, records: Sequence[StoredRecord]) -> Iterator[ChangeEvent | None]:
-        """Of each its event, or None for a tombstone. Usual events read their rows when they are asked for them, and
-        may only then find them damaged. A run has one for all its rows.
+        """Of each its event, or None for a tombstone; all are of one topic. Usual events read their rows when they are
+        asked for them, and may only then find them damaged. A run has one for all its rows.
         """
+        framed = self._framed[records[0].topic] if records else {}
         at = 0
         while at < len(records):
             record = records[at]
@@ -72,7 +76,7 @@ class Decoding:
                 at += 1
                 continue
             framing = b"" if record.value is None else record.value[:HEADER_LENGTH]
-            decoder = self._framed.get(framing)
+            decoder = framed.get(framing)
             usual = () if decoder is None else decoder.scan(records, at, framing)
             yield from usual
             at += len(usual)
@@ -121,7 +125,14 @@ class Decoding:
         if decoder is None:
             decoder = self._decoders[schema_id] = self._decoder(schema_id)
         if decoder.ours:
-            self._framed[value[:HEADER_LENGTH]] = decoder
+            if decoder.namespace != avro_namespace(record.topic):
+                raise UnknownSchemaError(
+                    f"schema id {schema_id} is that of {decoder.namespace!r}, another topic: the registry has given out"
+                    " anew what these events were written with",
+                    mend="restore the registry as it was when they were written; or `cdc capture --start-over` loads"
+                    " all tables again",
+                )
+            self._framed[record.topic][value[:HEADER_LENGTH]] = decoder
         elif record.key is not None:
             decoder = self._connectors_decoder(schema_id, unframe(record.key)[0])
         return decoder

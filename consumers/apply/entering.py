@@ -16,7 +16,7 @@ from cdc.core.settings import LogSettings, TargetSettings
 from cdc.core.state import LogState, TableState
 from consumers.apply.beginning import below, resumed
 from consumers.apply.connector import BEGIN_AGAIN
-from consumers.apply.kept import require_kept
+from consumers.apply.kept import require_kept, warn_of_compacted
 from consumers.plan.approach import Approach, approach, furthest_of, joined_by_key, left, whole
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.inbox import Inbox
@@ -82,6 +82,7 @@ class Entrance:
             return Entered(Inbox(room=room, takes=lambda _, event: event.position <= until), None, {})
         topics = [table.topic for table in self.tables(state)]
         if self._settings.consistency == "key":
+            warn_of_compacted(self._reader, topics, self._report)
             joined = joined_by_key(reached, topics) if self._transactions in reached else {}
             return Entered(Inbox(room=room, resent=self._resent), None, joined)
         topics.append(self._tables_topic)

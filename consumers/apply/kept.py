@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from cdc.avro.transactions import End
 from cdc.core.errors import ConfigError, GapError
-from cdc.core.log import LogReader, StoredRecord, TopicPartition
+from cdc.core.log import LogReader, Retention, StoredRecord, TopicPartition
 from cdc.core.position import Position
 from cdc.core.settings import LogSettings, TargetSettings
 from cdc.core.state import LogState
@@ -23,7 +23,7 @@ _ENDS_BACK: Final = 50  # records of the transaction topic; half of them are END
 def require_kept(reader: LogReader, tables: Collection[str], transactions: str, report: Callable[[str], None]) -> None:
     """ConfigError if one of these topics is compacted; a report if a table's events go before their ENDs."""
     kept = reader.retention([*tables, transactions])
-    compacted = sorted(topic for topic, retention in kept.items() if retention.compacted)
+    compacted = _compacted(kept)
     if compacted:
         raise ConfigError(
             f"topic {compacted[0]!r} is compacted: whole transactions need all of its records",
@@ -38,6 +38,21 @@ def require_kept(reader: LogReader, tables: Collection[str], transactions: str, 
                 f"topic {topic!r} keeps its records for {ms} ms, and the transaction topic for"
                 f" {'ever' if ends is None else f'{ends} ms'}: a target that is further behind than that stops"
             )
+
+
+def warn_of_compacted(reader: LogReader, tables: Collection[str], report: Callable[[str], None]) -> None:
+    """Per key only the last record of each is needed, but a delete's is its tombstone, which says no position, and goes
+    after a time; and a changed key has two halves.
+    """
+    for topic in _compacted(reader.retention(tables)):
+        report(
+            f"warning: topic {topic!r} is compacted: a target that is behind misses deletes of which only the tombstone"
+            ' is left; set its cleanup.policy to "delete"'
+        )
+
+
+def _compacted(kept: Mapping[str, Retention]) -> list[str]:
+    return sorted(topic for topic, retention in kept.items() if retention.compacted)
 
 
 def require_readable(

@@ -199,3 +199,21 @@ def test_partitions_that_someone_adds_stay_unused(consistency: str, kafka: str, 
             assert [reader.offsets(partition).next for partition in unused] == [0] * 6
         replica.close()
     assert rows(target, "one") == rows(source, "one")
+
+
+def test_a_target_that_begins_after_other_tables_were_made(make: Make) -> None:
+    """Each has a transaction whose END counts a change of shape that is not this target's."""
+    replica, source, target = make(ONE, "INSERT INTO one VALUES (1, 1)")
+    replica.capture()
+    run(source, TWO, "ALTER TABLE two ADD more int", "INSERT INTO two VALUES (1, 1, 1)")
+    run(source, "INSERT INTO one VALUES (2, 2)")
+    replica.capture()
+    replica.set_options("copy", tables=("public.one",))
+    replica.apply("copy")
+    assert rows(target, "one") == [(1, 1), (2, 2)]
+    run(source, "DROP TABLE two", "INSERT INTO one VALUES (3, 3)", "ALTER TABLE one ADD more int")
+    replica.catch_up()
+    replica.reopen()
+    run(source, "CREATE TABLE three (id int PRIMARY KEY)", "INSERT INTO one VALUES (4, 4, 4)")
+    replica.catch_up()
+    assert rows(target, "one") == [(1, 1, None), (2, 2, None), (3, 3, None), (4, 4, 4)]

@@ -230,6 +230,21 @@ def test_a_move_that_is_poison_itself_keeps_the_row(site: Site) -> None:
 
 
 @ON_BOTH
+@pytest.mark.parametrize("half", [0, 1])
+def test_one_half_of_a_move_is_not_retried_without_the_other(site: Site, half: int) -> None:
+    """The second does not say what it would be without the row that the first one deletes."""
+    site.run("ALTER TABLE item ALTER note SET STORAGE EXTERNAL")
+    site.step("INSERT INTO item VALUES (1, 1, repeat('a', 3000))")
+    site.replica.catch_up()
+    site.step("UPDATE item SET id = 9, price = 500 WHERE id = 1")
+    letters = [each.letter.position for each in dlq.listed(site.settings, site.name)]
+    assert len(letters) == 2
+    site.mend()
+    assert site.retry(str(letters[half])) == (2, 0, 0)
+    site.assert_equal("item")
+
+
+@ON_BOTH
 def test_a_table_without_key_waits_as_a_whole(site: Site) -> None:
     site.step("INSERT INTO bag VALUES (1)", "INSERT INTO bag VALUES (500)", "INSERT INTO bag VALUES (2)")
     site.step("DELETE FROM bag WHERE what = 500", "INSERT INTO item VALUES (1, 1, 'a')")
@@ -248,6 +263,26 @@ def test_a_truncate_waits_and_makes_what_came_before_moot(site: Site) -> None:
     assert site.at_target("SELECT id FROM item") == [(2,)]
     assert site.retry() == (3, 0, 0)
     site.assert_equal("item")
+
+
+def test_a_truncate_of_a_table_that_is_called_otherwise_at_the_target(site: Site) -> None:
+    site.at_target("ALTER TABLE item RENAME TO goods")
+    site.replica.set_options("it", rename={"public.item": "public.goods"})
+    site.step("INSERT INTO item VALUES (1, 500, 'a')", "TRUNCATE item", "INSERT INTO item VALUES (3, 3, 'c')")
+    assert site.retry() == (3, 0, 0)
+    assert site.letters() == []
+    assert site.at_target("SELECT id FROM goods") == [(3,)]
+
+
+def test_a_truncate_of_another_table_that_got_the_name(site: Site) -> None:
+    """What became a letter under that name before is still to be applied, to the table that has another one now."""
+    site.step("INSERT INTO item VALUES (1, 500, 'a')", "ALTER TABLE item RENAME TO thing")
+    site.step("CREATE TABLE item (id int PRIMARY KEY, price int, note text)", "INSERT INTO item VALUES (2, 2, 'b')")
+    site.step("TRUNCATE item", "INSERT INTO item VALUES (3, 3, 'c')")
+    site.mend()
+    site.retry()
+    assert site.letters() == []
+    site.assert_equal("thing", "item")
 
 
 @ON_SERVERS

@@ -94,22 +94,39 @@ def test_a_load_that_is_not_there_as_a_whole_is_a_gap(begin: Begin, state: LogSt
         begin({TopicPartition("shop.public.t", 0): 6}, state)
 
 
+ZERO, ONE = (TopicPartition("shop.public.t", number) for number in range(2))
+FLOOR = Position(1, MOST, MOST)
+OLD = PartitionProgress(Position(1, 5, 1), 2)
+
+
+def entered(log: MemoryLog) -> Entrance:
+    """With ten records in each partition."""
+    writer = log.writer()
+    writer.create_topics([TopicSpec("shop.public.t", 2)])
+    writer.append([Record(*partition, b"", b"") for partition in (ZERO, ONE)] * 10)
+    writer.poll(1.0)
+    return Entrance(
+        log.reader("test"), TARGET, SETTINGS, resent=is_resent, held=None, until=None, report=lambda _: None
+    )
+
+
 def test_a_topic_goes_on_from_the_load_as_a_whole() -> None:
     """The first half of a moved row would wait for the other for ever, if only that one's partition went on from it."""
     log = MemoryLog(SETTINGS)
-    writer = log.writer()
-    writer.create_topics([TopicSpec("shop.public.t", 2)])
-    zero, one = (TopicPartition("shop.public.t", number) for number in range(2))
-    writer.append([Record(*partition, b"", b"") for partition in (zero, one)] * 10)
-    writer.poll(1.0)
-    entrance = Entrance(
-        log.reader("test"), TARGET, SETTINGS, resent=is_resent, held=None, until=None, report=lambda _: None
-    )
-    old = PartitionProgress(Position(1, 5, 1), 2)
-    reached = {zero: old, one: old}
+    entrance, reached = entered(log), {ZERO: OLD, ONE: OLD}
 
-    assert [entrance.progress_of(partition, STATE, reached) for partition in reached] == [old, old]
-    log.trim(one, 4)
-    floor = Position(1, MOST, MOST)
+    assert [entrance.progress_of(partition, STATE, reached) for partition in reached] == [OLD, OLD]
+    log.trim(ONE, 4)
     begun = [entrance.progress_of(partition, STATE, reached) for partition in reached]
-    assert begun == [PartitionProgress(floor, 5), PartitionProgress(floor, 6)]
+    assert begun == [PartitionProgress(FLOOR, 5), PartitionProgress(FLOOR, 6)]
+
+
+def test_offsets_that_a_load_was_given_anew_are_read_again() -> None:
+    """The log was put back to an earlier copy, which did not have what the target has read last."""
+    entrance = entered(MemoryLog(SETTINGS))
+    reached = {ZERO: OLD, ONE: PartitionProgress(Position(1, 5, 1), 9)}
+
+    begun = [entrance.progress_of(partition, STATE, reached) for partition in reached]
+    assert begun == [PartitionProgress(FLOOR, 5), PartitionProgress(FLOOR, 6)]
+    of_load = {partition: PartitionProgress(Position(2, 700, 1), 9) for partition in reached}
+    assert [entrance.progress_of(partition, STATE, of_load) for partition in reached] == [*of_load.values()]

@@ -15,7 +15,7 @@ from cdc.core.errors import LogError
 from cdc.core.failpoints import reached
 from cdc.core.log import LogWriter, Record, TopicPartition, TopicSpec
 from cdc.core.settings import LogSettings
-from cdc.log.kafka.client import HEARD_OF_SECONDS, Events, client_options, connect, made, topics_of
+from cdc.log.kafka.client import HEARD_OF_SECONDS, Events, client_options, connect, logger, made, topics_of
 from cdc.log.kafka.errors import translate
 from cdc.log.kafka.options import Options, producer_options
 from cdc.log.kafka.topics import create_topics
@@ -23,6 +23,7 @@ from cdc.log.limits import check_sizes, unknown_partition
 
 _WAIT_SECONDS: Final = 0.1  # at a time: signals are handled in between
 _REASON_SECONDS: Final = 2.0
+_SLOW_SECONDS: Final = 10.0
 # Records; who has more waits. Capture, which bounds the bytes under way, never has: for as long as no broker can be
 # reached it would wait here, where it does not answer its source.
 _MOST_WAITING: Final = 500_000
@@ -47,6 +48,8 @@ class KafkaWriter(LogWriter):
         self._ticket = 0
         self._sent = 0
         self._durable = 0
+        self._sent_at = 0.0
+        self._said_slow = False
         self._closed = False
         self._producer = made(
             lambda: Producer(client_options(producer_options(options, settings.max_record_bytes), self._events))
@@ -118,16 +121,25 @@ class KafkaWriter(LogWriter):
             # Half of it is under way: whatever came next would come after a hole.
             self._events.fail(LogError("writing to Kafka was interrupted", mend="open the log again"))
             raise
-        self._sent = self._ticket
+        self._sent, self._sent_at = self._ticket, time.monotonic()
         reached("kafka.sent")
 
     def _serve(self, timeout: float) -> None:
         """What was sent is durable once all delivery reports are in, and none told of a failure."""
         # While it is flushed, nothing lingers.
         self._take_reports(self._producer.flush if timeout else self._producer.poll, timeout)
-        if self._durable < self._sent and not len(self._producer):
+        if self._durable == self._sent:
+            return
+        if not len(self._producer):
             self._durable = self._sent
-            self._events.down = False
+            self._events.down = self._said_slow = False
+        elif not self._said_slow and time.monotonic() - self._sent_at > _SLOW_SECONDS:
+            self._said_slow = True
+            logger.warning(
+                "Kafka has not taken for %.0f s what was written; trying again until it does (has each partition a"
+                " leader, and as many replicas in sync as min.insync.replicas asks for?)",
+                _SLOW_SECONDS,
+            )
 
     def _take_reports(self, take: Callable[[float], object], timeout: float) -> None:
         try:
