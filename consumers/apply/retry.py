@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from cdc.avro.names import tables_topic
 from cdc.core.errors import CdcError, GapError
-from cdc.core.events import ChangeEvent, Create, Delete, Truncate
+from cdc.core.events import Alter, ChangeEvent, Create, Delete, Truncate
 from cdc.core.log import Place
 from cdc.core.position import Position
 from cdc.core.tables import TableId
@@ -114,14 +114,15 @@ class Retry:
 
     def _emptied(self, index: dict[Place, Letter], chosen: Chosen) -> dict[TableId, list[range]]:
         """By table, as the target calls it, the numbers of letters that a truncate comes after: what they do to it
-        alone is gone with that. What stands before a change of the table's shape or name may be another table's.
+        alone is gone with that. What stands before another table got the name is not.
         """
         found: dict[TableId, list[range]] = {}
         begins: dict[TableId, int] = {}
         for number, stored in enumerate(open_letters(self._letters, index)):
             letter = index[stored.place]
             if self._is_alteration(stored):
-                begins |= {scope.table: number for scope in letter.scopes}
+                if not self._stays(stored):
+                    begins |= {scope.table: number for scope in letter.scopes}
             # A truncate has no key.
             elif stored.record.key is None and chosen(letter):
                 event = self._event(stored)
@@ -138,6 +139,12 @@ class Retry:
 
     def _is_alteration(self, stored: StoredLetter) -> bool:
         return stored.record.topic == self._tables_topic
+
+    def _stays(self, alteration: StoredLetter) -> bool:
+        """Whether the table is the same after it, and called the same."""
+        found = self._decoding.alteration(alteration.record)
+        before = found.event.change.before if found is not None and isinstance(found.event.change, Alter) else None
+        return found is not None and before is not None and before.id == found.event.table.id
 
     def _event(self, stored: StoredLetter) -> ChangeEvent | None:
         if not self._is_alteration(stored):

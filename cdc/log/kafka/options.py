@@ -105,6 +105,7 @@ def membership_options(options: Options, group: str, session_timeout: float) -> 
     milliseconds = max(6_000, round(session_timeout * 1000))
     return {
         **consumer_options(options, group),
+        "enable.partition.eof": False,  # it reads nothing
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": milliseconds,
         "heartbeat.interval.ms": milliseconds // 4,
