@@ -244,14 +244,14 @@ class Capture:
         assert_never(decision)
 
     def _published_lsn(self) -> int:
-        """The end_lsn of the newest END in the log; 0 if there is none. A kill may have left BEGINs after it."""
+        """The end_lsn of the newest END in the log; 0 if there is none. A kill may have left BEGINs after it; and older
+        ENDs a capture that stood still, while another one went on, and then sent what it had under way.
+        """
         topic = TopicPartition(transaction_topic(self._settings.prefix), 0)
-        for record in reversed(last_records(self._reader, topic, _MOST_DANGLING_BEGINS)):
-            if record.value is not None:
-                boundary = decode_boundary(record.value, self._registry.schema)
-                if isinstance(boundary, TransactionEnd):
-                    return boundary.end_lsn
-        return 0
+        records = last_records(self._reader, topic, _MOST_DANGLING_BEGINS)
+        boundaries = [decode_boundary(each.value, self._registry.schema) for each in records if each.value is not None]
+        ends = [(each.epoch, each.end_lsn) for each in boundaries if isinstance(each, TransactionEnd)]
+        return max(ends)[1] if ends else 0
 
     def _load(self, decision: Load, identity: SourceIdentity) -> int | None:
         epoch = decision.epoch

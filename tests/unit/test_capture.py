@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import pairwise
 
 from cdc.avro.headers import TRUNCATED
+from cdc.avro.names import transaction_topic
 from cdc.capture.capture import Capture
 from cdc.core.events import Begin, ChangeEvent, Commit, Create, Heartbeat, Read, Transaction, Truncate
+from cdc.core.log import Record
 from cdc.core.settings import LogSettings
 from cdc.core.source import LoadPoint, SourceIdentity
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from cdc.log.memory import MemoryLog
+from cdc.log.reading import read_to_end
 from cdc.registry.embedded import EmbeddedRegistry
+from consumers.changes.rehearsal import Rehearsal
 
 TEXT = ColumnType(kind=Kind.STRING, name="text")
 TABLE = TableSchema(id=TableId("public", "items"), columns=(Column(name="id", type=TEXT, nullable=False),), key=(0,))
@@ -266,3 +270,25 @@ def test_lots_of_large_rows_are_smaller(monkeypatch):
 
 def test_what_is_no_backlog_goes_at_once():
     assert lots_of([600, 3, 2]) == [603, 2]
+
+
+def test_an_end_that_a_capture_wrote_late_is_not_the_newest():
+    """It stood still, its connection was cut, another one went on, and it sent what it had under way when it woke."""
+    shop = Rehearsal()
+    orders = shop.table("public.orders", {"id": "bigint"}, key=["id"])
+    topic = transaction_topic(shop.settings.prefix)
+
+    def insert(number):
+        with shop.transaction() as transaction:
+            transaction.insert(orders, {"id": number})
+
+    for number in range(3):
+        insert(number)
+    with closing(shop.log.writer()) as writer, closing(shop.log.reader("test")) as reader:
+        early = [*read_to_end(reader, topic)][:4]
+        ticket = writer.append([Record(topic, 0, each.key, each.value) for each in early])
+        assert writer.poll(1.0) == ticket
+    insert(3)
+    with shop.consumer() as consumer:
+        changes = [change for batch in consumer.batches(follow=False) for change in batch]
+    assert [change.key["id"] for change in changes if change.key] == [0, 1, 2, 3]
