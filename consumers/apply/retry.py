@@ -76,7 +76,10 @@ class Retry:
                     todo.leave(letter)
             else:
                 for each, letter in zip(unit, letters, strict=True):
-                    if self._is_moot(each, letter, emptied) or (event := each.event or self._event(each.stored)) is None:
+                    if (
+                        self._is_moot(each, letter, emptied)
+                        or (event := each.event or self._event(each.stored)) is None
+                    ):
                         todo.moot(letter.place)
                     else:
                         part.append(event)

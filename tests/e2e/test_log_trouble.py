@@ -66,9 +66,7 @@ def test_topics_that_somebody_deleted(new_database: Callable[..., str], kafka: s
     settings = LogSettings(url=f"kafka://{kafka}", prefix=unique_name, partitions=2)
     run(source, "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t SELECT generate_series(1, 100)")
     run(source, "CREATE TABLE gone (id int PRIMARY KEY)", "INSERT INTO gone VALUES (1)")
-    with Replica(
-        source, {"copy": target}, name=unique_name, log=open_log(settings), log_settings=settings
-    ) as replica:
+    with Replica(source, {"copy": target}, name=unique_name, log=open_log(settings), log_settings=settings) as replica:
         replica.catch_up()
         run(source, "DROP TABLE gone", "DELETE FROM t WHERE id > 90")
         replica.catch_up()

@@ -113,11 +113,11 @@ class Versions:
                     return self._now(description, tag=tag, reread=reread)
                 case {"failed": str(why)}:
                     self._failed(why)  # of a table that is known, the next Relation will differ
-                    return ()
                 case _:
-                    return ()
+                    pass
         except (ValueError, KeyError, TypeError, ProtocolViolationError):
-            return ()
+            pass
+        return ()
 
     def relation(self, relation: wire.Relation) -> Iterable[Outcome]:
         """A Relation message whose table has an event right now."""
