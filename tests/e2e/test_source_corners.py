@@ -142,7 +142,7 @@ def test_a_new_table_at_which_the_event_trigger_failed(replication: Replication,
     replication.synchronize("items")
     address = replication.source.info.dsn
     with psycopg.connect(address) as holder, psycopg.connect(address, autocommit=True) as maker:
-        holder.execute(f"ALTER PUBLICATION {unique_name} SET (publish = 'insert')".encode())
+        holder.execute(f"ALTER PUBLICATION {unique_name} DROP TABLE items".encode())
         maker.execute("SET lock_timeout = '50ms'")
         maker.execute("CREATE TABLE more (id int PRIMARY KEY)")
         maker.execute("INSERT INTO more VALUES (1)")
