@@ -99,6 +99,31 @@ def test_a_parent_s_change_rewrites_what_inherits_from_it(pair):
     pair.assert_equal("child")
 
 
+def test_a_parent_s_change_is_that_of_what_inherits_from_it(pair):
+    pair.run(
+        "CREATE TABLE parent (id int PRIMARY KEY, t text NOT NULL)",
+        "CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent)",
+        "CREATE TABLE grandchild (PRIMARY KEY (id)) INHERITS (child)",
+        *(f"INSERT INTO {table} VALUES (1, 'a')" for table in ("parent", "child", "grandchild")),
+    )
+    pair.replica.catch_up()
+    pair.run("ALTER TABLE parent ALTER t DROP NOT NULL", "INSERT INTO grandchild VALUES (2, NULL)")
+    pair.run("ALTER TABLE parent ADD COLUMN n int DEFAULT 5", "ALTER TABLE parent RENAME COLUMN t TO u")
+    pair.assert_equal("parent", "child", "grandchild")
+
+
+def test_a_type_that_only_writes_the_same_rows_in_another_way(pair):
+    """To PostgreSQL cidr is as good as inet, and it rewrites nothing."""
+    pair.run(
+        "CREATE DOMAIN net AS cidr",
+        "CREATE TABLE host (id int PRIMARY KEY, a cidr, b cidr[], c net)",
+        "INSERT INTO host VALUES (1, '10.0.0.1', '{10.0.0.1}', '10.0.0.1')",
+    )
+    pair.assert_equal("host")
+    pair.run("ALTER TABLE host ALTER a TYPE inet, ALTER b TYPE inet[], ALTER c TYPE inet")
+    pair.assert_equal("host")
+
+
 def test_a_table_with_a_topic_of_its_own_name(make_pair, unique_name):
     pair = make_pair(log_settings=LogSettings(prefix=unique_name, topics={"public.item": "public.given"}))
     pair.run("ALTER TABLE item ADD COLUMN x int", "INSERT INTO item VALUES (12, 'a', 2, 2)")
