@@ -99,11 +99,13 @@ class TableStatements:
         )
 
     def insert(self, part: int) -> str:
-        """OVERRIDING SYSTEM VALUE: an identity column takes the source's value, not one of its own."""
+        """OVERRIDING SYSTEM VALUE: an identity column takes the source's value, not one of its own. The table goes by a
+        name of ours: one called `excluded` would be what EXCLUDED means, too.
+        """
         names = f" ({quoted_list(self._name(index) for index in self.written)})" if self.written else ""
         values = ", ".join(self._values("s", self.written))
         return (
-            f"INSERT INTO {self.target}{names} OVERRIDING SYSTEM VALUE"
+            f"INSERT INTO {self.target} AS cdc_row{names} OVERRIDING SYSTEM VALUE"
             f" SELECT {values} FROM pg_temp.{self.staging} AS s WHERE {self._of(part)}"
         )
 
