@@ -77,9 +77,7 @@ class Alterer:
     def _find(self, table: TableId) -> ExistingTable | None:
         return find_table(self._session, table)
 
-    def _statements(  # noqa: PLR0912  # a table
-        self, alteration: Alteration, table: ExistingTable, here: TableId
-    ) -> Iterator[str]:
+    def _statements(self, alteration: Alteration, table: ExistingTable, here: TableId) -> Iterator[str]:
         """None if the target is so already."""
         alter = f"ALTER TABLE {_name(here)}"
         columns = {column.name: column for column in table.columns}
@@ -104,15 +102,8 @@ class Alterer:
                 if there is not None and there.not_null is column.nullable:
                     action = "DROP NOT NULL" if column.nullable else "SET NOT NULL"
                     yield f"{alter} ALTER COLUMN {quoted(column.name)} {action}"
-            case ChangeKey((), old):
-                primary = table.primary_key
-                if primary is not None and primary.columns == frozenset(old):
-                    yield f"{alter} DROP CONSTRAINT {quoted(primary.constraint)}"
-            case ChangeKey(names):
-                if frozenset(names) not in table.unique_keys:
-                    # The target may have a primary key of its own.
-                    kind = "PRIMARY KEY" if table.primary_key is None else "UNIQUE"
-                    yield f"{alter} ADD {kind} ({quoted_list(names)})"
+            case ChangeKey():
+                yield from _rekeyed(alter, alteration, table)
             case _:
                 assert_never(alteration)
 
@@ -183,6 +174,16 @@ class Alterer:
             if column.name not in brought and column.required:
                 statement = f"ALTER TABLE {_name(here)} ALTER COLUMN {quoted(column.name)} DROP NOT NULL"
                 self._session.execute(statement, doing=f"altering table {here}")
+
+
+def _rekeyed(alter: str, change: ChangeKey, table: ExistingTable) -> Iterator[str]:
+    """A primary key of the target's own stays."""
+    primary = table.primary_key
+    if not change.names:
+        if primary is not None and primary.columns == frozenset(change.old):
+            yield f"{alter} DROP CONSTRAINT {quoted(primary.constraint)}"
+    elif frozenset(change.names) not in table.unique_keys:
+        yield f"{alter} ADD {'PRIMARY KEY' if primary is None else 'UNIQUE'} ({quoted_list(change.names)})"
 
 
 def _may_change(source: ColumnType) -> bool:

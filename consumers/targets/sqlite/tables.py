@@ -114,7 +114,7 @@ class PreparedTables(PreparedVersions[PreparedTable]):
 
 
 def _row_number(columns: list[TargetColumn]) -> str | None:
-    """The INTEGER PRIMARY KEY, which is the row's own number: https://www.sqlite.org/lang_createtable.html#rowid"""
+    """The INTEGER PRIMARY KEY, which is the row's own number (https://www.sqlite.org/lang_createtable.html#rowid)."""
     primary = [column for column in columns if column.key_place]
     is_number = len(primary) == 1 and primary[0].declared.upper() == "INTEGER"
     return folded(primary[0].name) if is_number else None
