@@ -43,16 +43,14 @@ def last_record(reader: LogReader, partition: TopicPartition) -> StoredRecord | 
     back = 1
     while first < end:
         start = max(first, end - back)
-        *_, last = None, *_read(reader, partition, start, end)
+        last: StoredRecord | None = next(reversed(list(_read(reader, partition, start, end))), None)
         if last is not None or start == first:
             return last
         back *= 10  # the end of a partition may be what no reader gets to see
     return None
 
 
-def _read(
-    reader: LogReader, partition: TopicPartition, start: int, end: int
-) -> Generator[StoredRecord, None, None]:
+def _read(reader: LogReader, partition: TopicPartition, start: int, end: int) -> Generator[StoredRecord, None, None]:
     """The last offsets may be without records: Kafka's own records of transactions, deleted tombstones."""
     if start >= end:
         return

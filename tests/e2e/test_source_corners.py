@@ -136,9 +136,7 @@ def test_a_table_that_is_written_to_is_captured_once_nobody_does(
     replication.synchronize("busy", "items")
 
 
-def test_a_new_table_at_which_the_event_trigger_failed(
-    replication: Replication, unique_name: str
-) -> None:
+def test_a_new_table_at_which_the_event_trigger_failed(replication: Replication, unique_name: str) -> None:
     """Somebody holds the publication, and who makes the table does not wait for locks: so it is not published."""
     replication.execute("CREATE TABLE items (id int PRIMARY KEY)")
     replication.synchronize("items")

@@ -181,7 +181,9 @@ def test_a_deleted_topic_is_a_gap_for_its_reader(kafka, admin, topic, monkeypatc
 
 
 def test_a_deleted_topic_does_not_come_back_by_being_written_to(kafka, admin, topic):
-    log = log_at(kafka, options={"topic.metadata.propagation.max.ms": "1000", "topic.metadata.refresh.interval.ms": "200"})
+    log = log_at(
+        kafka, options={"topic.metadata.propagation.max.ms": "1000", "topic.metadata.refresh.interval.ms": "200"}
+    )
     with closing(log.writer()) as writer, closing(log.reader("r")) as reader:
         writer.create_topics([TopicSpec(topic, 1)])
         store(writer, [Record(topic, 0, b"k", b"v")])
