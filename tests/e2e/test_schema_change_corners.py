@@ -116,14 +116,14 @@ def test_a_parent_s_change_is_that_of_what_inherits_from_it(pair):
 def test_a_type_that_only_writes_the_same_rows_in_another_way(pair):
     """To PostgreSQL cidr is as good as inet, and it rewrites nothing."""
     pair.run(
-        "CREATE TABLE host (id int PRIMARY KEY, a cidr, b cidr[])",
-        "INSERT INTO host VALUES (1, '10.0.0.1', '{10.0.0.1}')",
+        "CREATE TABLE host (id int PRIMARY KEY, a cidr)",
+        "INSERT INTO host VALUES (1, '10.0.0.1')",
     )
     pair.replica.catch_up()
-    assert pair.lite_rows("host", ["a", "b", "id"]) == [("10.0.0.1/32", "{10.0.0.1/32}", "1")]
-    pair.run("ALTER TABLE host ALTER a TYPE inet, ALTER b TYPE inet[]")
+    assert pair.lite_rows("host", ["a", "id"]) == [("10.0.0.1/32", "1")]
+    pair.run("ALTER TABLE host ALTER a TYPE inet")
     pair.replica.catch_up()
-    assert pair.lite_rows("host", ["a", "b", "id"]) == [("10.0.0.1", "{10.0.0.1}", "1")]
+    assert pair.lite_rows("host", ["a", "id"]) == [("10.0.0.1", "1")]
 
 
 def test_a_table_with_a_topic_of_its_own_name(make_pair, unique_name):
