@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cdc.avro.kinds.numbers import MONEY
 from cdc.avro.names import tables_topic
 from cdc.avro.schemas import envelope_schema
 from cdc.avro.tables import table_schema_from
@@ -19,6 +20,7 @@ from cdc.core.events import Alter, ChangeEvent, Drop, TableChange, Transaction
 from cdc.core.log import Record
 from cdc.core.position import Position
 from cdc.core.tables import TableId, TableSchema
+from cdc.core.types import ColumnType, Kind
 
 
 class Alteration(NamedTuple):
@@ -76,7 +78,8 @@ def read_alteration(value: bytes) -> Alteration:
             change = Drop(note=note)
         else:
             old = None if before is None else _table(before)
-            fills = {column: text.encode() for column, text in said["fills"].items()}
+            types = {column.name: column.type for column in table.columns}
+            fills = {column: _as_in_events(text.encode(), types[column]) for column, text in said["fills"].items()}
             change = Alter(before=None if old is None else old[0], fills=fills, note=note)
             topic_before = None if old is None else old[1]
         transaction = Transaction(
@@ -97,6 +100,11 @@ def read_alteration(value: bytes) -> Alteration:
         return Alteration(event, topic, topic_before, note)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProtocolViolationError(f"a damaged record of the tables topic ({error})") from None
+
+
+def _as_in_events(text: bytes, of: ColumnType) -> bytes:
+    """The source's catalog says `$1,234.50` of money, as rows do that come by COPY; a value has one text here."""
+    return MONEY.decode(MONEY.encode(text)) if of.kind is Kind.MONEY else text
 
 
 def _version(table: TableSchema, topic_of: Callable[[TableId], str]) -> dict[str, Any]:

@@ -97,14 +97,22 @@ class RunReader:
         self._known: dict[bytes, _Known] = {}
 
     def event(self, run: StoredRun) -> ReadRun:
-        """The events of its rows, as one. ProtocolViolationError if it is damaged."""
+        """The events of its rows, as one. ProtocolViolationError if it is damaged, as far as it shows without reading
+        each row.
+        """
         head, text, count = self._head(run), run.value or b"", run.rows
         if not count or text.count(b"\n") != count or not text.endswith(b"\n"):
             raise _damaged(run)
+        if text.count(b"\t") != count * (len(head.of.version.table.columns) - 1):
+            raise _damaged(run)  # some row's values would come to the wrong columns
+        try:
+            first = parse_copy_line(text[: text.index(b"\n")])
+        except ProtocolViolationError:
+            raise _damaged(run) from None
         return ReadRun(
             transaction=head.transaction,
             table=head.of.seen,
-            change=Read(parse_copy_line(text[: text.index(b"\n")])),
+            change=Read(first),
             ordinal=head.ordinal + count - 1,
             table_ordinal=head.table_ordinal + count - 1,
             captured_us=head.captured_us,
@@ -119,7 +127,11 @@ class RunReader:
         of = self._head(run).of
         key_id, value_id = of.version.key_id, of.version.value_id
         records: list[StoredRecord] = []
-        for offset, event in enumerate(self.event(run).events(), run.offset):
+        try:
+            events = list(self.event(run).events())
+        except ProtocolViolationError:
+            raise _damaged(run) from None
+        for offset, event in enumerate(events, run.offset):
             alone = StoredRecord(run.topic, run.partition, offset, run.timestamp_ms, None, None, run.headers)
             try:
                 key, value, headers, _ = of.codec.encode(event, key_id=key_id, value_id=value_id)

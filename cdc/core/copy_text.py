@@ -5,9 +5,10 @@ https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
+from cdc.core.errors import ProtocolViolationError
 from cdc.core.events import Row
 
 _ESCAPES: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
@@ -15,16 +16,25 @@ NULL: Final = rb"\N"
 
 
 def parse_copy_line(line: bytes) -> Row:
-    """The values of a line, which may end with its line feed."""
+    """The values of a line, which may end with its line feed. ProtocolViolationError for an escape that COPY lacks."""
     fields = line.removesuffix(b"\n").split(b"\t")
     if b"\\" not in line:
         return tuple(fields)
-    return tuple([None if field == NULL else _unescaped(field) for field in fields])
+    try:
+        return tuple([None if field == NULL else _unescaped(field) for field in fields])
+    except KeyError:
+        raise ProtocolViolationError("a damaged line of COPY's text: an escape that there is none of") from None
 
 
-def rows_in(text: bytes) -> Iterator[Row]:
-    """The rows of so many lines, each of which ends with its line feed."""
-    return map(parse_copy_line, text.split(b"\n")[:-1])
+def rows_in(text: bytes, width: int) -> list[Row]:
+    """The rows of `width` values each of so many lines, each of which ends with its line feed. ProtocolViolationError
+    if they are others.
+    """
+    lines = text.split(b"\n")[:-1]
+    rows = [parse_copy_line(line) if width else () for line in lines]
+    if not {width}.issuperset(map(len, rows)):
+        raise ProtocolViolationError(f"a damaged line of COPY's text: not of {width} values")
+    return rows
 
 
 def copy_text(rows: Iterable[Row]) -> bytes:
@@ -47,6 +57,8 @@ def _unescaped(field: bytes) -> bytes:
         else:
             parts.append(b"\\")
             escaped_backslash = True
+    if escaped_backslash:
+        raise KeyError(b"")  # it ends within an escape
     return b"".join(parts)
 
 

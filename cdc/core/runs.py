@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cdc.core.copy_text import rows_in
-from cdc.core.events import ChangeEvent, Read
+from cdc.core.events import ChangeEvent, Read, Row
 from cdc.core.values import value
 
 
@@ -18,10 +18,14 @@ class ReadRun(ChangeEvent):
     text: bytes
     count: int
 
+    def rows(self) -> list[Row]:
+        """ProtocolViolationError if they are damaged."""
+        return rows_in(self.text, len(self.table.columns))
+
     def events(self) -> Iterator[ChangeEvent]:
         """Each row's own."""
         before, table_before, place = self.ordinal - self.count, self.table_ordinal - self.count, self.place
-        for at, row in enumerate(rows_in(self.text)):
+        for at, row in enumerate(self.rows()):
             yield ChangeEvent(
                 transaction=self.transaction,
                 table=self.table,

@@ -11,6 +11,10 @@ from typing import Any, Final
 import psycopg2
 
 _SHOWN: Final = 5
+# https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2
+_ESCAPED: Final = str.maketrans(
+    {"\\": r"\\", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+)
 
 Rows = Mapping[tuple[str, ...], tuple[str, ...]]
 """A table's rows as text, by key."""
@@ -26,7 +30,8 @@ def postgres_table(url: str, table: str) -> dict[tuple[str, ...], tuple[str, ...
             cursor.copy_expert(f'COPY (SELECT {", ".join(columns)} FROM "{table}") TO STDOUT', buffer)
     finally:
         connection.close()
-    rows = (tuple(line.split("\t")) for line in buffer.getvalue().splitlines())
+    # Not splitlines: to Python lines end at U+2028 and others too, which COPY leaves as they are.
+    rows = (tuple(line.split("\t")) for line in buffer.getvalue().split("\n")[:-1])
     return {tuple(row[at] for at in key): row for row in rows}
 
 
@@ -89,4 +94,4 @@ def _spelled(value: Any, is_boolean: bool) -> str:
         return r"\N"
     if is_boolean:
         return "t" if value else "f"
-    return str(value).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    return str(value).translate(_ESCAPED)

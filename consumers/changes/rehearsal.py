@@ -32,6 +32,7 @@ from cdc.core.events import (
     StreamItem,
     Truncate,
     Update,
+    Value,
 )
 from cdc.core.events import Transaction as SourceTransaction
 from cdc.core.log import Log
@@ -161,8 +162,17 @@ def _row(table: TableSchema, row: Mapping[str, Any]) -> Row:
     unknown = row.keys() - {column.name for column in table.columns}
     if unknown:
         raise ConfigError(f"table {table.id} has no column {min(unknown)}")
-    given = [(row.get(column.name), column.type) for column in table.columns]
-    return tuple(value if value is UNCHANGED else text_of(value, type_) for value, type_ in given)
+    return tuple(_value(table, column, row.get(column.name)) for column in table.columns)
+
+
+def _value(table: TableSchema, column: Column, value: Any) -> Value:
+    try:
+        return UNCHANGED if value is UNCHANGED else text_of(value, column.type)
+    except TypeError:
+        raise ConfigError(
+            f"table {table.id}, column {column.name}: no {column.type.name} is made of Python's {type(value).__name__}",
+            mend="give PostgreSQL's text, a str: json.dumps(value), '{1,2}' for an array",
+        ) from None
 
 
 def _type(type_: str | ColumnType) -> ColumnType:

@@ -42,6 +42,11 @@ def _decimal(text: bytes) -> Decimal:
         raise ValueError("no decimal") from None
 
 
+def _money(text: bytes) -> Decimal:
+    """Within arrays it has what PostgreSQL writes with it: `$1,234.50`."""
+    return _decimal(text.replace(b"$", b"").replace(b",", b""))
+
+
 def _bytes(text: bytes) -> bytes:
     if not text.startswith(b"\\x"):
         raise ValueError("no bytea in hex")
@@ -82,7 +87,7 @@ _CONVERTS: Final[dict[Kind, Convert]] = {
     Kind.FLOAT64: float,
     Kind.DECIMAL: _decimal,
     Kind.VARIABLE_DECIMAL: _decimal,
-    Kind.MONEY: _decimal,
+    Kind.MONEY: _money,
     Kind.BYTES: _bytes,
     Kind.DATE: _moment(dt.date.fromisoformat),
     Kind.TIME: _moment(dt.time.fromisoformat),
@@ -148,7 +153,9 @@ def _tokens(token: re.Pattern[bytes], text: bytes) -> Iterator[re.Match[bytes]]:
 
 
 def text_of(value: Any, column: ColumnType) -> bytes | None:  # noqa: PLR0911  # a table
-    """The canonical text of a Python value; a `str` is taken to be it."""
+    """The canonical text of a Python value; a `str` is taken to be it. TypeError for a value that has no text here:
+    json, arrays and intervals come as `str`.
+    """
     match value:
         case None:
             return None
@@ -167,8 +174,10 @@ def text_of(value: Any, column: ColumnType) -> bytes | None:  # noqa: PLR0911  #
             return _trimmed(value.astimezone(dt.UTC).replace(tzinfo=None).isoformat(" ")) + b"+00"
         case dt.time():
             return _trimmed(value.isoformat())
-        case _:
+        case int() | Decimal() | dt.date() | uuid.UUID():
             return str(value).encode()
+        case _:
+            raise TypeError("a value without a text")
 
 
 def _trimmed(moment: str) -> bytes:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType
 from consumers.plan.steps import AlterTable
 
-_ASIDE: Final = "cdc_renamed_"
+_ASIDE: Final = "cdc_renamed_"  # and a number: with a column's own name it could be longer than names may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,10 @@ class SetNullable:
 
 @dataclass(frozen=True, slots=True)
 class ChangeKey:
-    """The key's columns, in its order; none for a table that has lost its key."""
+    """The key's columns, in its order; none for a table that has lost its key, which had the columns `old`."""
 
     names: tuple[str, ...]
+    old: tuple[str, ...] = ()
 
 
 Alteration = RenameTable | DropColumn | RenameColumn | AddColumn | ChangeType | SetNullable | ChangeKey
@@ -75,9 +77,11 @@ def alterations(step: AlterTable) -> list[Alteration]:
     key_after = tuple(column.name for column in after.key_columns)
     key_goes = set(key_before) != set(key_after)
     if key_goes and key_before:
-        found.append(ChangeKey(()))
+        found.append(ChangeKey((), tuple(column.name for column in before.key_columns)))
     found += [DropColumn(column.name) for column in before.columns if column.name not in kept_before]
-    found += _renames({old.name: new.name for old, new in pairs if old.name != new.name})
+    taken = {column.name for column in (*before.columns, *after.columns)}
+    aside = next(name for number in count(1) if (name := f"{_ASIDE}{number}") not in taken)
+    found += _renames({old.name: new.name for old, new in pairs if old.name != new.name}, aside)
     found += [ChangeType(old.type, new) for old, new in pairs if old.type != new.type]
     found += [
         AddColumn(column, step.fills.get(column.name)) for column in after.columns if column.name not in kept_after
@@ -88,15 +92,15 @@ def alterations(step: AlterTable) -> list[Alteration]:
     return found
 
 
-def _renames(wanted: dict[str, str]) -> Iterator[RenameColumn]:
-    """One by one, none to a name that another column still has; where they go round in a circle, by way of a third."""
+def _renames(wanted: dict[str, str], aside: str) -> Iterator[RenameColumn]:
+    """One by one, none to a name that another column still has; where they go round in a circle, by way of `aside`."""
     left = dict(wanted)
     while left:
         free = next((old for old, new in left.items() if new not in left), None)
         if free is None:
             old = next(iter(left))
-            left[_ASIDE + old] = left.pop(old)
-            yield RenameColumn(old, _ASIDE + old)
+            left[aside] = left.pop(old)
+            yield RenameColumn(old, aside)
         else:
             yield RenameColumn(free, left.pop(free))
 

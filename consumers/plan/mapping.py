@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, assert_never
 
-from cdc.core.copy_text import copy_text, rows_in
+from cdc.core.copy_text import copy_text
 from cdc.core.errors import ConfigError
 from cdc.core.events import (
     UNCHANGED,
@@ -125,7 +125,7 @@ class EventMapping:
             return event
         version = self._version(event.table)
         if isinstance(event, ReadRun):
-            text = event.text if version.keeps_rows else copy_text(map(version.mapped_row, rows_in(event.text)))
+            text = event.text if version.keeps_rows else copy_text(map(version.mapped_row, event.rows()))
             return replace(event, table=version.table, change=self._change(event, version), text=text)
         # Not `dataclasses.replace`, which takes four times as long, for each event.
         return ChangeEvent(

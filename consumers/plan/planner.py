@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final, assert_never, cast
 
 from cdc.avro.scanned import ScannedEvent
-from cdc.core.copy_text import rows_in
 from cdc.core.errors import FidelityError, GapError, ProtocolViolationError
 from cdc.core.events import (
     UNCHANGED,
@@ -260,7 +259,7 @@ class _KeylessRows:
 
     def add(self, event: ChangeEvent) -> None:
         if isinstance(event, ReadRun):
-            for row in rows_in(event.text):
+            for row in event.rows():
                 self._count(row, +1)
             return
         match event.change:

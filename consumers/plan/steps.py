@@ -44,7 +44,8 @@ class CopyRows:
 
     def written(self) -> WriteRows:
         """The same, row by row."""
-        return WriteRows(self.table, upserts=[row for text in self.texts for row in rows_in(text)], loaded=True)
+        width = len(self.table.columns)
+        return WriteRows(self.table, upserts=[row for text in self.texts for row in rows_in(text, width)], loaded=True)
 
 
 @dataclass(frozen=True, slots=True)

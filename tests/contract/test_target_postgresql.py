@@ -254,3 +254,37 @@ def test_columns_that_are_no_key_may_have_any_collation(folding: Database, targe
     folding.execute("CREATE TABLE orders (id text PRIMARY KEY, a text COLLATE folded, b text, UNIQUE (id, a))")
     upserted(target, *KEYS)
     assert folding.rows(ORDERS) == KEYS
+
+
+# -- alterations of what people made ----------------------------------------------------------------------------------
+
+
+def test_columns_follow_away_from_types_of_users(database: Database, target: Target) -> None:
+    """Events call them by their schema."""
+    database.execute("CREATE TYPE mood AS ENUM ('good')")
+    mood, strings = ColumnType(kind=Kind.ENUM, name="public.mood"), numbered("a", 2).type
+    moods = ColumnType(kind=Kind.ARRAY, name="public.mood[]", element=mood)
+    texts = ColumnType(kind=Kind.ARRAY, name="text[]", element=strings)
+    key = numbered("id", 1, nullable=False)
+    before = version(key, Column(name="a", type=mood, id=2), Column(name="b", type=moods, id=3))
+    after = version(key, Column(name="a", type=strings, id=2), Column(name="b", type=texts, id=3))
+    upserted(target, (b"1", b"good", b"{good}"), table=before)
+    new = WriteRows(after, upserts=[(b"2", b"as ever", b"{fine}")])
+    advance(target, {ONE: at(2)}, AlterTable(after, before), new)
+    assert database.rows(after) == [(b"1", b"good", b"{good}"), (b"2", b"as ever", b"{fine}")]
+
+
+def test_a_primary_key_of_the_target_s_own_stays(database: Database, target: Target) -> None:
+    database.execute(
+        "CREATE TABLE orders (own int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text NOT NULL UNIQUE, a text,"
+        " b text)"
+    )
+    before = version(numbered("id", 1, nullable=False), numbered("a", 2, nullable=False), numbered("b", 3))
+    after = version(*before.columns, key=(1,))
+    upserted(target, (b"1", b"x", b"y"), table=before)
+    new = WriteRows(after, upserts=[(b"2", b"x", b"z"), (b"3", b"w", None)])
+    advance(target, {ONE: at(2)}, AlterTable(after, before), new)
+    assert database.rows(after) == [(b"2", b"x", b"z"), (b"3", b"w", None)]
+    assert database.execute(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'orders'::regclass AND contype = 'p'"
+    ) == [("PRIMARY KEY (own)",)]

@@ -20,6 +20,15 @@ def test_upserts_insert_and_replace(database, target):
     assert database.rows(ORDERS) == [(b"1", b"x", b"y"), (b"2", b"", b"z"), (b"3", None, None)]
 
 
+@pytest.mark.parametrize("name", ["excluded", "cdc_row", "values"])
+def test_rows_are_replaced_whatever_the_table_is_called(database, target, name):
+    """To SQLite, `excluded` was the row that is there: it stayed as it was."""
+    table = version(text("id", nullable=False), text("excluded"), name=name)
+    upserted(target, (b"1", b"old"), (b"2", b"old"), table=table)
+    upserted(target, (b"2", b"new"), (b"3", None), table=table)
+    assert database.rows(table) == [(b"1", b"old"), (b"2", b"new"), (b"3", None)]
+
+
 def test_deletes_remove_what_is_there(database, target):
     upserted(target, (b"1", b"x", b"y"), (b"2", b"x", b"y"))
     apply(target, WriteRows(ORDERS, deletes=[(b"1",), (b"9",)]))

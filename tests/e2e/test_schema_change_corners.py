@@ -99,6 +99,33 @@ def test_a_parent_s_change_rewrites_what_inherits_from_it(pair):
     pair.assert_equal("child")
 
 
+def test_a_parent_s_change_is_that_of_what_inherits_from_it(pair):
+    pair.run(
+        "CREATE TABLE parent (id int PRIMARY KEY, t text NOT NULL)",
+        "CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent)",
+        "CREATE TABLE grandchild (PRIMARY KEY (id)) INHERITS (child)",
+        "CREATE TABLE other (PRIMARY KEY (id)) INHERITS (parent)",
+        *(f"INSERT INTO {table} VALUES (1, 'a')" for table in ("grandchild", "other")),
+    )
+    pair.replica.catch_up()
+    pair.run("ALTER TABLE parent ALTER t DROP NOT NULL", "INSERT INTO grandchild VALUES (2, NULL)")
+    pair.run("ALTER TABLE parent ADD COLUMN n int DEFAULT 5", "ALTER TABLE parent RENAME COLUMN t TO u")
+    pair.assert_equal("grandchild", "other")
+
+
+def test_a_type_that_only_writes_the_same_rows_in_another_way(pair):
+    """To PostgreSQL cidr is as good as inet, and it rewrites nothing."""
+    pair.run(
+        "CREATE TABLE host (id int PRIMARY KEY, a cidr)",
+        "INSERT INTO host VALUES (1, '10.0.0.1')",
+    )
+    pair.replica.catch_up()
+    assert pair.lite_rows("host", ["a", "id"]) == [("10.0.0.1/32", "1")]
+    pair.run("ALTER TABLE host ALTER a TYPE inet")
+    pair.replica.catch_up()
+    assert pair.lite_rows("host", ["a", "id"]) == [("10.0.0.1", "1")]
+
+
 def test_a_table_with_a_topic_of_its_own_name(make_pair, unique_name):
     pair = make_pair(log_settings=LogSettings(prefix=unique_name, topics={"public.item": "public.given"}))
     pair.run("ALTER TABLE item ADD COLUMN x int", "INSERT INTO item VALUES (12, 'a', 2, 2)")

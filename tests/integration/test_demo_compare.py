@@ -31,3 +31,19 @@ def test_target_not_made_yet_has_no_rows(tmp_path: Path, new_database: Callable[
         target.execute("CREATE TABLE items (id integer PRIMARY KEY, sold integer)")
         target.execute("INSERT INTO items VALUES (1, 1)")
     assert found() == []
+
+
+def test_texts_with_what_ends_a_line_elsewhere_are_compared_whole(
+    tmp_path: Path, new_database: Callable[..., str]
+) -> None:
+    text = "a\u2028b\u0085c\x1cd\x1de\x1ef\be\fg\vh\ti\nj\rk\\l"
+    source = new_database()
+    with closing(psycopg2.connect(source)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE items (id int PRIMARY KEY, note text)")
+        cursor.execute("INSERT INTO items VALUES (1, %s), (2, '')", (text,))
+    with closing(sqlite3.connect(tmp_path / "lite.db")) as target, target:
+        target.execute("CREATE TABLE items (id integer PRIMARY KEY, note text)")
+        target.execute("INSERT INTO items VALUES (1, ?), (2, '')", (text,))
+    rows = postgres_table(source, "items")
+    assert len(rows) == 2
+    assert sqlite_table(tmp_path / "lite.db", "items", source) == rows

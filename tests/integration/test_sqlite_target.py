@@ -120,6 +120,31 @@ def test_rows_are_found_by_an_index(database, target, table, monkeypatch):
             assert found_by.count("=?") == len(table.key)
 
 
+# -- what changes rows without a word --------------------------------------------------------------------------------
+
+
+def test_a_number_that_may_be_null_is_not_a_row_s_own(database, target):
+    """SQLite gives a NULL there the next number."""
+    database.execute("CREATE TABLE orders (n integer PRIMARY KEY, id TEXT NOT NULL UNIQUE)")
+    number = Column(name="n", type=INTEGER)
+    with pytest.raises(TargetSchemaError, match="column n: INTEGER PRIMARY KEY") as raised:
+        target.prepare(version(number, text("id", nullable=False), key=(1,)))
+    assert raised.value.mend
+    table = version(replace(number, nullable=False), text("id", nullable=False), key=(1,))
+    upserted(target, (b"7", b"a"), table=table)
+    assert database.rows(table) == [(b"7", b"a")]
+
+
+@pytest.mark.parametrize(
+    "clause", ["b TEXT NOT NULL ON CONFLICT REPLACE DEFAULT 'none'", "b TEXT, UNIQUE (a) on\nconflict ignore"]
+)
+def test_conflicts_that_are_settled_silently_are_refused(database, target, clause):
+    database.execute(f"CREATE TABLE orders (id TEXT PRIMARY KEY, a TEXT, {clause})")
+    with pytest.raises(TargetSchemaError, match="'orders' has ON CONFLICT") as raised:
+        target.prepare(ORDERS)
+    assert raised.value.mend
+
+
 # -- tables that are made anew ---------------------------------------------------------------------------------------
 
 BEFORE = version(replace(NUMBER, id=1), numbered("a", 2, nullable=False), numbered("b", 3))
@@ -186,7 +211,7 @@ OWN = {
     "check": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL, b TEXT, Check\n(b <> 'bad'))",
     "collation": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL collate nocase, b TEXT)",
     "AUTOINCREMENT": "CREATE TABLE orders (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, a TEXT NOT NULL, b TEXT)",
-    "ON CONFLICT": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL ON CONFLICT IGNORE, a TEXT NOT NULL, b TEXT)",
+    "ON CONFLICT": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL ON CONFLICT FAIL, a TEXT NOT NULL, b TEXT)",
     "STRICT": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL, b TEXT) STRICT",
     "WITHOUT ROWID": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL, b TEXT) WITHOUT ROWID",
     "foreign key b to other": "CREATE TABLE orders (id INTEGER PRIMARY KEY NOT NULL, a TEXT NOT NULL,"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import schemas
 from cdc.avro import binary, civil, names
+from cdc.avro.alterations import alteration_record, read_alteration
 from cdc.avro.boundaries import EndScanner, is_begin
 from cdc.avro.framing import frame, unframe
 from cdc.avro.messages import MessageCodec, decode_message
@@ -25,7 +26,7 @@ from cdc.avro.transactions import (
 )
 from cdc.avro.typenames import debezium_name, sql_name
 from cdc.core.errors import ConfigError, ProtocolViolationError
-from cdc.core.events import Commit, LogicalMessage, Transaction
+from cdc.core.events import Alter, ChangeEvent, Commit, LogicalMessage, Transaction
 from cdc.core.tables import Column, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 
@@ -284,3 +285,20 @@ def test_arbitrary_bytes_are_no_transaction_and_no_message(tail):
         decode_boundary(frame(1, b"\xff" + tail), lambda _: transactions.value_schema)
     with pytest.raises(ProtocolViolationError):
         decode_message(frame(1, b"\xff" + tail), lambda _: messages.value_schema)
+
+
+# ---- what became of a table -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fill", [b"$1,234.50", b"1234.50"])
+def test_what_old_rows_get_has_the_text_that_events_have(fill):
+    """The source's catalog writes money with its sign, and a mask hashes texts."""
+    before = TableSchema(id=ORDERS, columns=(column("id", nullable=False),), key=(0,))
+    price, note = column("price", Kind.MONEY, "money"), column("note", Kind.STRING, "text")
+    after = TableSchema(id=ORDERS, columns=(*before.columns, price, note), key=(0,))
+    change = Alter(before=before, fills={"price": fill, "note": b"$1"}, note="{}")
+    event = ChangeEvent(transaction=TRANSACTION, table=after, change=change, ordinal=1, table_ordinal=0)
+    record = alteration_record(event, prefix="shop", topic_of=lambda table: names.topic_name("shop", table))
+    found = read_alteration(record.value or b"").event.change
+    assert isinstance(found, Alter)
+    assert found.fills == {"price": b"1234.50", "note": b"$1"}

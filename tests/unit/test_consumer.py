@@ -432,10 +432,22 @@ def test_values(type_: ColumnType, canonical: str, value: object) -> None:
         (of(Kind.ARRAY, element=INT), "{{1,2},{3,4}}", [[1, 2], [3, 4]]),
         (of(Kind.ARRAY, element=of(Kind.STRING)), r'{"a,\"b\\",NULL,"NULL","{"}', ['a,"b\\', None, "NULL", "{"]),
         (of(Kind.ARRAY, element=of(Kind.DATE)), "{2026-01-31}", [dt.date(2026, 1, 31)]),
+        (of(Kind.ARRAY, element=of(Kind.MONEY)), '{-$0.05,"$1,234.50"}', [Decimal("-0.05"), Decimal("1234.50")]),
     ],
 )
 def test_values_that_have_parts(type_: ColumnType, canonical: str, value: object) -> None:
     assert convert_of(type_)(canonical.encode()) == value
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [1, 2], dt.timedelta(days=1)])
+def test_no_text_is_made_up_of_what_has_none(value: object) -> None:
+    """`{'a': 1}` is no JSON."""
+    shop = Rehearsal()
+    table = shop.table("t", {"id": "integer", "c": "jsonb"}, key=["id"])
+
+    with pytest.raises(ConfigError, match=r"public\.t, column c: no jsonb") as refused, shop.transaction() as script:
+        script.insert(table, {"id": 1, "c": value})
+    assert "json.dumps" in str(refused.value.mend)
 
 
 @pytest.mark.parametrize(

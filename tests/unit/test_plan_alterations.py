@@ -75,6 +75,19 @@ def test_they_end_at_the_new_version_with_the_old_data_where_it_belongs(before, 
     assert key == {column.name for column in after.key_columns}
 
 
+def test_columns_of_the_longest_names_change_them_round_by_way_of_names_that_are_no_longer():
+    """PostgreSQL cuts at 63 bytes, and would look for the column by the whole name then."""
+
+    def version(*names: str) -> TableSchema:
+        columns = (Column(name=name, type=TYPES[0], id=number) for number, name in enumerate(names, 1))
+        return TableSchema(id=TableId("public", "t"), columns=tuple(columns), key=())
+
+    one, two, other, taken = "a" * 63, "ä" * 31, "b", "cdc_renamed_1"
+    found = alterations(AlterTable(version(two, one, taken, other), version(one, two, other, taken), {}))
+    asides = [each.new for each in found if isinstance(each, RenameColumn) and each.new not in {one, two, other, taken}]
+    assert asides == ["cdc_renamed_2"] * 2
+
+
 def test_without_ids_columns_are_told_by_name():
     def version(*names: str) -> TableSchema:
         return TableSchema(

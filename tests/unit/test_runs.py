@@ -27,6 +27,7 @@ from cdc.core.types import ColumnType, Kind
 from cdc.log.memory import MemoryLog
 from cdc.registry.decoding import Decoding
 from cdc.sources.postgres.load import COPY_FORMAT
+from consumers.plan.steps import CopyRows
 
 TOPIC = "shop.public.my_orders"
 TRANSACTION = Transaction(epoch=2, commit_lsn=99, xid=None, commit_time_us=7, database="größe")
@@ -119,9 +120,14 @@ texts = st.binary(max_size=6).map(lambda text: text.replace(b"\0", b"\\"))
 special = st.text("\\\t\n\r\vNnt\x08\x0c.ä", max_size=5).map(str.encode)
 
 
-@given(st.lists(st.lists(st.none() | texts | special, min_size=1, max_size=3).map(tuple), max_size=4))
+def rows_of_width(width: int) -> st.SearchStrategy[list[Row]]:
+    values = st.none() | texts | special
+    return st.lists(st.lists(values, min_size=width, max_size=width).map(tuple), min_size=1, max_size=4)
+
+
+@given(st.integers(1, 3).flatmap(rows_of_width))
 def test_rows_come_back_from_their_text(found: list[Row]) -> None:
-    assert list(rows_in(copy_text(found))) == found
+    assert rows_in(copy_text(found), len(found[0])) == found
     assert [parse_copy_line(copy_text([row])) for row in found] == found
 
 
@@ -211,6 +217,10 @@ def test_what_avro_can_not_say_is_in_the_headers_of_its_row() -> None:
         lambda run: run._replace(value=run.value[:-1]),
         lambda run: run._replace(value=run.value + b"3\tx\n"),
         lambda run: run._replace(value=b"\n" + run.value[:-1] + b"x"),
+        lambda run: run._replace(value=run.value.replace(b"x", b"\t")),
+        lambda run: run._replace(value=run.value.replace(b"2\t", b"2 ")),
+        lambda run: run._replace(value=run.value.replace(b"x", rb"\x")),
+        lambda run: run._replace(value=run.value.replace(b"x", b"\\")),
         lambda run: run._replace(key=b"\0\0\0\0" + run.key[4:]),
         lambda run: run._replace(key=run.key[:-1]),
         lambda run: run._replace(key=run.key[:9]),
@@ -224,6 +234,20 @@ def test_a_damaged_run_is_told_by_its_place(damage: object) -> None:
     for read in (RunReader().event, RunReader().records):
         with pytest.raises(ProtocolViolationError, match="offset 40: a damaged run"):
             read(damaged)
+
+
+@pytest.mark.parametrize(("there", "damaged"), [(b"y", rb"\y"), (b"1\tx\n2\ty", b"1 x\n2\t\t")])
+def test_what_does_not_show_at_once_is_told_when_the_rows_are_read(there: bytes, damaged: bytes) -> None:
+    """They are not written shifted by a column."""
+    (run,) = stored(publisher().records_of_load(loaded(TABLE, [(b"1", b"x"), (b"2", b"y")])))
+    assert isinstance(run, StoredRun)
+    run = run._replace(value=(run.value or b"").replace(there, damaged))
+    event = RunReader().event(run)
+    for read in (lambda: one_by_one([event]), CopyRows(TABLE, [event.text], 2).written):
+        with pytest.raises(ProtocolViolationError, match="a damaged line"):
+            read()
+    with pytest.raises(ProtocolViolationError, match="offset 40: a damaged run"):
+        RunReader().records(run)
 
 
 def test_others_count_as_one() -> None:

@@ -180,7 +180,7 @@ BEGIN
         END LOOP;
     END IF;
     FOR one IN
-        WITH named(oid) AS (
+        WITH RECURSIVE commanded(oid) AS (
             SELECT objid FROM pg_event_trigger_ddl_commands()
             WHERE TG_EVENT = 'ddl_command_end' AND classid = 'pg_class'::regclass AND NOT in_extension
           UNION
@@ -189,6 +189,13 @@ BEGIN
           UNION
             SELECT objid FROM pg_event_trigger_dropped_objects()
             WHERE TG_EVENT = 'sql_drop' AND classid = 'pg_class'::regclass AND objsubid <> 0
+        ),
+        -- What is done to a table is done to those that inherit from it, too, which nothing names.
+        named(oid) AS (
+            SELECT oid FROM commanded
+          UNION
+            SELECT i.inhrelid FROM named JOIN pg_inherits i ON i.inhparent = named.oid
+            JOIN pg_class c ON c.oid = i.inhrelid AND NOT c.relispartition
         ),
         -- The tables that changes are published as.
         published(oid) AS (

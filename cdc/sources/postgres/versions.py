@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,8 +21,11 @@ from cdc.core.tables import ReplicaIdentity, TableId, TableSchema
 from cdc.core.types import ColumnType, Kind
 from cdc.pgoutput import messages as wire
 from cdc.sources.postgres.descriptions import ColumnDescription, TableDescription
+from cdc.sources.postgres.types import PgType
 
 _NEW_AND_EMPTY: Final = "CREATE TABLE"
+# Of those that become one another without a rewrite; all others write in a way of their own.
+_WRITTEN_AS: Final = dict.fromkeys(("text", "varchar", "bpchar", "citext"), "text") | {"bit": "bit", "varbit": "bit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Versions:
             self._set(oid, described)
         return True
 
-    def described(self, message: bytes) -> Iterable[Outcome]:
+    def described(self, message: bytes) -> Iterable[Outcome]:  # noqa: PLR0911  # a table
         """One message of our event triggers. All outcomes but the last are of tables that became its partitions.
 
         Any role may write such a message. One that is not ours means nothing; what a forged one says of a table, the
@@ -259,9 +262,30 @@ class Versions:
 
 
 def _spelled_anew(known: TableDescription, now: TableDescription) -> bool:
-    """Whether rows that are there now have another text, though none was written: as timestamp becomes timestamptz."""
-    kinds = {old.id: _kinds(old.type) for old in known.schema().columns}
-    return any(_kinds(column.type) != kinds.get(column.id, _kinds(column.type)) for column in now.schema().columns)
+    """Whether rows that are there now have another text, though none was written: as timestamp becomes timestamptz, or
+    cidr inet.
+    """
+    before, after = _spellings(known), _spellings(now)
+    return any(spelling != before.get(column, spelling) for column, spelling in after.items())
+
+
+def _spellings(of: TableDescription) -> dict[int | None, tuple[int | str, tuple[Kind, ...]]]:
+    """What decides how values are written, by the columns' numbers."""
+    types = {each.oid: each for each in of.types}
+    return {
+        described.number: (_writer(types, described.type_oid), _kinds(column.type))
+        for described, column in zip(of.columns, of.schema().columns, strict=True)
+    }
+
+
+def _writer(types: Mapping[int, PgType], oid: int) -> int | str:
+    """The type by which a value is written, whatever domains and arrays it is in."""
+    of = types.get(oid)
+    if of is None:
+        return oid
+    if of.category == "d":
+        return _writer(types, of.base)
+    return _writer(types, of.element) if of.is_array else _WRITTEN_AS.get(of.name, oid)
 
 
 def _kinds(of: ColumnType) -> tuple[Kind, ...]:

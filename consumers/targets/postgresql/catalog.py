@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from cdc.core.errors import TargetError, TargetSchemaError
 from cdc.core.tables import TableId
@@ -30,19 +30,24 @@ class TargetColumn:
     folds: bool
 
 
+class PrimaryKey(NamedTuple):
+    constraint: str
+    columns: frozenset[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingTable:
     """`unique_keys` are sets of columns; each column with the operator by which its values are equal there.
     `folding_indexes` names, for such a set, a unique index by whose collation texts are equal that are not.
-    `primary_key` is its constraint's name. `refers_to` are the tables of its foreign keys. `is_acted_on`: a foreign key
-    of some table does something to that table's rows when one here is deleted. `partitioned`: its rows are in tables of
-    their own. `hides_rows`: policies may pass rows over when we write.
+    `refers_to` are the tables of its foreign keys. `is_acted_on`: a foreign key of some table does something to that
+    table's rows when one here is deleted. `partitioned`: its rows are in tables of their own. `hides_rows`: policies
+    may pass rows over when we write.
     """
 
     columns: tuple[TargetColumn, ...]
     unique_keys: Mapping[frozenset[str], Mapping[str, str]]
     folding_indexes: Mapping[frozenset[str], str]
-    primary_key: str | None
+    primary_key: PrimaryKey | None
     refers_to: frozenset[TableId]
     is_acted_on: bool
     partitioned: bool
@@ -151,11 +156,15 @@ def _columns(session: PostgresSession, oid: int, doing: str) -> tuple[TargetColu
     )
 
 
-def _primary_key(session: PostgresSession, oid: int, doing: str) -> str | None:
+def _primary_key(session: PostgresSession, oid: int, doing: str) -> PrimaryKey | None:
     rows = session.query(
-        "SELECT conname::text FROM pg_constraint WHERE conrelid = %s AND contype = 'p'", (oid,), doing=doing
+        "SELECT c.conname::text, json_agg(a.attname)"
+        " FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)"
+        " WHERE c.conrelid = %s AND c.contype = 'p' GROUP BY c.conname",
+        (oid,),
+        doing=doing,
     )
-    return rows[0][0] if rows else None
+    return PrimaryKey(rows[0][0], frozenset(rows[0][1])) if rows else None
 
 
 def _refers_to(session: PostgresSession, oid: int, doing: str) -> frozenset[TableId]:

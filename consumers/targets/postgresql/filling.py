@@ -35,7 +35,7 @@ class Filling:
         """Copy these lines of a first load to the table itself, if it is one that is filled. Whether that was done."""
         if table.target not in self._found:
             self._found[table.target] = self._may_be_filled(table) and self._is_empty(table)
-        return self._found[table.target] and not table.verified and self._fill(table, lines)
+        return self._found[table.target] and table.is_copied_exactly and self._fill(table, lines)
 
     def emptied(self, table: TableStatements) -> None:
         """All its rows went in this session."""

@@ -18,6 +18,9 @@ from consumers.targets.identifiers import quoted, quoted_list
 
 _MOST_COLUMNS: Final = 1600  # of a table: https://www.postgresql.org/docs/current/limits.html
 _PART: Final = "part integer NOT NULL"
+# PostgreSQL drops one line feed at the start of what it writes, though not of what it reads: a value that begins with
+# one when it comes had two, and has to have them here (xml_out_internal in xml.c).
+_XML: Final = "xml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,11 @@ class TableStatements:
     def rows(self) -> str:
         """Where its own rows are looked for: those of tables that inherit it have events of their own."""
         return own_rows(self.table, partitioned=self.partitioned)
+
+    @property
+    def is_copied_exactly(self) -> bool:
+        """Whether COPY to the table itself makes of each value what it is at the source."""
+        return not self.verified and _XML not in self.types
 
     @property
     def widest(self) -> bool:
@@ -99,11 +107,13 @@ class TableStatements:
         )
 
     def insert(self, part: int) -> str:
-        """OVERRIDING SYSTEM VALUE: an identity column takes the source's value, not one of its own."""
+        """OVERRIDING SYSTEM VALUE: an identity column takes the source's value, not one of its own. The table goes by a
+        name of ours: one called `excluded` would be what EXCLUDED means, too.
+        """
         names = f" ({quoted_list(self._name(index) for index in self.written)})" if self.written else ""
         values = ", ".join(self._values("s", self.written))
         return (
-            f"INSERT INTO {self.target}{names} OVERRIDING SYSTEM VALUE"
+            f"INSERT INTO {self.target} AS cdc_row{names} OVERRIDING SYSTEM VALUE"
             f" SELECT {values} FROM pg_temp.{self.staging} AS s WHERE {self._of(part)}"
         )
 
@@ -186,7 +196,12 @@ class TableStatements:
 
     def _value(self, alias: str, index: int) -> str:
         column = f"{alias}.c{index}" if alias else f"c{index}"
-        return f"{column}::{self.types[index]}" if index in self.verified else column
+        if index in self.verified:
+            return f"{column}::{self.types[index]}"
+        if self.types[index] == _XML:
+            text = f"{column}::text"
+            return f"CASE WHEN starts_with({text}, E'\\n') THEN (E'\\n' || {text})::xml ELSE {column} END"
+        return column
 
 
 def own_rows(table: TableId, *, partitioned: bool) -> str:

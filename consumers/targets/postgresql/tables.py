@@ -21,6 +21,7 @@ from consumers.targets.postgresql.types import (
     fallback,
     ignores_case,
     keeps_exactly,
+    may_change,
     names_of,
 )
 from consumers.targets.prepared import PreparedVersions
@@ -72,7 +73,11 @@ class PreparedTables(PreparedVersions[TableStatements]):
             equal=table.unique_keys.get(frozenset(column.name for column in version.key_columns), {}),
             written=tuple(index for index, column in enumerate(columns) if not column.generated),
             types=tuple(column.type for column in columns),
-            verified=tuple(index for index, column in enumerate(columns) if column.declared.may_change),
+            verified=tuple(
+                index
+                for index, (column, there) in enumerate(zip(version.columns, columns, strict=True))
+                if may_change(column.type, resolved, there.declared)
+            ),
         )
         self._session.execute(statements.create_staging(), doing=f"preparing table {version.id}")
         if table.refers_to:

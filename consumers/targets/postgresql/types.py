@@ -32,7 +32,6 @@ _FALLBACKS: Final = {
     Kind.BITS: "bit varying",
 }
 _INTEGERS: Final = {Kind.INT16, Kind.INT32, Kind.INT64}
-_FLOATS: Final = {Kind.FLOAT32, Kind.FLOAT64}
 _MODIFIERS: Final = re.compile(r"\(([^)]*)\)")
 
 
@@ -113,13 +112,21 @@ def _is_citext(name: str) -> bool:
     return name.rpartition(".")[2] == "citext"  # in whatever schema it is
 
 
+def may_change(source: ColumnType, resolved: Mapping[str, str], declared: DeclaredType) -> bool:
+    """As `DeclaredType.may_change`; and a type of users or extensions that is not called as the source's own may have
+    its own way to write what it takes: hstore orders keys, halfvec rounds.
+    """
+    same = declared.base in {resolved.get(name) for name in names_of(source)}
+    return declared.may_change or not (declared.built_in or same)
+
+
 def keeps_exactly(source: ColumnType, resolved: Mapping[str, str], declared: DeclaredType) -> bool:
     """Whether a column declared so keeps every value of the source's type, or refuses it aloud: PostgreSQL rounds into
     a smaller scale or precision, cuts blanks off at varchar(n), and rewrites jsonb, without a word.
 
     `resolved` is what this server calls those of the source's types that it knows, without modifiers. Types of users
-    and extensions are taken at their word: they refuse what they don't understand. For those of which `may_change` is
-    true, whoever writes them must look.
+    and extensions are taken at their word: they refuse what they don't understand. For those of which the function
+    `may_change` is true, whoever writes them must look.
     """
     if declared.element is not None:
         return source.element is not None and keeps_exactly(source.element, resolved, declared.element)
@@ -143,7 +150,7 @@ def _widens(source: ColumnType, declared: DeclaredType) -> bool:
         case "smallint" | "integer" | "bigint":
             kept = kind in _INTEGERS
         case "numeric" if not limit:
-            kept = kind in _INTEGERS | _FLOATS | {Kind.DECIMAL, Kind.VARIABLE_DECIMAL}
+            kept = kind in _INTEGERS | {Kind.DECIMAL, Kind.VARIABLE_DECIMAL}  # no floats: it has no -0
         case "numeric":
             source_scale = 0 if kind in _INTEGERS else source.scale
             scale = int(limit.partition(",")[2] or 0)

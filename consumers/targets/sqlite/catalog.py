@@ -27,6 +27,7 @@ _SAID: Final = {
     "AUTOINCREMENT": re.compile(r"\bAUTOINCREMENT\b"),
     "ON CONFLICT": re.compile(r"\bON\s+CONFLICT\b"),
 }
+_SILENT: Final = re.compile(r"\bON\s+CONFLICT\s+(IGNORE|REPLACE)\b")
 _QUOTED: Final = re.compile(
     r"""--[^\n]* | /\*.*?(?:\*/|\Z) | '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\]""",
     re.DOTALL | re.VERBOSE,
@@ -68,9 +69,19 @@ def columns_of(session: SqliteSession, name: str, *, doing: str) -> list[TargetC
 def constraints_of(session: SqliteSession, name: str, *, doing: str) -> Iterator[str]:
     """What the table's text says beside its columns and primary key, which no table that we make has."""
     yield from (constraint for (constraint,) in session.query(_CONSTRAINTS, (name,), doing=doing))
+    said = _said_of(session, name, doing)
+    yield from (constraint for constraint, word in _SAID.items() if word.search(said))
+
+
+def silent_conflicts(session: SqliteSession, name: str, *, doing: str) -> str | None:
+    """What the table's text says to be done, without a word, to rows that its constraints refuse; None if nothing."""
+    found = _SILENT.search(_said_of(session, name, doing))
+    return None if found is None else f"ON CONFLICT {found[1]}"
+
+
+def _said_of(session: SqliteSession, name: str, doing: str) -> str:
+    """The table's text in capitals, without what stands in quotes or comments."""
     rows = session.query(
         "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", (name,), doing=doing
     )
-    for (sql,) in rows:
-        bare = _QUOTED.sub(" ", sql).upper()
-        yield from (constraint for constraint, word in _SAID.items() if word.search(bare))
+    return " ".join(_QUOTED.sub(" ", sql).upper() for (sql,) in rows)

@@ -12,7 +12,7 @@ from consumers.targets.identifiers import quoted, quoted_list
 from consumers.targets.naming import flat_name
 from consumers.targets.prepared import PreparedVersions
 from consumers.targets.schema_check import MADE_ANEW, refuse_own_table, require_same_columns
-from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded
+from consumers.targets.sqlite.catalog import TargetColumn, columns_of, folded, silent_conflicts
 from consumers.targets.sqlite.session import SqliteSession
 from consumers.targets.sqlite.types import RowCodec, declared_type, keeps_exactly
 
@@ -89,6 +89,13 @@ class PreparedTables(PreparedVersions[PreparedTable]):
                     f" would change values of the source's {column.type.name} silently",
                     mend=f"declare it {declared_type(column.type)}, or {MADE_ANEW}",
                 )
+        _require_null(version, name, columns)
+        silent = silent_conflicts(self._session, name, doing=f"looking up table {version.id}")
+        if silent is not None:
+            raise TargetSchemaError(
+                f"target table {name!r} has {silent}: rows would go, or get other values, silently",
+                mend=f"make it without that, or {MADE_ANEW}",
+            )
 
     def _unique_keys(self, table: TableId, name: str, columns: list[TargetColumn]) -> set[frozenset[str]]:
         rows = self._session.query(
@@ -102,11 +109,26 @@ class PreparedTables(PreparedVersions[PreparedTable]):
             # None is no column's name, so such an index is no key of ours.
             indexes.setdefault(index, set()).add(column if collation == "BINARY" else None)
         keys = {frozenset(c for c in index if c) for index in indexes.values() if None not in index}
-        # An INTEGER PRIMARY KEY is the row's own number, and has no index.
-        primary = [column for column in columns if column.key_place]
-        if len(primary) == 1 and primary[0].declared.upper() == "INTEGER":
-            keys.add(frozenset({folded(primary[0].name)}))
-        return keys
+        number = _row_number(columns)  # it has no index
+        return keys if number is None else keys | {frozenset({number})}
+
+
+def _row_number(columns: list[TargetColumn]) -> str | None:
+    """The INTEGER PRIMARY KEY, which is the row's own number (https://www.sqlite.org/lang_createtable.html#rowid)."""
+    primary = [column for column in columns if column.key_place]
+    is_number = len(primary) == 1 and primary[0].declared.upper() == "INTEGER"
+    return folded(primary[0].name) if is_number else None
+
+
+def _require_null(version: TableSchema, name: str, columns: list[TargetColumn]) -> None:
+    number = _row_number(columns)
+    for index, column in enumerate(version.columns):
+        if column.nullable and index not in version.key and folded(column.name) == number:
+            raise TargetSchemaError(
+                f"target table {name!r}, column {column.name}: INTEGER PRIMARY KEY would take NULL, and silently make"
+                " the next number of it",
+                mend=f"declare it INTEGER, without PRIMARY KEY, or {MADE_ANEW}",
+            )
 
 
 def compared(column: Column) -> str:

@@ -212,7 +212,9 @@ class _Writer:
     def _insert(self, rows: Sequence[Row], on_conflict: str) -> None:
         written = self._table.written
         places = ", ".join("?" * len(written))
-        sql = f"INSERT INTO {quoted(self._table.name)} ({self._names(written)}) VALUES ({places}){on_conflict}"
+        # By a name of our own: a table called `excluded` would be what `excluded` means.
+        name = f"{quoted(self._table.name)} AS cdc_row"
+        sql = f"INSERT INTO {name} ({self._names(written)}) VALUES ({places}){on_conflict}"
         self._session.execute_many(sql, (self._values(row, written) for row in rows), doing=self._doing)
 
     def _on_conflict(self) -> str:
