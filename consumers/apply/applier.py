@@ -182,6 +182,10 @@ class Applier:
             return False
         if self._connector is None:
             require_not_ahead(self.reached, name, epoch_of(self._state))
+            if self._letters is not None:
+                self._letters.require_same_names(
+                    {table.topic: self._mapping.name(table.table) for table in self._our_tables()}
+                )
             self._look_at_joining()
         self._saving.tables = PresentTables(self._target, name, self._mapping.name, self.reached)
         self._enter()
