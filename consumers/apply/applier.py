@@ -281,6 +281,11 @@ class Applier:
         return frozenset(table.topic for table in self._our_tables())
 
     @property
+    def other_topics(self) -> frozenset[str]:
+        """Those of tables that the target does not get."""
+        return frozenset(self._state.tables) - self.topics
+
+    @property
     def tied(self) -> Tied:
         """What it can't take with the partitions that it holds."""
         return self._inbox.tied if isinstance(self._inbox, PartInbox) else {}
