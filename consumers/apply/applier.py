@@ -91,6 +91,7 @@ class Applier:
         self._letters = letters
         self._standby = standby
         self._held = held
+        self._until = until
         self._waiting: WaitingPartitions | None = None
         self._writes_elsewhere = delivery is not None
         beside = Meanwhile(self._read_on).run if target.is_server else alone
@@ -181,6 +182,10 @@ class Applier:
             return False
         if self._connector is None:
             require_not_ahead(self.reached, name, epoch_of(self._state))
+            if self._letters is not None:
+                self._letters.require_same_names(
+                    {table.topic: self._mapping.name(table.table) for table in self._our_tables()}
+                )
             self._look_at_joining()
         self._saving.tables = PresentTables(self._target, name, self._mapping.name, self.reached)
         self._enter()
@@ -274,6 +279,11 @@ class Applier:
     def topics(self) -> frozenset[str]:
         """Those of the target's tables, as far as they are known."""
         return frozenset(table.topic for table in self._our_tables())
+
+    @property
+    def other_topics(self) -> frozenset[str]:
+        """Those of tables that the target does not get."""
+        return frozenset(self._state.tables) - self.topics
 
     @property
     def tied(self) -> Tied:
@@ -421,6 +431,9 @@ class Applier:
         if partition.topic in self._reader.topics():
             first = self._reader.offsets(partition).first
             progress = self.reached.get(partition, PartitionProgress(ORIGIN, first))
+            # Whole transactions come in the order of commits, and some of the topic is read again with them.
+            is_in_order = isinstance(self._inbox, TransactionInbox)
+            self._arrivals.passed = furthest_of(self.reached) if is_in_order else progress.position
             self._reader.assign({partition: self._the_inbox.assign_tables(partition, progress, first)})
 
     def _our_tables(self) -> list[TableState]:
@@ -436,7 +449,8 @@ class Applier:
         elif partition == self._transactions:
             self._arrivals.add_ends(self._the_inbox, self._approaching, records)
         elif partition.topic == self._tables_topic:
-            self._arrivals.add_alterations(self._the_inbox, partition, records)
+            loaded = epoch_of(self._state) if self._until is None else self._until.epoch
+            self._arrivals.add_alterations(self._the_inbox, partition, records, loaded=loaded)
         else:
             self._arrivals.add_events(self._the_inbox, partition, [*records])
 

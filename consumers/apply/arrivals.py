@@ -24,12 +24,15 @@ _headers: Final = itemgetter(6)
 
 
 class Arrivals:
-    """Records of one partition at a time, in the order of offsets. `connector`: of a log that cdc did not write."""
+    """Records of one partition at a time, in the order of offsets. `connector`: of a log that cdc did not write.
+    `passed` is up to where the target has the changes of tables' shapes: those may come again.
+    """
 
     def __init__(self, decoding: Decoding, connector: ConnectorLog | None, is_ours: Callable[[TableId], bool]) -> None:
         self._decoding = decoding
         self._connector = connector
         self._is_ours = is_ours
+        self.passed = ORIGIN
 
     def add_events(self, inbox: AnyInbox, partition: TopicPartition, records: Sequence[StoredRecord]) -> None:
         inbox.add_all(partition, self._arrived(records))
@@ -42,13 +45,19 @@ class Arrivals:
             elif end is not None and approaching is not None:
                 approaching.add_end(end.position)
 
-    def add_alterations(self, inbox: AnyInbox, partition: TopicPartition, records: Iterable[StoredRecord]) -> None:
+    def add_alterations(
+        self, inbox: AnyInbox, partition: TopicPartition, records: Iterable[StoredRecord], *, loaded: int
+    ) -> None:
+        """All tables are `loaded` again in that epoch."""
         for record in records:
             found = self._decoding.alteration(record)
             if found is None:
                 inbox.add_alteration(partition, record.offset, None, None)
+            elif found.event.position <= self.passed:
+                # Not judged again: the target's `tables` may be others now, by which it could not be followed.
+                inbox.add_alteration(partition, record.offset, found.event.position, None)
             else:
-                event, topics = followed(found, self._is_ours)
+                event, topics = followed(found, self._is_ours, loaded=loaded)
                 inbox.add_alteration(partition, record.offset, found.event.position, event, topics)
 
     def _arrived(self, records: Sequence[StoredRecord]) -> Iterable[Arrived]:

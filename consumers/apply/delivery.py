@@ -75,7 +75,7 @@ class Letters(Protocol):
         """As `take`, of all events of the unit if of one."""
 
     def write(self, transaction: TargetTransaction) -> None:
-        """Make what was added durable, as far as it is not of this transaction; and what is, in it."""
+        """Make what was added durable, as far as it is not of this transaction; and what is, in it. More may come."""
 
     def committed(self) -> None: ...
 
@@ -134,6 +134,8 @@ class Delivery:
                 if self._only_part is not None:
                     self._only_part = alone
                 self._try_in_order(transaction, alone, alone if free is events else one_by_one(free))
+            if self._letters is not None and self._only_part is None:
+                self._letters.write(transaction)  # or those of all parts would be kept until the commit
         if self._only_part is None:
             self._passed.update(_progress_of(events))
 

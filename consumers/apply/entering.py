@@ -17,7 +17,7 @@ from cdc.core.state import LogState, TableState
 from consumers.apply.beginning import below, resumed
 from consumers.apply.connector import BEGIN_AGAIN
 from consumers.apply.kept import require_kept, warn_of_compacted
-from consumers.plan.approach import Approach, approach, furthest_of, joined_by_key, left, whole
+from consumers.plan.approach import Approach, approach, furthest_of, joined_by_key, left, returned, whole
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.inbox import Inbox
 from consumers.plan.part import PartInbox
@@ -81,22 +81,24 @@ class Entrance:
             until = self._until
             return Entered(Inbox(room=room, takes=lambda _, event: event.position <= until), None, {})
         topics = [table.topic for table in self.tables(state)]
+        changes = TopicPartition(self._tables_topic, 0)
+        gone = left(reached, [*topics, changes.topic, self._transactions.topic], changes)
+        moved = {**gone, **returned(reached, topics)}
         if self._settings.consistency == "key":
             warn_of_compacted(self._reader, topics, self._report)
             joined = joined_by_key(reached, topics) if self._transactions in reached else {}
-            return Entered(Inbox(room=room, resent=self._resent), None, joined)
-        topics.append(self._tables_topic)
+            return Entered(Inbox(room=room, resent=self._resent), None, {**moved, **joined})
+        topics.append(changes.topic)
         if approached:
             return Entered(self._transaction_inbox(state, reached, floor=whole(furthest_of(reached))), None, {})
-        gone = left(reached, [*topics, self._transactions.topic])
         to = approach(reached, topics, self._transactions, epoch_of(state))
         if to is None and load:
             to = Approach(epoch_of(state))
         if to is None:
-            return Entered(self._transaction_inbox(state, reached, floor=furthest_of(reached)), None, gone)
+            return Entered(self._transaction_inbox(state, reached, floor=furthest_of(reached)), None, moved)
         inbox = Inbox(room=room, takes=to.takes)
         self._look_for_ends()
-        return Entered(inbox, Approaching(to, self._reader, self._partitions), {**gone, **to.begun()})
+        return Entered(inbox, Approaching(to, self._reader, self._partitions), {**moved, **to.begun()})
 
     def introduce(self, inbox: TransactionInbox, tables: Iterable[TableState]) -> None:
         """Tell it of tables that are new in the log."""

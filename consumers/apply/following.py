@@ -19,8 +19,10 @@ class Followed(NamedTuple):
     topics: frozenset[str] = frozenset()
 
 
-def followed(found: Alteration, is_ours: Callable[[TableId], bool]) -> Followed:
-    """GapError for a table that was renamed to one of ours, whose rows we don't have."""
+def followed(found: Alteration, is_ours: Callable[[TableId], bool], *, loaded: int = 0) -> Followed:
+    """GapError for a table that was renamed to one of ours, whose rows we don't have. They come if it was so before the
+    epoch that is `loaded`; until then it is as one that was made new.
+    """
     event = found.event
     before = event.change.before if isinstance(event.change, Alter) else None
     ours = is_ours(event.table.id)
@@ -30,10 +32,13 @@ def followed(found: Alteration, is_ours: Callable[[TableId], bool]) -> Followed:
     if before is not None and found.topic_before is not None and were_ours:
         # Renamed to what is not ours: for us it is gone, and its name may be another table's now.
         return Followed(replace(event, table=before, change=Drop()), frozenset({found.topic_before}))
+    if before is not None and ours and event.transaction.epoch < loaded:
+        return Followed(replace(event, change=Alter(before=None)), frozenset({found.topic}))
     if before is not None and ours:
         raise GapError(
             f"table {before.id} was renamed to {event.table.id}, which is one of the target's; the rows that it had"
             " before are not",
-            mend="`cdc capture --start-over` loads all tables again; or exclude it in the target's tables",
+            mend=f"name {before.id} in the target's tables too (if it comes too late for that: `cdc rebuild` with it);"
+            f" or exclude {event.table.id} there; `cdc capture --start-over` loads all tables again",
         )
     return Followed(None)

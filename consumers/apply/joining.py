@@ -17,7 +17,7 @@ from cdc.core.state import TableState
 from cdc.log.reading import read_from
 from cdc.registry.decoding import Decoding
 from consumers.apply.entering import Reached
-from consumers.plan.approach import joining_now
+from consumers.plan.approach import joining_now, left_at
 from consumers.plan.beside import anew
 from consumers.plan.checkpoint import PartitionProgress
 
@@ -46,7 +46,8 @@ class Joining:
         self, tables: Collection[TableState], begin: Callable[[TopicPartition], PartitionProgress]
     ) -> None:
         """GapError if one of the target's tables joins it now, and has events from before a change of its shape that
-        the target has gone past. `begin` says from where on a partition is read. Nothing may be assigned to the reader.
+        the target has gone past; or comes back, and has rows there from before one. `begin` says from where on a
+        partition is read. Nothing may be assigned to the reader.
         """
         new = joining_now(self._reached, [table.topic for table in tables])
         passed = self._reached.get(self._tables, _NONE).next_offset
@@ -55,10 +56,12 @@ class Joining:
         ours = {table.topic for table in tables}
         changes = self._changes(passed)
         for table in tables:
+            away_since = left_at(self._reached, table.topic)
             for change in changes.get(table.topic, ()) if table.topic in new else ():
                 is_from_others = change.topic_before is not None and change.topic_before not in ours
+                was_away = away_since is not None and change.at > away_since
                 for partition in table.topic_partitions:
-                    if self._lacks(partition, begin(partition), change.at, is_from_others=is_from_others):
+                    if self._lacks(partition, begin(partition), change.at, surely=is_from_others or was_away):
                         raise GapError(
                             f"table {table.table} comes to target {self._target!r} now, which has gone past the change"
                             f" of its shape or name at {change.at}: its rows from before that can't be followed",
@@ -76,13 +79,13 @@ class Joining:
                         found.setdefault(topic, []).append(_Change(said.event.position, said.topic_before))
         return found
 
-    def _lacks(
-        self, partition: TopicPartition, begin: PartitionProgress, at: Position, *, is_from_others: bool
-    ) -> bool:
-        """Whether rows from before `at` are to be read, or are where nothing is read."""
+    def _lacks(self, partition: TopicPartition, begin: PartitionProgress, at: Position, *, surely: bool) -> bool:
+        """Whether rows from before `at` are to be read. They are there `surely` if they are where nothing is read, or
+        at the target already.
+        """
         if begin.position >= at:
             return False
-        return is_from_others or next((position < at for position in self._positions(partition, begin)), False)
+        return surely or next((position < at for position in self._positions(partition, begin)), False)
 
     def _positions(self, partition: TopicPartition, begin: PartitionProgress) -> Iterator[Position]:
         """Of the events that are to be read."""

@@ -5,7 +5,8 @@ The order in which a letter becomes one, within the target transaction that goes
 1. its record is written to the topic, and durable,
 2. the target's index has it, with what waits behind it, in the transaction of rows and checkpoint.
 
-A crash in between leaves a record that the index does not have, or two of one letter: the index is what counts. The
+Of a transaction that comes in parts this is done after each part, or all its letters would be kept until its commit. A
+crash in between leaves a record that the index does not have, or two of one letter: the index is what counts. The
 topic is compacted, and each letter has a key of its own: so it keeps letters for ever, whatever the log's retention,
 and gives their room back when a tombstone says that they are done with.
 """
@@ -24,6 +25,7 @@ from cdc.core.failpoints import reached
 from cdc.core.log import Headers, Log, LogReader, LogWriter, Place, Record, StoredRecord, TopicPartition, TopicSpec
 from cdc.core.position import Position
 from cdc.core.state import TableState
+from cdc.core.tables import TableId
 from cdc.log.reading import read_to_end
 from consumers.plan.letters import INDEX, Letter, Scopes, index_key, index_row, read_index, scopes_of
 from consumers.plan.source_order import Unit
@@ -91,6 +93,8 @@ class DeadLetters:
         self._blocked = Scopes()
         self._new: dict[Place, _New] = {}
         self._newly_blocked = Scopes()
+        self._written: list[Letter] = []  # in the open transaction
+        self._said: list[str] = []  # of those
         self.count = 0
 
     def open(self) -> None:
@@ -111,6 +115,20 @@ class DeadLetters:
                 f" table {tables[self._topic].table}",
                 mend="give the target another name, or the table another topic in [log.topics]",
             )
+
+    def require_same_names(self, names: Mapping[str, TableId]) -> None:
+        """ConfigError if letters are of a table that has another name at the target now: by the one that it had they
+        know what has to wait behind them. `names` are by topic.
+        """
+        for letter in self.read_index() if self.count else ():
+            name = names.get(letter.place.topic)
+            if name is not None and all(scope.table != name for scope in letter.scopes):
+                raise ConfigError(
+                    f"[targets.{self._name}] rename: {letter.table} has dead letters, and would be {name} now: what"
+                    " comes for their rows would not wait behind them",
+                    mend=f"write rename as it was, then `cdc dlq retry {self._name}` or `cdc dlq drop`; and change it"
+                    " when there are none",
+                )
 
     def read_index(self) -> list[Letter]:
         return read_index(self._name, self._target.rows_of(INDEX))
@@ -147,7 +165,7 @@ class DeadLetters:
         return True
 
     def write(self, transaction: TargetTransaction) -> None:
-        """Make the new letters durable, in the topic and then in the index."""
+        """Make the new letters durable, in the topic and then in the index. The transaction may bring more."""
         if not self._new:
             return
         places = sorted(self._new)
@@ -156,22 +174,31 @@ class DeadLetters:
         reached("apply.letters-in-log")
         rows = [index_row(self._name, new.letter) for new in self._new.values()]
         transaction.run([WriteRows(INDEX, upserts=rows)])
+        self._written += [new.letter for new in self._new.values()]
+        self._said += [
+            f"dead letter: {new.letter.table} at {new.letter.position}: {new.error}"
+            for new in self._new.values()
+            if new.error is not None
+        ]
+        self._new = {}
 
     def committed(self) -> None:
-        for new in self._new.values():
-            self._blocked.add(new.letter.scopes)
-            if new.error is not None:
-                self._report(f"dead letter: {new.letter.table} at {new.letter.position}: {new.error}")
-        self.count += len(self._new)
+        for letter in self._written:
+            self._blocked.add(letter.scopes)
+        for said in self._said:
+            self._report(said)
+        self.count += len(self._written)
         self.forget()
 
     def forget(self) -> None:
         """The transaction was rolled back: what was added in it will come again."""
-        self._new = {}
+        self._new, self._written, self._said = {}, [], []
         self._newly_blocked = Scopes()
 
     def forget_from(self, position: Position) -> None:
-        """What stands at it or beyond it will come again. What it blocks stays blocked: nothing more is taken now."""
+        """What stands at it or beyond it will come again; nothing of that was written. What it blocks stays blocked:
+        nothing more is taken now.
+        """
         self._new = {place: new for place, new in self._new.items() if new.letter.position < position}
 
     def stored(self) -> Iterator[StoredLetter]:

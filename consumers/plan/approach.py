@@ -22,7 +22,8 @@ from consumers.plan.checkpoint import PartitionProgress
 _JOINING: Final = -1
 _TABLE: Final = -2
 _PARTITIONS: Final = -3
-_UNDER_WAY, _DONE, _LEFT = range(3)
+_UNDER_WAY, _DONE, _LEFT, _AWAY = range(4)
+_PASSED_BY: Final = PartitionProgress(ORIGIN, _LEFT)
 _MOST_EVENTS: Final = (1 << 63) - 1
 
 Reached = Mapping[TopicPartition, PartitionProgress]
@@ -55,14 +56,15 @@ class Approach:
 
 def joining(topic: str) -> TopicPartition:
     """Under what a checkpoint says that a topic joined later: up to which position its events are applied per key, and
-    in place of an offset whether that is under way or done; or that the target does not get it any more.
+    in place of an offset whether that is under way or done; or that ENDs have gone by without it; or that the target
+    does not get it any more, and up to where it then had the changes of tables' shapes.
     """
     return TopicPartition(topic, _JOINING)
 
 
 def claimed() -> dict[TopicPartition, PartitionProgress]:
     """What a checkpoint has, before anything else, of a target that is only claimed for its log."""
-    return {joining("~claimed"): PartitionProgress(ORIGIN, _LEFT)}
+    return {joining("~claimed"): _PASSED_BY}
 
 
 def is_partition(partition: TopicPartition) -> bool:
@@ -93,34 +95,47 @@ def approach(reached: Reached, topics: Collection[str], transactions: TopicParti
     for topic, stage in _stages(reached, topics).items():
         if stage == _UNDER_WAY:
             up_to[topic] = reached[joining(topic)].position
-        elif stage == _LEFT and applied > ORIGIN:
+        elif stage in {_LEFT, _AWAY} and applied > ORIGIN:
             up_to[topic] = applied
     if not up_to and applied.epoch >= epoch:
         return None
     return Approach(epoch, up_to, frozenset(up_to))
 
 
-def left(reached: Reached, topics: Collection[str]) -> dict[TopicPartition, PartitionProgress]:
+def left(reached: Reached, topics: Collection[str], tables: TopicPartition) -> dict[TopicPartition, PartitionProgress]:
     """What to checkpoint of those that the target had and is not to get any more: while it goes on without them, the
-    ENDs that count their events go by.
+    ENDs that count their events go by, and so do changes of their tables' shapes, which stand in `tables`.
 
-    `topics` are all that it goes on with, that of transactions included.
+    `topics` are all that it goes on with, those of transactions and tables included.
     """
+    had = {partition.topic for partition in reached if is_partition(partition)}
     gone = {partition.topic for partition in reached} - set(topics)
-    return {
-        joining(topic): PartitionProgress(ORIGIN, _LEFT) for topic, at in _stages(reached, gone).items() if at != _LEFT
-    }
+    away = PartitionProgress(reached[tables].position if tables in reached else ORIGIN, _AWAY)
+    marks = {topic: away if topic in had else _PASSED_BY for topic in gone}
+    stages = _stages(reached, gone)
+    return {joining(topic): mark for topic, mark in marks.items() if stages[topic] != mark.next_offset}
+
+
+def returned(reached: Reached, topics: Collection[str]) -> dict[TopicPartition, PartitionProgress]:
+    """What to checkpoint of those of these topics that `left`, and that the target gets again."""
+    return {joining(topic): _PASSED_BY for topic in topics if left_at(reached, topic) is not None}
 
 
 def joined_by_key(reached: Reached, topics: Collection[str]) -> dict[TopicPartition, PartitionProgress]:
     """What to checkpoint before these topics are applied per key: of those that are new, that ENDs have gone by."""
     new = [topic for topic, at in _stages(reached, topics).items() if at != _DONE and joining(topic) not in reached]
-    return {joining(topic): PartitionProgress(ORIGIN, _LEFT) for topic in new}
+    return {joining(topic): _PASSED_BY for topic in new}
 
 
 def joining_now(reached: Reached, topics: Collection[str]) -> set[str]:
     """Those of which the target has nothing, or nothing new since it did not get them for a while."""
-    return {topic for topic, at in _stages(reached, topics).items() if at == _LEFT}
+    return {topic for topic, at in _stages(reached, topics).items() if at in {_LEFT, _AWAY}}
+
+
+def left_at(reached: Reached, topic: str) -> Position | None:
+    """Up to where the target had the changes of tables' shapes when the topic `left`; None if it gets it."""
+    at = reached.get(joining(topic))
+    return at.position if at is not None and at.next_offset == _AWAY else None
 
 
 def _stages(reached: Reached, topics: Collection[str]) -> dict[str, int]:

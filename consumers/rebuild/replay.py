@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -90,7 +90,7 @@ def require_replayable(
                 )
 
 
-def is_behind(reached: Reached, live: Reached, topics: set[str]) -> bool:
+def is_behind(reached: Reached, live: Reached, topics: Collection[str]) -> bool:
     """Whether the live tables have something of these topics that was not replayed."""
     nothing = PartitionProgress(ORIGIN, 0)
     return any(

@@ -63,7 +63,7 @@ class Swap:
         self._leave_behind = leave_behind
         self._report = report
         self._new, self._old = area(settings.name, "new"), area(settings.name, "old")
-        self._topics: set[str] = set()
+        self._others: frozenset[str] = frozenset()
         self.progress = Progress()
 
     def require_possible(self) -> None:
@@ -88,8 +88,10 @@ class Swap:
             return False
         replaying()
         ends = ends_of(self._reader, self._applier.partitions, self._prefix)
-        self._topics = {partition.topic for partition in ends.ends}
-        self._topics |= {tables_topic(self._prefix), transaction_topic(self._prefix)}
+        ours = {*self._applier.topics, tables_topic(self._prefix)}
+        if self._settings.consistency == "transaction":
+            ours.add(transaction_topic(self._prefix))
+        self._others = _topics(self._live.read_checkpoint()) - ours
         self.progress.doing = "replaying"
         if not advance(self._applier, ends, self.progress, done=self._is_current, stopping=stopping):
             return False
@@ -127,7 +129,9 @@ class Swap:
     def _is_behind(self, live: Checkpoint) -> bool:
         if live.log_id != self._log_id:
             return not self._applier.is_whole  # places in one log say nothing of another
-        return not self._applier.is_whole or is_behind(self._applier.reached, live.partitions, self._topics)
+        # A table that is made meanwhile may be the live applier's first: it is ours too, once the state topic is read.
+        topics = _topics(live) - self._others - self._applier.other_topics
+        return not self._applier.is_whole or is_behind(self._applier.reached, live.partitions, topics)
 
     def _make_missing(self) -> None:
         """Tables that are at the source and live, and that nothing in the log made: they are empty."""
@@ -169,6 +173,10 @@ class Swap:
                 f"target {self._settings.name!r} has {count} dead letters, which belong to its tables as they are",
                 mend=f"cdc dlq retry {self._settings.name}, or cdc dlq drop; then rebuild it",
             )
+
+
+def _topics(checkpoint: Checkpoint) -> frozenset[str]:
+    return frozenset(partition.topic for partition in checkpoint.partitions)
 
 
 class _StoppedError(Exception):

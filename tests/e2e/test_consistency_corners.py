@@ -151,6 +151,68 @@ def test_a_table_that_was_altered_before_it_joined(
 
 
 @pytest.mark.parametrize("consistency", ["key", "transaction"])
+def test_a_table_whose_place_another_takes_while_a_target_is_without_it(consistency: str, make: Make) -> None:
+    """The old one's rows are at the target, and nothing says that they are gone."""
+    replica, source, target = make(ONE, TWO, "INSERT INTO two VALUES (1, 1)", consistency=consistency)
+    replica.catch_up()
+    replica.set_options("copy", tables=("public.one",))
+    run(source, "INSERT INTO two VALUES (2, 2)", "INSERT INTO one VALUES (1, 1)")
+    replica.catch_up()
+    replica.set_options("copy", tables=("public.*",))
+    replica.catch_up()
+    run(source, "ALTER TABLE two ADD COLUMN m int DEFAULT 7", "INSERT INTO one VALUES (2, 2)")
+    replica.catch_up()
+    replica.reopen()
+    replica.catch_up()  # what it followed after it came back stands against nothing
+    assert rows(target, "two") == rows(source, "two") == [(1, 1, 7), (2, 2, 7)]
+    replica.set_options("copy", tables=("public.one",))
+    run(source, "DROP TABLE two", f"{TWO[:-1]}, m int)", "INSERT INTO two VALUES (3, 3, 3)")
+    run(source, "INSERT INTO one VALUES (3, 3)")
+    replica.catch_up()
+    replica.set_options("copy", tables=("public.*",))
+    with pytest.raises(GapError, match="gone past the change of its shape or name"):
+        replica.apply("copy")
+    assert rows(target, "two") == [(1, 1, 7), (2, 2, 7)]
+
+
+@pytest.mark.parametrize("consistency", ["key", "transaction"])
+@pytest.mark.parametrize("way", ["named", "loaded"])
+def test_a_table_that_is_renamed_to_one_of_the_target_s(way: str, consistency: str, make: Make) -> None:
+    """The error names ways out, and what the target has passed does not come up again."""
+    replica, source, target = make(ONE, TWO, "INSERT INTO two VALUES (1, 1), (2, 2)", consistency=consistency)
+    replica.set_options("copy", tables=("public.one",))
+    replica.catch_up()
+    run(source, "ALTER TABLE one RENAME TO one_old", "ALTER TABLE two RENAME TO one", "DELETE FROM one WHERE id = 1")
+    with pytest.raises(GapError, match=r"public.two was renamed to public.one") as told:
+        replica.catch_up()
+    assert "name public.two in the target's tables too" in str(told.value.mend)
+    if way == "named":
+        replica.set_options("copy", tables=("public.one", "public.two"))
+    else:
+        replica.reopen()
+        replica.start_over()
+    replica.catch_up()
+    assert rows(target, "one") == rows(source, "one") == [(2, 2)]
+    replica.set_options("copy", tables=("public.one",))
+    run(source, "ALTER TABLE one ADD COLUMN m int DEFAULT 7", "INSERT INTO one VALUES (3, 3, 3)")
+    replica.catch_up()
+    assert rows(target, "one") == rows(source, "one")
+
+
+@pytest.mark.parametrize("consistency", ["key", "transaction"])
+def test_a_target_that_begins_after_a_table_got_its_name(consistency: str, make: Make) -> None:
+    replica, source, target = make(ONE, TWO, consistency=consistency)
+    replica.capture()
+    run(source, "DROP TABLE one", "ALTER TABLE two RENAME TO one", "INSERT INTO one VALUES (1, 1)")
+    replica.capture()
+    replica.set_options("copy", tables=("public.one",), start="latest")
+    replica.apply("copy")
+    run(source, "INSERT INTO one VALUES (2, 2)")
+    replica.catch_up()
+    assert rows(target, "one") == [(2, 2)]
+
+
+@pytest.mark.parametrize("consistency", ["key", "transaction"])
 def test_a_table_without_rows_that_is_altered(consistency: str, make: Make) -> None:
     """It does not join when its first row comes."""
     replica, source, target = make(ONE, TWO, consistency=consistency)

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cdc.core.errors import AlreadyRunningError, ConstraintError
+from cdc.core.errors import AlreadyRunningError, ConfigError, ConstraintError
 from cdc.core.settings import LogSettings, RegistrySettings, Settings
 from cdc.log.open import open_log
 from consumers import dlq
@@ -202,6 +202,25 @@ def test_letters_that_are_there_are_waited_for_by_one_that_stops(site: Site) -> 
     site.run("INSERT INTO item VALUES (2, 500, 'b')")
     with pytest.raises(ConstraintError):
         site.replica.catch_up()
+
+
+def test_letters_of_a_table_that_would_have_another_name_now(site: Site) -> None:
+    site.step("INSERT INTO item VALUES (1, 1, 'a')", "UPDATE item SET price = 500")
+    site.replica.set_options("it", rename={"public.item": "public.thing"})
+    site.at_target("ALTER TABLE item RENAME TO thing")
+    site.run("UPDATE item SET price = 7")
+    with pytest.raises(ConfigError, match=r"public\.item has dead letters, and would be public\.thing now"):
+        site.replica.catch_up()
+    assert site.at_target("SELECT price FROM thing") == [(1,)]
+    site.at_target("ALTER TABLE thing RENAME TO item")
+    site.replica.set_options("it", rename={})
+    site.replica.catch_up()
+    site.mend()
+    assert site.retry() == (2, 0, 0)
+    site.at_target("ALTER TABLE item RENAME TO thing")
+    site.replica.set_options("it", rename={"public.item": "public.thing"})
+    site.step("UPDATE item SET note = 'b'")
+    assert site.at_target("SELECT * FROM thing") == [(1, 7, "b")]
 
 
 def test_a_moved_row_blocks_both_keys(site: Site) -> None:

@@ -620,6 +620,49 @@ def test_a_log_whose_oldest_records_are_gone(new_database: Callable[[], str], un
         place.replica.apply("pg")  # the live one needs none of it
 
 
+@pytest.mark.parametrize(("before", "consistency"), [("key", "key"), ("transaction", "key"), ("key", "transaction")])
+def test_a_table_that_is_made_while_indexes_are(
+    before: str,
+    consistency: str,
+    new_database: Callable[..., str],
+    unique_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The live applier has its rows first; without a key, who wrote them again would double them."""
+    source, copy = new_database(), new_database()
+    with (
+        psycopg.connect(source, autocommit=True) as writer,
+        targets_of(source, {"pg": copy}, tmp_path, unique_name) as place,
+    ):
+        writer.execute("CREATE TABLE one (id int PRIMARY KEY)")
+        writer.execute("CREATE TABLE other (id int PRIMARY KEY)")
+        writer.execute("INSERT INTO one VALUES (1)")
+        place.replica.set_options("pg", tables=("public.*", "!public.other"), consistency=before)
+        place.replica.catch_up()
+        writer.execute("INSERT INTO one VALUES (2)")
+        place.replica.catch_up()
+        place.replica.set_options("pg", consistency=consistency)
+        place.replica.catch_up()
+        with swap_session(place.replica.settings, f"{unique_name}_pg", lambda _: None) as swap:
+            make_missing = swap._make_missing
+
+            def meanwhile() -> None:
+                writer.execute("CREATE TABLE bag (n int)")
+                writer.execute("INSERT INTO bag VALUES (1), (2)")
+                writer.execute("INSERT INTO other VALUES (1)")
+                place.replica.catch_up()
+                make_missing()
+
+            monkeypatch.setattr(swap, "_make_missing", meanwhile)
+            assert swap.run(lambda: False)
+        place.replica.reopen()
+        writer.execute("INSERT INTO bag VALUES (3)")
+        place.replica.catch_up()
+        assert pg(copy, "SELECT n FROM bag ORDER BY n") == [(1,), (2,), (3,)]
+        assert pg(copy, "SELECT id FROM one ORDER BY id") == [(1,), (2,)]
+
+
 @pytest.mark.parametrize("consistency", ["key", "transaction"])
 def test_a_table_that_joins_after_changes_of_its_shape_and_name(
     consistency: str, new_database: Callable[..., str], unique_name: str, tmp_path: Path

@@ -180,6 +180,29 @@ def test_letters_of_what_was_abandoned_are_none(site: Site) -> None:
     assert list(site.letters.stored()) == site.letters.read_index() == []
 
 
+def test_letters_of_a_large_transaction_do_not_wait_for_its_commit(site: Site) -> None:
+    delivery = Delivery(site.target, MAPPING, site.letters)
+    for part in PARTS:
+        delivery.write(part, log_id="log")
+    assert [letter.place.offset for letter in site.letters.stored()] == [1, 3, 5]
+    delivery.abandon()
+    assert site.letters.read_index() == []
+    delivery.write([event(1, Create((b"2", b"x")))], log_id="log")
+    delivery.commit({}, log_id="log")
+    assert (site.letters.count, site.letters.blocked, site.letters.read_index()) == (0, False, [])
+
+
+def test_letters_know_their_table_by_its_name_at_the_target(site: Site) -> None:
+    delivery = Delivery(site.target, MAPPING, site.letters)
+    delivery.write(PARTS[0], log_id="log")
+    delivery.commit(FAR, log_id="log")
+    site.letters.require_same_names({ONE.topic: ITEM.id, "p.public.other": OTHER.id})
+    site.letters.require_same_names({"p.public.other": OTHER.id})
+    with pytest.raises(ConfigError, match=r"public\.item has dead letters, and would be public\.things now") as raised:
+        site.letters.require_same_names({ONE.topic: TableId("public", "things")})
+    assert "cdc dlq retry it" in str(raised.value.mend)
+
+
 def test_a_table_s_topic_is_not_taken_for_letters(site: Site) -> None:
     topic = dead_letter_topic("p", "it")
     table = TableState(table=TableId("dlq", "it"), topic=topic, partitions=1)

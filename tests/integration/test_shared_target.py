@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ from cdc.log.memory import MemoryLog
 from consumers.plan.checkpoint import PartitionProgress
 from consumers.plan.steps import WriteRows
 from consumers.targets.open import open_target
+from consumers.targets.replaceable import ReplaceableTarget
 from consumers.targets.target import SharedTarget
 
 ZERO, ONE = TopicPartition("shop.t", 0), TopicPartition("shop.t", 1)
@@ -155,6 +157,27 @@ def test_nobody_shares_with_who_does_not(share, url):
     one.open()
     with closing(open_target(settings(url))) as alone, pytest.raises(AlreadyRunningError):
         alone.open()
+
+
+def test_who_comes_while_a_rebuild_replaces_the_tables_waits_for_it(share, url):
+    """For a partition that nobody has held, there is no row of it that the rebuild could have locked."""
+    one, two = share(), share()
+    one.hold(None)
+    one.open()
+    write(one, ZERO, 1)
+    one.hold([ZERO])
+    one.open()
+    two.hold([ONE])
+    with closing(open_target(replace(settings(url), name="copy~new"))) as replay:
+        replay.open()
+        assert isinstance(replay, ReplaceableTarget)
+        with replay.replacing("copy") as replacing:
+            assert replacing.live.partitions[ZERO].next_offset == 1
+            with pytest.raises(AlreadyRunningError):
+                two.open()
+    two.open()
+    write(two, ONE, 2)
+    assert ids(url) == [1, 2]
 
 
 def test_others_hear_who_waits(share):

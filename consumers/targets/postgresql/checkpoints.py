@@ -7,7 +7,7 @@ from typing import Final
 from typing_extensions import override
 
 from consumers.plan.checkpoint import REBUILD, Checkpoint
-from consumers.targets.checkpoints import Dialect, SqlCheckpoints
+from consumers.targets.checkpoints import TAKING, Dialect, SqlCheckpoints
 from consumers.targets.postgresql.session import PostgresSession
 from consumers.targets.postgresql.shares import Shares
 
@@ -61,8 +61,14 @@ class Checkpoints(SqlCheckpoints):
         for statement in _CREATE:
             self._execute(statement, doing="creating the checkpoint tables")
 
+    def wait_for_holder(self) -> None:
+        """Whoever has it on `hold` ends first, and nobody holds it before this transaction ends."""
+        self._query("SELECT 1 FROM public.cdc_applier WHERE name = %s FOR SHARE", self._applier, doing=TAKING)
+
     def hold(self) -> Checkpoint:
-        """The checkpoint, which nobody else can take until the transaction ends."""
+        """The checkpoint, which nobody else can take until the transaction ends: neither who has it, or a share of it,
+        now, nor who comes to share it.
+        """
         self._query(
             "SELECT 1 FROM public.cdc_applier WHERE name = %s FOR UPDATE",
             self._applier,

@@ -115,8 +115,10 @@ class PostgresShare(PostgresTarget, SharedTarget):
         with session.transaction(doing=_DOING):
             session.wait_shortly()
             session.require_nobody_alone()
+            checkpoints = Checkpoints(session, self._applier)
+            checkpoints.wait_for_holder()  # a rebuild takes over only partitions that somebody has held before
             Shares(session, self._applier).take(partitions, holder=self._holder, owner=self._owner)
-            return Checkpoints(session, self._applier).read()
+            return checkpoints.read()
 
     @override
     def _take_lock(self, session: PostgresSession) -> None:
