@@ -95,7 +95,7 @@ class Versions:
             self._set(oid, described)
         return True
 
-    def described(self, message: bytes) -> Iterable[Outcome]:  # noqa: PLR0911  # a table
+    def described(self, message: bytes) -> Iterable[Outcome]:  # a table
         """One message of our event triggers. All outcomes but the last are of tables that became its partitions.
 
         Any role may write such a message. One that is not ours means nothing; what a forged one says of a table, the
