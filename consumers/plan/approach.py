@@ -21,7 +21,7 @@ from consumers.plan.checkpoint import PartitionProgress
 
 _JOINING: Final = -1
 _TABLE: Final = -2
-_PARTITIONS: Final = -3
+_PARTITIONS: Final = -3  # the lowest: `consumers.plan.checkpoint` knows
 _UNDER_WAY, _DONE, _LEFT, _AWAY = range(4)
 _PASSED_BY: Final = PartitionProgress(ORIGIN, _LEFT)
 _MOST_EVENTS: Final = (1 << 63) - 1

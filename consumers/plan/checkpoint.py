@@ -15,6 +15,10 @@ REBUILD: Final = "cdc rebuild"
 """Who has a checkpoint that a rebuild wrote, until the applier opens it."""
 
 
+_LOWEST_MARK: Final = -3
+"""Partitions below 0 are marks, see `consumers.plan.approach`."""
+
+
 @value()
 class PartitionProgress:
     """Events at or below `position` are in the target; the next record to read is `next_offset` (past skipped
@@ -64,7 +68,7 @@ def require_not_ahead(reached: Mapping[TopicPartition, PartitionProgress], appli
 
 
 def _require_numbers(partition: TopicPartition, at: PartitionProgress, applier: str) -> None:
-    numbers = {**at.position._asdict(), "next_offset": at.next_offset, "partition": partition.partition + 2}
+    numbers = {**at.position._asdict(), "next_offset": at.next_offset, "partition": partition.partition - _LOWEST_MARK}
     for name, number in numbers.items():
         if not isinstance(number, int) or number < 0:  # SQLite takes anything
             raise _edited(f"the checkpoint of {applier!r}, {_where(partition)}: {name} can't be {number!r}", applier)

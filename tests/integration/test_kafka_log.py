@@ -189,7 +189,8 @@ def test_a_deleted_topic_does_not_come_back_by_being_written_to(kafka, admin, to
         store(writer, [Record(topic, 0, b"k", b"v")])
         admin.delete_topics([topic])[topic].result()
 
-        with pytest.raises(LogError, match=topic):
+        # What librdkafka says of it depends on where it is just then; whoever opens the log again sees what is missing.
+        with pytest.raises((LogError, PassingError), match=topic):
             wait_for(lambda: store(writer, [Record(topic, 0, b"k", b"v")]))
         assert topic not in reader.topics()
 
